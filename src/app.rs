@@ -1,0 +1,1 @@
+//! Builds every part, joins the queues, owns start and stop order.

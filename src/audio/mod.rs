@@ -1,0 +1,1 @@
+//! Samples: G.711, resampling, summing.

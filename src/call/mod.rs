@@ -1,0 +1,1 @@
+//! Call control: every decision about calls, as a pure machine.

@@ -1,0 +1,1 @@
+//! stickytape check: what a configuration means.

@@ -1,0 +1,1 @@
+//! stickytape demo: a recorded call on one machine.

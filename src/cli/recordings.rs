@@ -1,0 +1,1 @@
+//! stickytape recordings: the library from the shell.

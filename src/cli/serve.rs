@@ -1,0 +1,1 @@
+//! stickytape serve: runs the proxy.

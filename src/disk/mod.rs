@@ -1,0 +1,4 @@
+//! WAV files and the folder of recordings.
+
+pub mod store;
+pub mod wav;

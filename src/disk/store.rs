@@ -1,0 +1,1 @@
+//! The folder of recordings: active → published, free-space floor, repair.

@@ -1,0 +1,3 @@
+//! The `stickytape` program.
+
+fn main() {}

@@ -1,0 +1,6 @@
+//! Sockets: each file wraps one kind.
+
+pub mod bind;
+pub mod sip_tcp;
+pub mod sip_udp;
+pub mod udp;

@@ -1,0 +1,1 @@
+//! SIP over TCP (RFC 3261 §18).

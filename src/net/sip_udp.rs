@@ -1,0 +1,1 @@
+//! SIP over UDP (RFC 3261 §18, RFC 3581).

@@ -1,0 +1,1 @@
+//! RTP sockets on one epoll.

@@ -1,0 +1,1 @@
+//! recording.json (spec/recording.md §6).

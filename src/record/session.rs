@@ -1,0 +1,1 @@
+//! One recording session: the owner rule, who speaks, segments.

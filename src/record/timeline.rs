@@ -1,0 +1,1 @@
+//! RTP time → place on the local monotonic clock (spec/recording.md §7).

@@ -1,0 +1,1 @@
+//! One leg's decoded samples on its own grid: reorder, place, decode, conceal.

@@ -1,0 +1,1 @@
+//! The media threads: RTP sockets, relay, tap.

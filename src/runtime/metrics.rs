@@ -1,0 +1,1 @@
+//! Counters and gauges, read by /metrics.

@@ -1,0 +1,8 @@
+//! One file per thread or task; loops only.
+
+pub mod media;
+pub mod metrics;
+pub mod recorder;
+pub mod ring;
+pub mod shutdown;
+pub mod signaling;

@@ -1,0 +1,1 @@
+//! The recorder threads, their writers, sync and publisher.

@@ -1,0 +1,1 @@
+//! Bounded one-way queues that count what they drop.

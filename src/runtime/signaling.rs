@@ -1,0 +1,1 @@
+//! The signaling task: the inbox, Calls, and its outputs.

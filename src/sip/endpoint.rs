@@ -1,0 +1,1 @@
+//! Bytes → transaction → dialog → event: the whole SIP machine of one process.

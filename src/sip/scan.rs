@@ -1,0 +1,1 @@
+//! Lenient framing of a SIP message into start line, header lines and body.

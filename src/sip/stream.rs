@@ -1,0 +1,1 @@
+//! Messages out of a byte stream (RFC 3261 §18.3).

@@ -1,0 +1,1 @@
+//! Typed header values: the one home of rsip.

@@ -1,0 +1,1 @@
+//! Ladder diagrams of what went over a simulated network.

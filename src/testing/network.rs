@@ -1,0 +1,1 @@
+//! A network with delay, loss, reordering and duplication, in virtual time.

@@ -1,0 +1,1 @@
+//! Test signals: tones, bursts, and their detection.
