@@ -1,11 +1,81 @@
 //! # stickytape: the map
 //!
-//! A call-recording media proxy for SIP and RTP. It is a B2BUA in the path of every call: it anchors the media and
-//! writes what was said to WAV. A recording is *sticky*: it belongs to one leg and lives exactly as long as that leg
-//! stays in the call.
+//! stickytape is a call-recording media proxy for SIP and RTP: a B2BUA in the path of every call. It anchors the media
+//! between the caller's device D1 and the called device D2 and writes what was said to WAV. A recording is **sticky**:
+//! it belongs to one leg and lives exactly as long as that leg stays in the call.
 //!
-//! Decisions are pure, edges decide nothing. Every protocol machine takes bytes or messages and `now`, and returns
-//! values; sockets, files, clocks and threads sit around them.
+//! This page says where everything lives. Read it top down, then follow one of the walks.
+//!
+//! ## The idea
+//!
+//! **Decisions are pure; edges decide nothing.** Every protocol machine takes bytes or messages and `now`, and returns
+//! values; sockets, files, clocks and threads sit around it. So a whole call, with loss, glare and time-outs, runs in a
+//! test in microseconds of virtual time, and the same code runs in production.
+//!
+//! **The recorder never sees the call's logic, and the call never sees samples.** Between them stand two small things:
+//! the *tap* ([`record::tap`]: encoded packets of one leg with their arrival time) and the *mark* ([`record::mark`]: who
+//! is in the conversation, from which instant). `mixed.wav` is computed from what each party *said*, not from what
+//! anybody was sent, so relay, hold and later transfer and conference all record the same way.
+//!
+//! ## The layers
+//!
+//! | Layer | Modules | May use |
+//! |---|---|---|
+//! | 0 | [`id`], [`codec`], [`clock`] | std |
+//! | 1 | [`audio`], [`rtp`], [`sdp`], [`sip`] | 0; never each other |
+//! | 2 | [`bridge`] (rtp, audio) · [`record`] (rtp, audio) | 0–1; not each other |
+//! | 3 | [`call`] (sip, sdp, and the command, notice and mark types of bridge and record) | 0–2 |
+//! | 4 | [`net`], [`disk`], [`api`] | 0–3; not each other |
+//! | 5 | [`runtime`] | 0–4 |
+//! | 6 | [`app`], [`config`], [`cli`], `main` | all |
+//! | – | [`testing`] | 0–4; in the program only the demo's phones use it |
+//!
+//! Layers 1 to 3 are pure: no tokio, sockets, files, threads, clocks or globals. Nobody but `app` and `cli` reads
+//! [`config`]; each module owns its options type. `tests/tidy.rs` holds the code to this table.
+//!
+//! ## One shape for every machine
+//!
+//! `handle(input, now)`, then `poll_output()` until it says `None`, then `poll_timeout()` for the instant to wake and
+//! its reason. The packet path is the exception: it returns its verdict at once, without queue or allocation.
+//!
+//! ## The threads
+//!
+//! | Thread | Owns | Feeds |
+//! |---|---|---|
+//! | tokio | SIP sockets, HTTP | the inbox of `signaling` |
+//! | task `signaling` (one) | [`call::Calls`] and in it [`sip::endpoint`]: every decision | sockets, commands, marks |
+//! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
+//! | `recorder-0…n` | [`record::recorder`]: the sessions of their calls | writer, notices |
+//! | writer, sync, publisher (per recorder) | [`disk`]: open WAV files, `recording.json` | the disk |
+//!
+//! Arrows go one way, media → recorder → disk: nothing downstream delays media. A full ring drops the recording's copy,
+//! counts it, and the gap is silence of the exact length and a row in the metadata.
+//!
+//! ## The walks
+//!
+//! - **A SIP message:** [`net`] → [`runtime::signaling`] → [`sip::scan`] → [`sip::message`] → [`sip::transaction`] →
+//!   [`sip::dialog`] → [`call`] → [`sdp::local`] with a port pair → a [`bridge::command`] to media, then the other leg →
+//!   [`sip`] → [`net`].
+//! - **An RTP packet:** [`net::udp`] → [`runtime::media`] → [`bridge`] (view → latch → source → route) → send → a copy to
+//!   [`runtime::ring`] → [`runtime::recorder`] → [`record`] (timeline → track → mixdown) → [`disk::wav`].
+//! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
+//!   [`record::verify`] proves.
+//!
+//! ## The invariants
+//!
+//! - The packet path takes no lock, allocates nothing and logs nothing; the recorder can never slow the media.
+//! - A recording's files have exactly round((end − t0) · rate) frames, whatever arrived; gaps are silence and are listed.
+//! - Every file on disk is valid at any instant; a crash loses at most a second, and start-up repairs and publishes.
+//! - Every queue, table and list has a limit and a defined answer at the limit (503, a refusal, a counted drop).
+//! - A leg belongs to exactly one media thread; exactly one thread sends on it.
+//! - Callers' numbers, names and digits reach logs only inside [`id::Redacted`].
+//!
+//! ## What comes next has its place
+//!
+//! Transfers and consultations: `call/transfer.rs`, `call/consult.rs`; a leg already is a value and a call already has
+//! N of them. Conferences: `bridge/conference.rs` (N legs, mix-minus), `bridge/hearing.rs`, `runtime/mixer.rs`; the
+//! recorder already mixes any number of tracks. Requests and events: `call/request.rs`, `views/` over [`call`]'s facts,
+//! `api/events.rs`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]
 
 pub mod clock;
