@@ -1,1 +1,142 @@
 //! The media threads: RTP sockets, relay, tap.
+
+use std::ops::RangeInclusive;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::bridge::command::{Command, Notice};
+use crate::id::WorkerId;
+use crate::runtime::ring;
+
+/// What one media thread is given at its start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its name: the thread is called `media-N`.
+    pub worker: WorkerId,
+    /// Its own part of `media.ports`; see [`split_ports`].
+    pub ports: RangeInclusive<u16>,
+    /// How long a closed pair's ports rest before they are bound again.
+    pub cooldown: Duration,
+    /// Longest sleep between two passes while the thread is busy.
+    pub batch_interval: Duration,
+    /// The scheduling class it asks for.
+    pub priority: Priority,
+    /// The instant that [`crate::record::tap::TapHeader::arrival_ns`] counts from; the same for every thread.
+    pub epoch: Instant,
+    /// Seeds the randomised RTCP interval (RFC 3550 §6.2).
+    pub seed: u64,
+}
+
+/// `media.priority`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Priority {
+    /// SCHED_RR; where the system refuses it, normal with a warning.
+    #[default]
+    Realtime,
+    /// As every other thread.
+    Normal,
+}
+
+/// One media thread to start: its options and its end of the tap rings, the ring of `RecorderId(i)` at index i.
+pub struct Worker {
+    /// Options.
+    pub options: Options,
+    /// Tap rings by recorder.
+    pub taps: Vec<ring::Producer>,
+}
+
+/// Why the media threads could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refused epoll, an eventfd or a thread.
+    #[error("cannot start media-{worker}: {source}")]
+    Start {
+        /// Which one.
+        worker: u8,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A running media thread. Dropping it stops the thread without waiting; [`Handle::join`] waits.
+pub struct Handle {
+    sender: Sender,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Sends commands to one media thread; cheap to clone.
+#[derive(Clone)]
+pub struct Sender {
+    inbox: mpsc::Sender<Command>,
+}
+
+impl Sender {
+    /// Queues a command and wakes the thread. Never blocks. After the thread has stopped commands are discarded.
+    pub fn send(&self, command: Command) {
+        let _ = self.inbox.send(command);
+    }
+}
+
+impl Handle {
+    /// As [`Sender::send`].
+    pub fn send(&self, command: Command) {
+        self.sender.send(command);
+    }
+
+    /// Another sender to the same thread.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
+    }
+
+    /// Sends [`Command::Shutdown`] and waits until the thread has given everything back.
+    pub fn join(mut self) {
+        self.send(Command::Shutdown);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Disjoint parts of `ports` for `workers` threads, each beginning on an even port and holding whole pairs.
+/// A part may be empty (start > end) when there are fewer pairs than workers.
+pub fn split_ports(ports: RangeInclusive<u16>, workers: usize) -> Vec<RangeInclusive<u16>> {
+    let first = u32::from(*ports.start()).next_multiple_of(2);
+    let pairs = (u32::from(*ports.end()) + 1).saturating_sub(first) / 2;
+    let workers = workers.max(1) as u32;
+    (0..workers)
+        .map(|worker| {
+            let from = first + 2 * (pairs * worker / workers);
+            let to = first + 2 * (pairs * (worker + 1) / workers);
+            match to > from {
+                true => from as u16..=(to - 1) as u16,
+                false => 1..=0,
+            }
+        })
+        .collect()
+}
+
+/// Starts all media threads (they know each other: legs move between them). `notices` is called on the media threads
+/// and must not block: an unbounded sender.
+pub fn spawn(
+    workers: Vec<Worker>,
+    notices: impl Fn(WorkerId, Notice) + Clone + Send + 'static,
+) -> Result<Vec<Handle>, Error> {
+    let _ = notices;
+    let mut handles = Vec::with_capacity(workers.len());
+    for worker in workers {
+        let (inbox, commands) = mpsc::channel();
+        let builder = std::thread::Builder::new().name(format!("media-{}", worker.options.worker.0));
+        let thread = builder
+            .spawn(move || {
+                for command in commands {
+                    if matches!(command, Command::Shutdown) {
+                        return;
+                    }
+                }
+            })
+            .map_err(|source| Error::Start { worker: worker.options.worker.0, source })?;
+        handles.push(Handle { sender: Sender { inbox }, thread: Some(thread) });
+    }
+    Ok(handles)
+}
