@@ -1,0 +1,172 @@
+//! What happened, once, in order: the only source of logs, metrics and (later) the events of spec/events.md.
+//!
+//! A fact carries ids and values; numbers and names in it are for views and API, never for a log line except inside
+//! [`crate::id::Redacted`].
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use crate::id::{CallUuid, ConnId, LegId, RecordingId};
+use crate::record::mark::{Side, StopCause};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact {
+    /// When, on the monotonic clock.
+    pub at: Instant,
+    /// When, for people.
+    pub wall: Timestamp,
+    /// The call it concerns; `None` for what concerns none (a refused INVITE, a message).
+    pub conn_id: Option<ConnId>,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// An INVITE was routed; a call exists from here to [`What::Released`].
+    CallStarted {
+        /// Stable id of the call.
+        call_uuid: CallUuid,
+        /// The caller's leg.
+        leg: LegId,
+        /// The caller.
+        caller: Party,
+        /// Who is called.
+        called: Party,
+    },
+    /// An INVITE was refused before it became a call.
+    Refused {
+        /// The answer's code.
+        code: u16,
+        /// Why, in words of ours.
+        reason: &'static str,
+    },
+    /// The called side rings (the first 18x); `early_media` when the 18x carried SDP.
+    Ringing {
+        /// The called leg.
+        leg: LegId,
+        /// It carried SDP.
+        early_media: bool,
+    },
+    /// The called side answered and both are bridged.
+    Answered {
+        /// The leg that answered.
+        leg: LegId,
+    },
+    /// A party began to hold its connection.
+    Held {
+        /// The leg that holds.
+        leg: LegId,
+    },
+    /// It holds no more.
+    Retrieved {
+        /// The leg that held.
+        leg: LegId,
+    },
+    /// The call is over: the last fact of its life. Its recordings may still be published after it.
+    Released {
+        /// Why.
+        cause: ReleaseCause,
+        /// The leg that ended it; `None`: we did.
+        by: Option<LegId>,
+        /// It had been answered.
+        answered: bool,
+    },
+    /// A session began (its Start mark is sent; the recorder confirms with [`What::RecordingBegun`]).
+    RecordingStarted {
+        /// The session.
+        id: RecordingId,
+        /// Its owner.
+        owner: LegId,
+        /// The owner's side.
+        side: Side,
+        /// `default`, `dn`, `trunk`, `route`.
+        trigger: &'static str,
+    },
+    /// Its files exist.
+    RecordingBegun {
+        /// The session.
+        id: RecordingId,
+    },
+    /// A session ended.
+    RecordingStopped {
+        /// The session.
+        id: RecordingId,
+        /// Why.
+        cause: StopCause,
+    },
+    /// A session is in its published folder.
+    RecordingPublished {
+        /// The session.
+        id: RecordingId,
+    },
+    /// A call that was to be recorded is not, or no more. Exactly one per session or refused session.
+    RecordingFailed {
+        /// The session, when it had begun.
+        id: Option<RecordingId>,
+        /// `codec`, `no-space`, `write-error`, `disk-full`.
+        cause: &'static str,
+        /// Recording was required: the call is refused or ended.
+        required: bool,
+    },
+    /// Somebody should look; the call goes on.
+    Warning {
+        /// What is wrong, in words of ours.
+        text: &'static str,
+    },
+}
+
+/// One party as facts name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// Its directory number, when it is a DN.
+    pub dn: Option<String>,
+    /// The trunk it comes by, when it is no DN.
+    pub trunk: Option<String>,
+    /// Its number.
+    pub number: String,
+}
+
+/// Why a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReleaseCause {
+    /// BYE from a party.
+    Released,
+    /// CANCEL of the caller, or BYE before the answer.
+    Abandoned,
+    /// The called side refused with this code (486 and 600: busy).
+    Rejected(u16),
+    /// The ring timeout.
+    NoAnswer,
+    /// No address of the called side answered.
+    Unreachable,
+    /// A party vanished: no ACK, 408 or 481 in the dialog, no media and no answer to OPTIONS.
+    Lost,
+    /// No usable answer or offer.
+    Media,
+    /// Recording is required and failed.
+    Recording,
+    /// The server stops.
+    Shutdown,
+}
+
+impl ReleaseCause {
+    /// The label of metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Abandoned => "abandoned",
+            Self::Rejected(486 | 600) => "busy",
+            Self::Rejected(_) => "rejected",
+            Self::NoAnswer => "no-answer",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::Media => "media",
+            Self::Recording => "recording-required",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}

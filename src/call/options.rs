@@ -1,0 +1,447 @@
+//! What call control must be told: checked values with units, built by `config`.
+//!
+//! [`Options`] is fixed while the process lives; its [`Plan`] (DNs, trunks, routes) can be replaced by
+//! [`super::Input::Reload`]. Key names are those of spec/interface.md §2.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use regex::Regex;
+
+use crate::bridge::command::LatchMode;
+use crate::codec::Codec;
+use crate::record::mark::Layout;
+
+/// Everything call control is configured with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The SIP sockets as they were bound (with their real ports). At least one.
+    pub listeners: Vec<Listener>,
+    /// `[sip]`.
+    pub sip: SipOptions,
+    /// `[media]`.
+    pub media: MediaOptions,
+    /// `[recording]`.
+    pub recording: RecordingOptions,
+    /// DNs, trunks, routes: the part that a reload replaces.
+    pub plan: Plan,
+}
+
+/// One SIP socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// Its transport.
+    pub transport: Transport,
+    /// The address it is bound to; the host may be unspecified (`0.0.0.0`, `[::]`).
+    pub address: SocketAddr,
+}
+
+/// A SIP transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+/// `[sip]` as far as call control needs it.
+#[derive(Debug, Clone)]
+pub struct SipOptions {
+    /// `advertise`: our address as peers outside `local_networks` see it; `None`: the address that reaches the peer.
+    pub advertise: Option<IpAddr>,
+    /// `local-networks`.
+    pub local_networks: Vec<IpNet>,
+    /// `trusted-proxies`: from these the source is the host of the first Via below theirs.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `ring-timeout`, from our INVITE to its final answer.
+    pub ring_timeout: Duration,
+    /// `max-calls`, already computed when "auto". A call beyond it is refused with 503.
+    pub max_calls: usize,
+    /// `drain-timeout`.
+    pub drain_timeout: Duration,
+    /// User-Agent and Server header.
+    pub user_agent: String,
+}
+
+impl Default for SipOptions {
+    fn default() -> Self {
+        Self {
+            advertise: None,
+            local_networks: Vec::new(),
+            trusted_proxies: Vec::new(),
+            ring_timeout: Duration::from_secs(60),
+            max_calls: 4_000,
+            drain_timeout: Duration::from_secs(30),
+            user_agent: concat!("stickytape/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+/// `[media]` as far as call control needs it.
+#[derive(Debug, Clone)]
+pub struct MediaOptions {
+    /// `advertise`; `None`: as in `[sip]`.
+    pub advertise: Option<IpAddr>,
+    /// `codecs`, most preferred first: bounds every offer and answer that we send.
+    pub codecs: Vec<Codec>,
+    /// `latch`.
+    pub latch: LatchMode,
+    /// `inactivity-timeout`.
+    pub inactivity_timeout: Duration,
+    /// Port pairs that each media thread keeps bound ahead of need, per address. A call takes two.
+    pub ports_ahead: usize,
+}
+
+impl Default for MediaOptions {
+    fn default() -> Self {
+        Self {
+            advertise: None,
+            codecs: vec![Codec::pcmu(), Codec::pcma(), Codec::new("L16", 8_000, 1), Codec::telephone_event()],
+            latch: LatchMode::Strict,
+            inactivity_timeout: Duration::from_secs(60),
+            ports_ahead: 64,
+        }
+    }
+}
+
+/// `[recording]` as far as call control needs it.
+#[derive(Debug, Clone)]
+pub struct RecordingOptions {
+    /// `default`.
+    pub default: DefaultOwner,
+    /// `layout`.
+    pub layout: Layout,
+    /// `sample-rate` in Hz: 8,000, 16,000 or 48,000.
+    pub sample_rate: u32,
+    /// `early-media`: record from the first 18x with SDP that we pass on.
+    pub early_media: bool,
+    /// `required` for every call: what cannot be recorded is refused or ended.
+    pub required: bool,
+}
+
+impl Default for RecordingOptions {
+    fn default() -> Self {
+        Self {
+            default: DefaultOwner::Origination,
+            layout: Layout::Mixed,
+            sample_rate: 8_000,
+            early_media: false,
+            required: false,
+        }
+    }
+}
+
+/// `recording.default`: whose leg owns the session of an ordinary call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DefaultOwner {
+    /// No session.
+    None,
+    /// The leg whose INVITE came in.
+    #[default]
+    Origination,
+    /// The leg that answered.
+    Termination,
+    /// Both: two sessions.
+    Both,
+}
+
+/// DNs, trunks, routes and `--to`: who may call, and where to.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// `[[trunk]]` in file order.
+    pub trunks: Vec<Trunk>,
+    /// `[[dn]]` in file order.
+    pub dns: Vec<Dn>,
+    /// `[[route]]` in file order.
+    pub routes: Vec<Route>,
+    /// `--to`: before all routes.
+    pub to: Option<PeerAddress>,
+    /// `--to` alone: no configuration was read. Loopback callers are let in, REFER and redirects are allowed.
+    pub to_alone: bool,
+}
+
+/// A peer's host, port and transport as the configuration names it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerAddress {
+    /// The user part, for a DN's contact; `{number}` stands for the number. `None`: the dialled number.
+    pub user: Option<String>,
+    /// Address or name.
+    pub host: Host,
+    /// Port; 5060 when none was written.
+    pub port: u16,
+    /// `transport=`; `None`: UDP (and TCP for a request over 1,300 bytes).
+    pub transport: Option<Transport>,
+}
+
+/// A host in an address.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// A literal address.
+    Ip(IpAddr),
+    /// A name for the system's resolver, in lower case.
+    Name(Arc<str>),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// `[[trunk]]`.
+#[derive(Debug, Clone)]
+pub struct Trunk {
+    /// `name`, unique.
+    pub name: Arc<str>,
+    /// `address`: one or several, tried in order; empty: nobody can be called through it.
+    pub addresses: Vec<PeerAddress>,
+    /// `from`: who may call in through it.
+    pub from: Vec<IpNet>,
+    /// `username` and `password-file`.
+    pub credentials: Option<Credentials>,
+    /// `record`; `None`: not written.
+    pub record: Option<bool>,
+    /// `required`.
+    pub required: bool,
+    /// `trusted`: identity headers pass.
+    pub trusted: bool,
+    /// `transfer`: may send REFER.
+    pub transfer: bool,
+    /// `follow-redirect`.
+    pub follow_redirect: bool,
+    /// `caller-id`: the number in From and P-Asserted-Identity of calls through it; `None`: pass.
+    pub caller_id: Option<String>,
+    /// `attempt-timeout`: without any response, the next address is tried.
+    pub attempt_timeout: Duration,
+    /// `dtmf`.
+    pub dtmf: Dtmf,
+    /// `nat`.
+    pub nat: Nat,
+    /// `max-calls`; 0: no limit of its own.
+    pub max_calls: usize,
+    /// Our SIP address for this trunk, overriding `[sip] advertise` and `local-networks`.
+    pub sip_advertise: Option<IpAddr>,
+    /// Our media address for this trunk, overriding `[media] advertise` and `local-networks`.
+    pub media_advertise: Option<IpAddr>,
+}
+
+impl Trunk {
+    /// A trunk with the defaults of spec/interface.md §2 and no address.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            addresses: Vec::new(),
+            from: Vec::new(),
+            credentials: None,
+            record: None,
+            required: false,
+            trusted: false,
+            transfer: false,
+            follow_redirect: false,
+            caller_id: None,
+            attempt_timeout: Duration::from_secs(4),
+            dtmf: Dtmf::Rfc4733,
+            nat: Nat::Auto,
+            max_calls: 0,
+            sip_advertise: None,
+            media_advertise: None,
+        }
+    }
+}
+
+/// Digest credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// `username`.
+    pub username: String,
+    /// The content of `password-file`.
+    pub password: Secret,
+}
+
+/// A secret: it prints nothing of itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself, for a digest.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// `[[dn]]`: one number or a range of equally configured ones.
+#[derive(Debug, Clone)]
+pub struct Dn {
+    /// `number`.
+    pub numbers: Numbers,
+    /// `contact`, `{number}` not yet filled in.
+    pub contact: PeerAddress,
+    /// `role`.
+    pub role: DnRole,
+    /// `record`; `None`: not written.
+    pub record: Option<bool>,
+    /// `required`.
+    pub required: bool,
+    /// `trusted`: identity headers pass.
+    pub trusted: bool,
+    /// `dtmf`.
+    pub dtmf: Dtmf,
+    /// `nat`.
+    pub nat: Nat,
+}
+
+impl Dn {
+    /// A DN with the defaults of spec/interface.md §2.
+    pub fn new(numbers: Numbers, contact: PeerAddress) -> Self {
+        Self {
+            numbers,
+            contact,
+            role: DnRole::Agent,
+            record: None,
+            required: false,
+            trusted: false,
+            dtmf: Dtmf::Rfc4733,
+            nat: Nat::Auto,
+        }
+    }
+}
+
+/// `dn.number`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Numbers {
+    /// `"2001"`.
+    One(String),
+    /// `"2000-2499"`: all numbers of `width` digits from `first` to `last`.
+    Range {
+        /// The first number.
+        first: u64,
+        /// The last number, not below the first.
+        last: u64,
+        /// Digits, leading zeros included.
+        width: usize,
+    },
+}
+
+impl Numbers {
+    /// True when `number` is one of these.
+    pub fn contains(&self, number: &str) -> bool {
+        match self {
+            Self::One(one) => one == number,
+            Self::Range { first, last, width } => {
+                number.len() == *width
+                    && number.bytes().all(|b| b.is_ascii_digit())
+                    && number.parse::<u64>().is_ok_and(|n| (*first..=*last).contains(&n))
+            }
+        }
+    }
+}
+
+/// `dn.role`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DnRole {
+    /// Talks to customers.
+    #[default]
+    Agent,
+    /// Joins calls of others.
+    Supervisor,
+}
+
+/// `dtmf`: how digits reach a peer that has no telephone-event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dtmf {
+    /// RFC 4733, else an in-band tone.
+    #[default]
+    Rfc4733,
+    /// INFO `application/dtmf-relay`.
+    Info,
+}
+
+/// `nat`: whether requests of a dialog go to the source of its last request instead of its Contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nat {
+    /// When the Contact's host is not the source.
+    #[default]
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// `[[route]]`; the first one that matches wins.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// `from`: only calls of this trunk.
+    pub from: Option<Arc<str>>,
+    /// `match`, on the called number; it matches anywhere unless anchored.
+    pub pattern: Regex,
+    /// `to`.
+    pub to: RouteTarget,
+    /// `rewrite`: the number that is dialled, with `$1` … from the match; `None`: the called number.
+    pub rewrite: Option<String>,
+    /// `record`.
+    pub record: Option<RouteRecord>,
+    /// `required`.
+    pub required: bool,
+}
+
+/// `route.to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// `trunk:NAME`.
+    Trunk(Arc<str>),
+    /// `dn:NUMBER`, with `$1` … from the match.
+    Dn(String),
+    /// `sip:URI`: a host that is neither DN nor trunk.
+    Uri(PeerAddress),
+}
+
+/// `route.record`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteRecord {
+    /// The customer's leg owns.
+    Source,
+    /// The agent's leg owns.
+    Destination,
+    /// Nothing automatic chooses the customer's leg.
+    DisableSource,
+    /// Nothing automatic chooses the agent's leg.
+    DisableDestination,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_numbers_of_its_width_only() {
+        let range = Numbers::Range { first: 20, last: 249, width: 4 };
+        assert!(range.contains("0020") && range.contains("0249"));
+        assert!(!range.contains("20") && !range.contains("0250") && !range.contains("00a0"));
+        assert!(Numbers::One("+49".into()).contains("+49"));
+    }
+
+    #[test]
+    fn a_secret_prints_nothing_of_itself() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "Secret(…)");
+    }
+}
