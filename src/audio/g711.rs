@@ -1,0 +1,163 @@
+//! G.711 µ-law and A-law by arithmetic, written so that the compiler turns the loops into vector code; the widest
+//! instruction set of the processor is chosen at run time. Bit for bit the tables of ITU-T G.711 / G.191.
+
+use multiversion::multiversion;
+
+/// The byte that decodes to 0 in µ-law.
+pub const ULAW_SILENCE: u8 = 0xff;
+
+/// The byte that decodes to the smallest positive value (8) in A-law, which has no zero.
+pub const ALAW_SILENCE: u8 = 0xd5;
+
+/// Decodes µ-law: one sample per byte, as many as the shorter slice holds.
+pub fn decode_ulaw(bytes: &[u8], samples: &mut [i16]) {
+    decode_ulaw_slices(bytes, samples);
+}
+
+/// Decodes A-law: one sample per byte, as many as the shorter slice holds.
+pub fn decode_alaw(bytes: &[u8], samples: &mut [i16]) {
+    decode_alaw_slices(bytes, samples);
+}
+
+/// Encodes µ-law: one byte per sample, as many as the shorter slice holds.
+pub fn encode_ulaw(samples: &[i16], bytes: &mut [u8]) {
+    encode_ulaw_slices(samples, bytes);
+}
+
+/// Encodes A-law: one byte per sample, as many as the shorter slice holds.
+pub fn encode_alaw(samples: &[i16], bytes: &mut [u8]) {
+    encode_alaw_slices(samples, bytes);
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) {
+    for (sample, byte) in samples.iter_mut().zip(bytes) {
+        *sample = ulaw_to_linear(*byte);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) {
+    for (sample, byte) in samples.iter_mut().zip(bytes) {
+        *sample = alaw_to_linear(*byte);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn encode_ulaw_slices(samples: &[i16], bytes: &mut [u8]) {
+    for (byte, sample) in bytes.iter_mut().zip(samples) {
+        *byte = linear_to_ulaw(*sample);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn encode_alaw_slices(samples: &[i16], bytes: &mut [u8]) {
+    for (byte, sample) in bytes.iter_mut().zip(samples) {
+        *byte = linear_to_alaw(*sample);
+    }
+}
+
+/// One µ-law byte: segment and mantissa around a bias of 132.
+#[inline(always)]
+fn ulaw_to_linear(byte: u8) -> i16 {
+    let code = i32::from(!byte);
+    let magnitude = ((((code & 0x0f) << 3) + 0x84) << ((code >> 4) & 7)) - 0x84;
+    let sign = -(code >> 7);
+    ((magnitude ^ sign) - sign) as i16
+}
+
+/// One A-law byte: segment 0 is linear, the others are floating point.
+#[inline(always)]
+fn alaw_to_linear(byte: u8) -> i16 {
+    let code = i32::from(byte ^ 0x55);
+    let segment = (code >> 4) & 7;
+    let normal = i32::from(segment > 0);
+    let magnitude = (((code & 0x0f) << 4) + 8 + (normal << 8)) << (segment - normal);
+    let sign = (code >> 7) - 1;
+    ((magnitude ^ sign) - sign) as i16
+}
+
+/// The segment is the position of the highest bit and the mantissa the four bits below it. An `f32` has both next to each
+/// other, and vector units convert to `f32` while few of them count leading zeros.
+#[inline(always)]
+fn segment_and_mantissa(magnitude: i32, lowest_segment_log2: u32) -> i32 {
+    ((magnitude as f32).to_bits() >> 19) as i32 - (((127 + lowest_segment_log2) << 4) as i32)
+}
+
+/// One sample to µ-law; ones' complement of negative values, as G.191 does.
+#[inline(always)]
+fn linear_to_ulaw(sample: i16) -> u8 {
+    let value = i32::from(sample) >> 2;
+    let sign = value >> 31;
+    let magnitude = ((value ^ sign) + 33).min(8_191);
+    let code = segment_and_mantissa(magnitude, 5);
+    ((code | (sign & 0x80)) ^ 0xff) as u8
+}
+
+/// One sample to A-law; ones' complement of negative values, as G.191 does.
+#[inline(always)]
+fn linear_to_alaw(sample: i16) -> u8 {
+    let value = i32::from(sample) >> 3;
+    let sign = value >> 31;
+    let magnitude = value ^ sign;
+    let linear = magnitude >> 1;
+    let floating = segment_and_mantissa(magnitude, 4);
+    let code = if magnitude < 32 { linear } else { floating };
+    ((code | (sign & 0x80)) ^ 0xd5) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use audio_codec_algorithms as reference;
+
+    fn every_byte() -> Vec<u8> {
+        (0..=u8::MAX).collect()
+    }
+
+    fn every_sample() -> Vec<i16> {
+        (i16::MIN..=i16::MAX).collect()
+    }
+
+    #[test]
+    fn every_byte_decodes_as_the_reference_decodes_it() {
+        let mut samples = [0; 256];
+        decode_ulaw(&every_byte(), &mut samples);
+        assert_eq!(samples.to_vec(), every_byte().into_iter().map(reference::decode_ulaw).collect::<Vec<_>>());
+        decode_alaw(&every_byte(), &mut samples);
+        assert_eq!(samples.to_vec(), every_byte().into_iter().map(reference::decode_alaw).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_sample_encodes_as_the_reference_encodes_it() {
+        let mut bytes = vec![0; 65_536];
+        encode_ulaw(&every_sample(), &mut bytes);
+        assert_eq!(bytes, every_sample().into_iter().map(reference::encode_ulaw).collect::<Vec<_>>());
+        encode_alaw(&every_sample(), &mut bytes);
+        assert_eq!(bytes, every_sample().into_iter().map(reference::encode_alaw).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_code_without_vectors_gives_the_same() {
+        assert!(every_byte().into_iter().all(|b| ulaw_to_linear(b) == reference::decode_ulaw(b)));
+        assert!(every_byte().into_iter().all(|b| alaw_to_linear(b) == reference::decode_alaw(b)));
+        assert!(every_sample().into_iter().all(|s| linear_to_ulaw(s) == reference::encode_ulaw(s)));
+        assert!(every_sample().into_iter().all(|s| linear_to_alaw(s) == reference::encode_alaw(s)));
+    }
+
+    #[test]
+    fn silence_is_silent() {
+        let mut sample = [1];
+        decode_ulaw(&[ULAW_SILENCE], &mut sample);
+        assert_eq!(sample, [0]);
+        decode_alaw(&[ALAW_SILENCE], &mut sample);
+        assert_eq!(sample, [8]);
+    }
+
+    #[test]
+    fn the_shorter_slice_bounds_the_work() {
+        let mut samples = [7; 3];
+        decode_ulaw(&[0xff; 2], &mut samples);
+        assert_eq!(samples, [0, 0, 7]);
+    }
+}
