@@ -1,0 +1,1 @@
+//! Active → published: hash, final metadata, sync, one rename.

@@ -1,1 +1,0 @@
-//! The recorder threads, their writers, sync and publisher.
