@@ -3,7 +3,10 @@
 pub mod auth;
 pub mod dialog;
 pub mod endpoint;
+pub mod headers;
 pub mod message;
+pub mod method;
+pub mod name;
 pub mod scan;
 pub mod stream;
 pub mod timers;
