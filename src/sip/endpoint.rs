@@ -1,1 +1,0 @@
-//! Bytes → transaction → dialog → event: the whole SIP machine of one process.

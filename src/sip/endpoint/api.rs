@@ -1,0 +1,439 @@
+//! What goes into the endpoint and comes out of it: values only.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+use crate::sip::auth::Credentials;
+use crate::sip::message::{Headers, Method, Request, Response};
+
+/// The transport of a message (RFC 3261 §18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Transport {
+    /// Datagrams; we retransmit.
+    Udp,
+    /// A stream; framed by Content-Length.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl Transport {
+    /// True when the transport delivers by itself: no timers A, E and G, and D, I, J, K are zero.
+    pub fn is_reliable(self) -> bool {
+        self != Self::Udp
+    }
+
+    /// As it stands in Via: `UDP`.
+    pub fn via_name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        }
+    }
+}
+
+/// A stream connection. Named by the edge that holds the socket, never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Where a message came from, or where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flow {
+    /// The transport.
+    pub transport: Transport,
+    /// The address of our listener (as bound).
+    pub local: SocketAddr,
+    /// The peer.
+    pub remote: SocketAddr,
+    /// The connection that it came on. In a [`Transmit`]: send on exactly this connection (gone: answer with
+    /// [`Input::Failed`]); `None`: any connection to `remote`, else open one.
+    pub connection: Option<ConnectionId>,
+}
+
+impl Flow {
+    /// A flow over UDP.
+    pub fn udp(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self { transport: Transport::Udp, local, remote, connection: None }
+    }
+}
+
+/// What the endpoint is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// One whole message: a datagram, or what `sip/stream` framed.
+    Packet {
+        /// Where it came from.
+        flow: Flow,
+        /// The message.
+        bytes: Bytes,
+    },
+    /// A [`Transmit`] could not be sent: no route, connection refused or gone, queue full.
+    Failed(TransmitToken),
+    /// A stream connection has ended; its id is never heard again.
+    Closed(ConnectionId),
+    /// Time has passed: [`Endpoint::poll_timeout`](super::Endpoint::poll_timeout) is due.
+    Timeout,
+}
+
+/// What the endpoint wants done, in order.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Send this.
+    Transmit(Transmit),
+    /// Tell the layer above.
+    Event(Event),
+}
+
+/// Names a transmission, so that its failure finds the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TransmitToken(pub u64);
+
+/// One message to send. The bytes are shared with the endpoint, which keeps them for retransmission.
+#[derive(Debug, Clone)]
+pub struct Transmit {
+    /// Comes back in [`Input::Failed`].
+    pub token: TransmitToken,
+    /// Where to.
+    pub flow: Flow,
+    /// What.
+    pub bytes: Bytes,
+}
+
+/// An INVITE of ours that creates dialogs; stays the same when it is sent again with credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct InviteId(pub(super) u64);
+
+/// Any other request of ours; stays the same when it is sent again with credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub(super) u64);
+
+/// A request of theirs that waits for our answer, or whose answer is still repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerTx(pub(super) u64);
+
+/// A dialog, early or confirmed. Never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DialogId(pub(super) u64);
+
+/// One of our listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// Its transport.
+    pub transport: Transport,
+    /// Its address as bound.
+    pub local: SocketAddr,
+}
+
+/// How the endpoint behaves; the same for every dialog.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// User-Agent in requests, Server in responses.
+    pub user_agent: String,
+    /// Methods that we take; others that we know are answered 405 with this list in Allow.
+    pub allow: Vec<Method>,
+    /// Option tags in Supported; a Require beyond them is answered 420.
+    pub supported: Vec<&'static str>,
+    /// Our listeners, for messages that change the transport (§18.1.1, a Contact with `transport=tcp`).
+    pub listeners: Vec<Listener>,
+    /// T1 (§17.1.1.1): the round-trip estimate, 500 ms.
+    pub t1: Duration,
+    /// T2: the longest interval between retransmissions, 4 s.
+    pub t2: Duration,
+    /// T4: how long a message stays in the network, 5 s.
+    pub t4: Duration,
+    /// Transactions at once, client and server together. At the limit: 503 with Retry-After to requests that begin
+    /// something, [`Refused::Full`] to us.
+    pub max_transactions: usize,
+    /// Dialogs at once, early ones too. At the limit as above.
+    pub max_dialogs: usize,
+    /// Retry-After of those 503.
+    pub retry_after: Duration,
+    /// Seed of branches, tags, Call-IDs, Contact tokens.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("stickytape/", env!("CARGO_PKG_VERSION")).to_owned(),
+            allow: vec![
+                Method::Invite,
+                Method::Ack,
+                Method::Cancel,
+                Method::Bye,
+                Method::Options,
+                Method::Update,
+                Method::Info,
+            ],
+            supported: vec![],
+            listeners: vec![],
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            max_transactions: 100_000,
+            max_dialogs: 40_000,
+            retry_after: Duration::from_secs(5),
+            seed: 0,
+        }
+    }
+}
+
+/// Whether requests of a dialog go to the source of its last message instead of its Contact (spec/sip.md §4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nat {
+    /// When there is no route set and the Contact's host is an address that its own message did not come from.
+    #[default]
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+}
+
+/// What a dialog must know of its peer and of us.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Our address as this peer sees it: in Via, Contact, From and Call-ID. Its port is the UDP one when the flow is
+    /// UDP, and so on; a message that changes the transport takes the port of that listener.
+    pub advertised: SocketAddr,
+    /// Sources from which requests of the dialog are taken, besides the dialog's own flow; others get 481 and are
+    /// counted. `None`: any source (spec/sip.md §4 wants the addresses of the DN or trunk here).
+    pub sources: Option<Arc<[IpNet]>>,
+    /// Where requests go.
+    pub nat: Nat,
+    /// The peer takes TCP at the same address and port: requests over 1,300 bytes go by TCP, and by UDP when the
+    /// connection fails (§18.1.1).
+    pub tcp: bool,
+}
+
+impl Peer {
+    /// A peer that sees us at `advertised`, with the defaults for the rest.
+    pub fn new(advertised: SocketAddr) -> Self {
+        Self { advertised, sources: None, nat: Nat::Auto, tcp: false }
+    }
+
+    pub(super) fn allows(&self, source: IpAddr) -> bool {
+        self.sources.as_ref().is_none_or(|nets| nets.iter().any(|net| net.contains(&source)))
+    }
+}
+
+/// A body and its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Body {
+    /// Content-Type, `application/sdp`.
+    pub content_type: Bytes,
+    /// Content, any bytes.
+    pub bytes: Bytes,
+}
+
+impl Body {
+    /// A session description.
+    pub fn sdp(bytes: impl Into<Bytes>) -> Self {
+        Self { content_type: Bytes::from_static(b"application/sdp"), bytes: bytes.into() }
+    }
+}
+
+/// An INVITE that begins a call. Via, Call-ID, CSeq, From tag, Contact, Allow, Supported, User-Agent and the length
+/// are written by the endpoint.
+#[derive(Debug, Clone)]
+pub struct OutgoingInvite {
+    /// Where it is sent; `connection` may be `None`.
+    pub flow: Flow,
+    /// The peer, for the dialogs that it creates.
+    pub peer: Peer,
+    /// Request-URI as written.
+    pub request_uri: Bytes,
+    /// From as a name-addr or addr-spec, without a tag: `"Ann" <sip:ann@203.0.113.7>`.
+    pub from: Bytes,
+    /// To, likewise.
+    pub to: Bytes,
+    /// Max-Forwards.
+    pub max_forwards: u8,
+    /// Other header lines, in order.
+    pub headers: Headers,
+    /// The offer.
+    pub body: Option<Body>,
+    /// Answers one 401 or 407, in this INVITE and in its dialogs.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// A request outside a dialog (OPTIONS, REGISTER, …) that is not INVITE. The endpoint writes the same lines, but no
+/// Contact.
+#[derive(Debug, Clone)]
+pub struct OutgoingRequest {
+    /// The method; not INVITE, ACK or CANCEL.
+    pub method: Method,
+    /// Where it is sent.
+    pub flow: Flow,
+    /// Our address in Via and whether TCP may be used.
+    pub peer: Peer,
+    /// Request-URI as written.
+    pub request_uri: Bytes,
+    /// From without a tag.
+    pub from: Bytes,
+    /// To.
+    pub to: Bytes,
+    /// Call-ID to keep (REGISTER refreshes); `None`: a fresh one.
+    pub call_id: Option<Bytes>,
+    /// Max-Forwards.
+    pub max_forwards: u8,
+    /// Other header lines.
+    pub headers: Headers,
+    /// The body.
+    pub body: Option<Body>,
+    /// Answers one 401 or 407.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// An answer of ours. Via, From, To with tag, Call-ID, CSeq, Record-Route, Contact, Allow, Supported, Server and the
+/// length are written by the endpoint.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    /// Status code, 101…699.
+    pub code: u16,
+    /// Reason phrase; empty: the RFC's.
+    pub reason: Bytes,
+    /// Other header lines, in order.
+    pub headers: Headers,
+    /// The body.
+    pub body: Option<Body>,
+}
+
+impl Reply {
+    /// An answer with the RFC's phrase, no further headers, no body.
+    pub fn new(code: u16) -> Self {
+        Self { code, ..Self::default() }
+    }
+}
+
+/// Why a request of ours has failed.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    /// The final answer, 300…699.
+    Response(Response),
+    /// No final answer in time (timer B, F, or 64·T1 after a CANCEL). To be treated as 408 (§8.1.3.1).
+    Timeout,
+    /// It could not be sent. To be treated as 503 (§8.1.3.1).
+    Transport,
+    /// The dialog ended before it was answered.
+    Ended,
+}
+
+/// What the layer above must know.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A new INVITE outside a dialog. 100 has been sent. Answer with [`Endpoint::respond`](super::Endpoint::respond),
+    /// in a dialog of [`Endpoint::open_dialog`](super::Endpoint::open_dialog) for 101…299.
+    Invite {
+        /// Answers it.
+        tx: ServerTx,
+        /// Where it came from.
+        flow: Flow,
+        /// The INVITE.
+        request: Request,
+    },
+    /// Any other request that wants an answer: in a dialog (re-INVITE, UPDATE, BYE, INFO …) or out of one (REGISTER …).
+    /// OPTIONS is answered by the endpoint. After a BYE the dialog takes and sends no more requests.
+    Request {
+        /// Answers it.
+        tx: ServerTx,
+        /// Its dialog.
+        dialog: Option<DialogId>,
+        /// Where it came from.
+        flow: Flow,
+        /// The request.
+        request: Request,
+    },
+    /// The first ACK for our 2xx to an INVITE or re-INVITE; its body may be the answer to our offer.
+    Ack {
+        /// The dialog.
+        dialog: DialogId,
+        /// The ACK.
+        request: Request,
+    },
+    /// CANCEL has come for an INVITE or re-INVITE that we have not answered: it got 200, the INVITE 487, and its early
+    /// dialogs are gone.
+    Cancelled {
+        /// The INVITE.
+        tx: ServerTx,
+        /// The CANCEL (its Reason).
+        request: Request,
+    },
+    /// Our 2xx was not acknowledged within 64·T1 (§13.3.1.4): the dialog is confirmed, and should be ended with BYE.
+    NoAck {
+        /// The dialog.
+        dialog: DialogId,
+    },
+    /// 101…199 to an INVITE of ours.
+    Provisional {
+        /// The INVITE.
+        invite: InviteId,
+        /// The early dialog, when the answer has a To tag.
+        dialog: Option<DialogId>,
+        /// The answer.
+        response: Response,
+    },
+    /// The first 2xx to an INVITE of ours. Acknowledge with [`Endpoint::ack`](super::Endpoint::ack). The other early
+    /// dialogs of the INVITE are gone.
+    Answered {
+        /// The INVITE.
+        invite: InviteId,
+        /// The confirmed dialog.
+        dialog: DialogId,
+        /// The answer.
+        response: Response,
+    },
+    /// A 2xx that nobody wants: of a further fork, or one that crossed our CANCEL. The endpoint has acknowledged it and
+    /// ended its dialog with BYE. When it crossed the CANCEL, no [`Event::Failed`] follows.
+    Unwanted {
+        /// The INVITE.
+        invite: InviteId,
+        /// True when it crossed the CANCEL: this ends the INVITE.
+        cancelled: bool,
+        /// The answer.
+        response: Response,
+    },
+    /// An INVITE of ours has failed; its early dialogs are gone.
+    Failed {
+        /// The INVITE.
+        invite: InviteId,
+        /// Why.
+        failure: Failure,
+    },
+    /// The final answer to any other request of ours. 2xx to a re-INVITE must be acknowledged with
+    /// [`Endpoint::ack`](super::Endpoint::ack). 408 and 481 (and no answer) mean that the dialog is gone at the peer
+    /// (§12.2.1.2): the layer above decides.
+    Response {
+        /// The request.
+        request: RequestId,
+        /// Its dialog.
+        dialog: Option<DialogId>,
+        /// 200…299, or why not.
+        outcome: Result<Response, Failure>,
+    },
+}
+
+/// Why the endpoint did not do what it was asked. Nothing was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The table of transactions or dialogs is full.
+    #[error("the endpoint is full")]
+    Full,
+    /// No such dialog (any more).
+    #[error("no such dialog")]
+    NoDialog,
+    /// The transaction is over: answered, cancelled, or its dialog ended.
+    #[error("the transaction is over")]
+    TransactionOver,
+    /// A re-INVITE is open in this dialog, ours or theirs (§14.1), or our 2xx waits for its ACK.
+    #[error("an INVITE is open in this dialog")]
+    InvitePending,
+    /// The dialog's state or the method does not allow it.
+    #[error("not allowed in this state")]
+    WrongState,
+}

@@ -1,0 +1,1 @@
+//! What names a server transaction (§17.2.3).
