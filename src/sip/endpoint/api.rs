@@ -8,7 +8,9 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use crate::sip::auth::Credentials;
-use crate::sip::message::{Headers, Method, Request, Response};
+use crate::sip::headers::Headers;
+use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
 
 /// The transport of a message (RFC 3261 §18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

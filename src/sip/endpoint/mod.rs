@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 pub use api::*;
 
-use crate::sip::message::{Headers, Method};
+use crate::sip::headers::Headers;
+use crate::sip::method::Method;
 use crate::sip::timers::Reason;
 
 /// The SIP machine.
