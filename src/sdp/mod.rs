@@ -18,3 +18,6 @@ mod session;
 pub use local::{Local, Negotiated};
 pub use offer_answer::{Change, Format, Refusal, Terms};
 pub use session::{Connection, Media, ParseError, Session};
+
+#[cfg(test)]
+mod tests;
