@@ -1,0 +1,225 @@
+//! `[[trunk]]`, `[[dn]]`, `[[route]]`, and whether they fit together.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::Regex;
+
+use super::raw::{Document, Problems, Section, Spot};
+use super::sections::secret;
+use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
+use crate::call::options::{Credentials, Dn, DnRole, Dtmf, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
+
+/// Limits of the lists: routing looks through them for every call.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Reads the three lists.
+pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> Plan {
+    let mut plan = Plan::default();
+    for mut section in limited("trunk", document, problems) {
+        plan.trunks.extend(read_trunk(&mut section, &plan.trunks, problems));
+        section.finish(problems);
+    }
+    for mut section in limited("dn", document, problems) {
+        plan.dns.extend(read_dn(&mut section, &plan.dns, problems));
+        section.finish(problems);
+    }
+    for mut section in limited("route", document, problems) {
+        plan.routes.extend(read_route(&mut section, &plan, problems));
+        section.finish(problems);
+    }
+    plan
+}
+
+fn limited<'d, 'i>(
+    name: &'static str,
+    document: &mut Document<'d, 'i>,
+    problems: &mut Problems,
+) -> Vec<Section<'d, 'i>> {
+    let mut sections = document.sections(name, problems);
+    if let Some(beyond) = sections.get(MAX_ENTRIES) {
+        problems.add(&beyond.spot(), format!("at most {MAX_ENTRIES} [[{name}]]"), None);
+        sections.truncate(MAX_ENTRIES);
+    }
+    sections
+}
+
+const DTMF: &[(&str, Dtmf)] = &[("rfc4733", Dtmf::Rfc4733), ("info", Dtmf::Info)];
+const NAT: &[(&str, Nat)] = &[("auto", Nat::Auto), ("yes", Nat::Yes), ("no", Nat::No)];
+
+fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Problems) -> Option<Trunk> {
+    let name = section.require("name", problems, some_text);
+    if let Some(name) = &name
+        && others.iter().any(|other| *other.name == **name)
+    {
+        problems.add(&section.spot_of("name"), format!("there is another trunk {name:?}"), None);
+    }
+    let mut trunk = Trunk::new(name.as_deref().unwrap_or_default());
+    trunk.addresses = section.read_list("address", problems, sip_address).unwrap_or_default();
+    if trunk.addresses.iter().any(|address| address.user.is_some()) {
+        let suggestion = Some("leave out what stands before @; `rewrite` of a route sets the number".to_owned());
+        problems.add(&section.spot_of("address"), "a trunk's address has no user part", suggestion);
+    }
+    trunk.from = section.read_list("from", problems, network).unwrap_or_default();
+    if trunk.addresses.is_empty() && trunk.from.is_empty() && !section.has("address") && !section.has("from") {
+        let suggestion = Some("`address` to call through it, `from` for who may call in, or both".to_owned());
+        problems.add(&section.spot(), "a trunk without `address` and `from` carries no calls", suggestion);
+    }
+    trunk.credentials = read_credentials(section, problems);
+    trunk.record = section.read("record", problems, boolean);
+    trunk.required = section.read_or("required", false, problems, boolean);
+    trunk.trusted = section.read_or("trusted", false, problems, boolean);
+    trunk.follow_redirect = section.read_or("follow-redirect", false, problems, boolean);
+    trunk.caller_id = section.read("caller-id", problems, some_text).filter(|caller| caller != "pass");
+    let attempt = duration(Duration::from_millis(500)..=Duration::from_secs(32));
+    trunk.attempt_timeout = section.read_or("attempt-timeout", trunk.attempt_timeout, problems, attempt);
+    trunk.dtmf = section.read_or("dtmf", trunk.dtmf, problems, choice(DTMF));
+    trunk.nat = section.read_or("nat", trunk.nat, problems, choice(NAT));
+    trunk.max_calls = section.read_or("max-calls", 0, problems, number(0..=100_000)) as usize;
+    trunk.sip_advertise = section.read("advertise", problems, ip);
+    trunk.media_advertise = section.read("media-advertise", problems, ip).or(trunk.sip_advertise);
+    name.is_some().then_some(trunk)
+}
+
+fn read_credentials(section: &mut Section<'_, '_>, problems: &mut Problems) -> Option<Credentials> {
+    let username = section.read("username", problems, some_text);
+    let password = secret(section, "password-file", "password-env", problems);
+    match (username, password) {
+        (Some(username), Some(password)) => Some(Credentials { username, password }),
+        (Some(_), None) if !section.has("password-file") && !section.has("password-env") => {
+            let suggestion = Some("add `password-file` or `password-env`".to_owned());
+            problems.add(&section.spot_of("username"), "a user name without a password", suggestion);
+            None
+        }
+        (None, Some(_)) => {
+            problems.add(&section.spot(), "a password without a `username`", None);
+            None
+        }
+        _ => None,
+    }
+}
+
+fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems) -> Option<Dn> {
+    let numbers = section.require("number", problems, numbers);
+    if let Some(numbers) = &numbers
+        && others.iter().any(|other| overlap(&other.numbers, numbers))
+    {
+        problems.add(&section.spot_of("number"), "another [[dn]] has this number already", None);
+    }
+    if !section.has("contact") && !section.has("registration") {
+        problems.add(&section.spot(), "`contact` is missing", Some("where the device is: sip:HOST:PORT".to_owned()));
+    }
+    let contact = section.read("contact", problems, sip_address);
+    let role = choice(&[("agent", DnRole::Agent), ("supervisor", DnRole::Supervisor)]);
+    let role = section.read_or("role", DnRole::Agent, problems, role);
+    let record = section.read("record", problems, boolean);
+    let required = section.read_or("required", false, problems, boolean);
+    let trusted = section.read_or("trusted", false, problems, boolean);
+    let dtmf = section.read_or("dtmf", Dtmf::Rfc4733, problems, choice(DTMF));
+    let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
+    Some(Dn { role, record, required, trusted, dtmf, nat, ..Dn::new(numbers?, contact?) })
+}
+
+fn overlap(a: &Numbers, b: &Numbers) -> bool {
+    match (a, b) {
+        (Numbers::One(a), Numbers::One(b)) => a == b,
+        (Numbers::One(one), range) | (range, Numbers::One(one)) => range.contains(one),
+        (
+            Numbers::Range { first, last, width },
+            Numbers::Range { first: other_first, last: other_last, width: other_width },
+        ) => width == other_width && first <= other_last && other_first <= last,
+    }
+}
+
+fn read_route(section: &mut Section<'_, '_>, plan: &Plan, problems: &mut Problems) -> Option<Route> {
+    let pattern = section.require("match", problems, |value| {
+        let text = text(value)?;
+        Regex::new(&text).map_err(|error| {
+            // The crate draws the place over several lines; the last one says what it is.
+            let text = error.to_string();
+            format!("not a regular expression: {}", text.lines().last().unwrap_or_default().trim())
+        })
+    });
+    let from: Option<Arc<str>> = section.read("from", problems, some_text).map(Arc::from);
+    if let Some(from) = &from {
+        known_trunk(from, plan, &section.spot_of("from"), problems);
+    }
+    let to = section.require("to", problems, |value| route_target(&some_text(value)?));
+    let groups = pattern.as_ref().map(group_names);
+    match &to {
+        Some(RouteTarget::Trunk(name)) => known_trunk(name, plan, &section.spot_of("to"), problems),
+        Some(RouteTarget::Dn(number)) if number.contains('$') => {
+            check_groups(number, groups.as_ref(), &section.spot_of("to"), problems);
+        }
+        Some(RouteTarget::Dn(number)) if !plan.dns.iter().any(|dn| dn.numbers.contains(number)) => {
+            problems.add(&section.spot_of("to"), format!("no [[dn]] has the number {number:?}"), None);
+        }
+        _ => {}
+    }
+    let rewrite = section.read("rewrite", problems, some_text);
+    if let Some(rewrite) = &rewrite {
+        check_groups(rewrite, groups.as_ref(), &section.spot_of("rewrite"), problems);
+    }
+    let record = choice(&[
+        ("source", RouteRecord::Source),
+        ("destination", RouteRecord::Destination),
+        ("disable-source", RouteRecord::DisableSource),
+        ("disable-destination", RouteRecord::DisableDestination),
+    ]);
+    let record = section.read("record", problems, record);
+    let required = section.read_or("required", false, problems, boolean);
+    Some(Route { from, pattern: pattern?, to: to?, rewrite, record, required })
+}
+
+fn route_target(text: &str) -> Result<RouteTarget, String> {
+    match text.split_once(':') {
+        Some(("trunk", name)) if !name.is_empty() => Ok(RouteTarget::Trunk(name.into())),
+        Some(("dn", number)) if !number.is_empty() => Ok(RouteTarget::Dn(number.to_owned())),
+        Some(("sip" | "sips", _)) => sip_uri(text).map(RouteTarget::Uri),
+        _ => Err(format!("expected trunk:NAME, dn:NUMBER or sip:URI, found {text:?}")),
+    }
+}
+
+fn known_trunk(name: &str, plan: &Plan, spot: &Spot, problems: &mut Problems) {
+    let Some(trunk) = plan.trunks.iter().find(|trunk| &*trunk.name == name) else {
+        let near = plan.trunks.iter().map(|trunk| (strsim::jaro_winkler(name, &trunk.name), &trunk.name));
+        let near = near.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness > 0.8);
+        let suggestion = near.map(|(_, name)| format!("did you mean {name:?}?"));
+        problems.add(spot, format!("there is no trunk {name:?}"), suggestion);
+        return;
+    };
+    if trunk.addresses.is_empty() && spot.key().ends_with(".to") {
+        problems.add(spot, format!("the trunk {name:?} has no `address` to call"), None);
+    }
+}
+
+/// What `$…` may name.
+fn group_names(pattern: &Regex) -> HashSet<String> {
+    let numbered = (0..pattern.captures_len()).map(|index| index.to_string());
+    numbered.chain(pattern.capture_names().flatten().map(str::to_owned)).collect()
+}
+
+/// A `$name` that the pattern has no group for would silently become nothing.
+fn check_groups(template: &str, groups: Option<&HashSet<String>>, spot: &Spot, problems: &mut Problems) {
+    let Some(groups) = groups else { return };
+    let mut rest = template;
+    while let Some(at) = rest.find('$') {
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            rest = after;
+            continue;
+        }
+        let (name, braced) = match rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            Some((name, _)) => (name, true),
+            None => (&rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())], false),
+        };
+        if groups.contains(name) {
+            continue;
+        }
+        let digits: String = name.chars().take_while(char::is_ascii_digit).collect();
+        let suggestion = (!braced && !digits.is_empty() && groups.contains(&digits))
+            .then(|| format!("write ${{{digits}}} when more text follows"));
+        problems.add(spot, format!("${name} names no group of `match`"), suggestion);
+    }
+}

@@ -1,0 +1,214 @@
+//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::raw::{Document, Problems, Section};
+use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
+use super::{Api, Config, MAX_WORKERS, MaxCalls, Storage, Threads, plan};
+use crate::bridge::command::LatchMode;
+use crate::call::options::{DefaultOwner, Listener, MediaOptions, RecordingOptions, Secret, SipOptions, Transport};
+use crate::codec::Kind;
+use crate::record::mark::Layout;
+use crate::runtime::media::Priority;
+
+/// Bytes of a secret file that are read at most.
+const MAX_SECRET: u64 = 4_096;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+fn seconds(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
+    Duration::from_secs(*range.start())..=Duration::from_secs(*range.end())
+}
+
+/// Reads the whole document. What is wrong is in `problems`, and then the value is not to be used.
+pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> Config {
+    let mut sip = document.section("sip", problems);
+    let (listen, max_calls, sip_options) = read_sip(&mut sip, problems);
+    sip.finish(problems);
+
+    let mut media = document.section("media", problems);
+    let (media_options, threads) = read_media(&mut media, problems);
+    media.finish(problems);
+
+    let mut recording = document.section("recording", problems);
+    let (recording_options, storage) = read_recording(&mut recording, problems);
+    recording.finish(problems);
+
+    let mut api = document.section("api", problems);
+    let api_options = read_api(&mut api, problems);
+    api.finish(problems);
+
+    let plan = plan::read(document, problems);
+    Config {
+        file: None,
+        listen,
+        sip: sip_options,
+        max_calls,
+        media: media_options,
+        threads,
+        recording: recording_options,
+        storage,
+        plan,
+        api: api_options,
+    }
+}
+
+fn read_sip(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Vec<Listener>, MaxCalls, SipOptions) {
+    let default = SipOptions::default();
+    let any = |transport| Listener { transport, address: ([0, 0, 0, 0], 5060).into() };
+    let listen = section
+        .read_list("listen", problems, listener)
+        .unwrap_or_else(|| vec![any(Transport::Udp), any(Transport::Tcp)]);
+    if listen.is_empty() {
+        problems.add(&section.spot_of("listen"), "needs at least one address", None);
+    }
+    for (index, one) in listen.iter().enumerate() {
+        if one.address.port() != 0 && listen[..index].contains(one) {
+            problems.add(&section.spot_of("listen"), format!("{} is listed twice", one.address), None);
+        }
+    }
+    let max_calls = section
+        .read("max-calls", problems, |value| match value.as_str() {
+            Some("auto") => Ok(MaxCalls::Auto),
+            Some(other) => Err(format!("expected \"auto\" or a number, found {other:?}")),
+            None => number(1..=100_000)(value).map(|calls| MaxCalls::Exactly(calls as usize)),
+        })
+        .unwrap_or_default();
+    let options = SipOptions {
+        advertise: section.read("advertise", problems, ip),
+        local_networks: section.read_list("local-networks", problems, network).unwrap_or_default(),
+        trusted_proxies: section.read_list("trusted-proxies", problems, network).unwrap_or_default(),
+        ring_timeout: section.read_or("ring-timeout", default.ring_timeout, problems, duration(seconds(1..=3_600))),
+        drain_timeout: section.read_or("drain-timeout", default.drain_timeout, problems, duration(seconds(0..=86_400))),
+        ..default
+    };
+    (listen, max_calls, options)
+}
+
+fn read_media(section: &mut Section<'_, '_>, problems: &mut Problems) -> (MediaOptions, Threads) {
+    let default = MediaOptions::default();
+    let codecs = section.read_list("codecs", problems, codec).unwrap_or(default.codecs);
+    if !codecs.iter().any(|codec| !matches!(codec.kind(), Kind::TelephoneEvent | Kind::ComfortNoise)) {
+        problems.add(&section.spot_of("codecs"), "needs at least one codec that carries speech", None);
+    }
+    let latch = choice(&[("strict", LatchMode::Strict), ("off", LatchMode::Off)]);
+    let priority = choice(&[("realtime", Priority::Realtime), ("normal", Priority::Normal)]);
+    let options = MediaOptions {
+        advertise: section.read("advertise", problems, ip),
+        codecs,
+        latch: section.read_or("latch", default.latch, problems, latch),
+        inactivity_timeout: section.read_or(
+            "inactivity-timeout",
+            default.inactivity_timeout,
+            problems,
+            duration(Duration::from_secs(1)..=DAY),
+        ),
+        ..MediaOptions::default()
+    };
+    let milliseconds = |range: RangeInclusive<u64>| {
+        duration(Duration::from_millis(*range.start())..=Duration::from_millis(*range.end()))
+    };
+    let threads = Threads {
+        ports: section.read_or("ports", 10_000..=32_767, problems, ports),
+        cooldown: section.read_or("port-cooldown", Duration::from_secs(2), problems, duration(seconds(0..=600))),
+        workers: section.read_or("workers", 0, problems, number(0..=MAX_WORKERS as u64)) as usize,
+        batch_interval: section.read_or("batch-interval", Duration::from_millis(1), problems, milliseconds(0..=20)),
+        priority: section.read_or("priority", Priority::default(), problems, priority),
+    };
+    (options, threads)
+}
+
+fn read_recording(section: &mut Section<'_, '_>, problems: &mut Problems) -> (RecordingOptions, Storage) {
+    let owner = choice(&[
+        ("none", DefaultOwner::None),
+        ("origination", DefaultOwner::Origination),
+        ("termination", DefaultOwner::Termination),
+        ("both", DefaultOwner::Both),
+    ]);
+    let layout = choice(&[("mixed", Layout::Mixed), ("stereo", Layout::Stereo), ("tracks", Layout::Tracks)]);
+    let default = RecordingOptions::default();
+    let options = RecordingOptions {
+        default: section.read_or("default", default.default, problems, owner),
+        layout: section.read_or("layout", default.layout, problems, layout),
+        sample_rate: section.read_or("sample-rate", default.sample_rate, problems, |value| {
+            match number(0..=u64::from(u32::MAX))(value)? {
+                rate @ (8_000 | 16_000 | 48_000) => Ok(rate as u32),
+                rate => Err(format!("expected 8000, 16000 or 48000, found {rate}")),
+            }
+        }),
+        early_media: section.read_or("early-media", default.early_media, problems, boolean),
+        required: section.read_or("required", default.required, problems, boolean),
+    };
+    const MIB: u64 = 1 << 20;
+    // WAV counts its bytes in 32 bits; the default leaves room for the header (4,095 MiB < 4 GiB).
+    let storage = Storage {
+        directory: section
+            .read_or("directory", PathBuf::from("recordings"), problems, |v| some_text(v).map(PathBuf::from)),
+        min_free_space: section.read_or("min-free-space", 1024 * MIB, problems, size(0..=1 << 60)),
+        max_file_size: section.read_or("max-file-size", 4_095 * MIB, problems, size(MIB..=4_095 * MIB)),
+        buffer: section.read_or("buffer", 512 * MIB, problems, size(MIB..=1 << 40)),
+    };
+    (options, storage)
+}
+
+fn read_api(section: &mut Section<'_, '_>, problems: &mut Problems) -> Api {
+    let default = Some(([127, 0, 0, 1], 8080).into());
+    let listen = section.read_or("listen", default, problems, |value| match value.as_str() {
+        Some("off") => Ok(None),
+        _ => super::values::socket(value).map(Some),
+    });
+    let token = secret(section, "token-file", "token-env", problems);
+    if let Some(address) = listen
+        && !address.ip().is_loopback()
+        && token.is_none()
+    {
+        let suggestion = Some("name a file that holds the token, or listen on 127.0.0.1".to_owned());
+        problems.add(&section.spot_of("token-file"), format!("required when listening on {address}"), suggestion);
+    }
+    Api { listen, token }
+}
+
+/// A secret from the file that `file_key` names or the environment variable that `env_key` names, line end removed.
+/// A mistake names the key and the file, never the content.
+pub(super) fn secret(
+    section: &mut Section<'_, '_>,
+    file_key: &'static str,
+    env_key: &'static str,
+    problems: &mut Problems,
+) -> Option<Secret> {
+    let file_spot = section.spot_of(file_key);
+    let from_file = section.read(file_key, problems, some_text);
+    let from_env = section.read(env_key, problems, |value| {
+        let name = some_text(value)?;
+        match std::env::var(&name) {
+            Ok(secret) if !secret.is_empty() => Ok(Secret::new(secret)),
+            _ => Err(format!("the environment variable {name:?} is not set")),
+        }
+    });
+    let Some(file) = from_file else { return from_env };
+    if from_env.is_some() {
+        problems.add(&file_spot, format!("`{file_key}` and `{env_key}` exclude each other"), None);
+    }
+    match read_secret(&file) {
+        Ok(secret) => Some(secret),
+        Err(reason) => {
+            problems.add(&file_spot, format!("{file}: {reason}"), None);
+            None
+        }
+    }
+}
+
+fn read_secret(file: &str) -> Result<Secret, String> {
+    use std::io::Read;
+    let file = std::fs::File::open(file).map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    file.take(MAX_SECRET + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    match secret.len() as u64 {
+        0 => Err("is empty".to_owned()),
+        1..=MAX_SECRET => Ok(Secret::new(secret.to_owned())),
+        _ => Err(format!("is longer than {MAX_SECRET} bytes")),
+    }
+}

@@ -1,0 +1,265 @@
+//! What a configuration may say, and what each mistake is answered with.
+
+use super::*;
+use crate::call::options::{DefaultOwner, Dtmf, Host, Nat, Numbers, RouteTarget, Transport};
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Config::parse(text).expect_err("this text is wrong");
+    problems.iter().map(|problem| format!("{}: {problem}", problem.line)).collect()
+}
+
+#[track_caller]
+fn only_problem(text: &str, expected: &str) {
+    assert_eq!(problems(text), [expected], "{text}");
+}
+
+const DN: &str = "[[dn]]\nnumber = \"2001\"\ncontact = \"sip:10.0.0.5:5060\"\n";
+
+#[test]
+fn an_empty_file_means_the_defaults_of_the_interface() {
+    let config = Config::default();
+    let listen: Vec<_> = config.listen.iter().map(|l| (l.transport, l.address.to_string())).collect();
+    assert_eq!(listen, [(Transport::Udp, "0.0.0.0:5060".to_owned()), (Transport::Tcp, "0.0.0.0:5060".to_owned())]);
+    assert_eq!(config.sip.ring_timeout, Duration::from_secs(60));
+    assert_eq!(config.sip.drain_timeout, Duration::from_secs(30));
+    assert_eq!(config.max_calls, MaxCalls::Auto);
+    assert_eq!(config.threads.ports, 10_000..=32_767);
+    assert_eq!(config.threads.cooldown, Duration::from_secs(2));
+    assert_eq!(config.threads.batch_interval, Duration::from_millis(1));
+    assert_eq!(config.threads.priority, Priority::Realtime);
+    let codecs: Vec<_> = config.media.codecs.iter().map(ToString::to_string).collect();
+    assert_eq!(codecs, ["PCMU/8000", "PCMA/8000", "L16/8000/1", "telephone-event/8000"]);
+    assert_eq!(config.media.inactivity_timeout, Duration::from_secs(60));
+    assert_eq!(config.recording.default, DefaultOwner::Origination);
+    assert_eq!(config.recording.sample_rate, 8_000);
+    assert!(!config.recording.required && !config.recording.early_media);
+    assert_eq!(config.storage.directory, Path::new("recordings"));
+    assert_eq!(config.storage.min_free_space, 1 << 30);
+    assert_eq!(config.storage.max_file_size, 4_095 << 20);
+    assert_eq!(config.storage.buffer, 512 << 20);
+    assert_eq!(config.api.listen, Some("127.0.0.1:8080".parse().unwrap()));
+    assert!(config.api.token.is_none() && config.plan.to.is_none());
+}
+
+#[test]
+fn every_default_may_be_written_out() {
+    let text = include_str!("../../fixtures/config/defaults.toml");
+    let config = Config::parse(text).unwrap();
+    assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+}
+
+#[test]
+fn trunks_dns_and_routes_are_read_whole() {
+    let config = Config::parse(include_str!("../../fixtures/config/office.toml")).unwrap();
+    let trunk = &config.plan.trunks[0];
+    assert_eq!((&*trunk.name, trunk.addresses.len(), trunk.max_calls), ("carrier", 2, 100));
+    assert_eq!(trunk.addresses[1].host, Host::Name("backup.example.net".into()));
+    assert_eq!(trunk.addresses[1].transport, Some(Transport::Tcp));
+    assert_eq!((trunk.nat, trunk.dtmf, trunk.record), (Nat::Yes, Dtmf::Info, Some(false)));
+    assert_eq!(trunk.attempt_timeout, Duration::from_secs(2));
+    assert_eq!(trunk.caller_id.as_deref(), Some("+4930555"));
+    assert_eq!(config.plan.dns[0].numbers, Numbers::Range { first: 2000, last: 2499, width: 4 });
+    assert_eq!(config.plan.dns[0].contact.user.as_deref(), Some("{number}"));
+    assert_eq!(config.plan.dns[0].record, Some(true));
+    assert_eq!(config.plan.dns[1].record, None, "a key that is not written says nothing");
+    assert_eq!(config.plan.routes[0].to, RouteTarget::Trunk("carrier".into()));
+    assert_eq!(config.plan.routes[1].to, RouteTarget::Dn("$1".into()));
+    assert_eq!(config.plan.routes[1].from.as_deref(), Some("carrier"));
+    assert_eq!(config.max_calls, MaxCalls::Exactly(500));
+}
+
+#[test]
+fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
+    let text = "[sip]\nring-timout = \"60s\"\nring-timeout = 60\n\n[media]\nlatch = \"loose\"\n[recordings]\n";
+    assert_eq!(
+        problems(text),
+        [
+            "2: sip.ring-timout: unknown key; did you mean `ring-timeout`?",
+            "3: sip.ring-timeout: expected a duration with its unit, such as \"60s\" or \"1ms\", found the number 60",
+            "6: media.latch: expected one of \"strict\", \"off\", found \"loose\"",
+            "7: recordings: unknown section; did you mean `recording`?",
+        ]
+    );
+}
+
+#[test]
+fn a_syntax_error_names_its_line() {
+    let found = problems("[sip]\nring-timeout = \n");
+    assert!(found[0].starts_with("2: "), "{found:?}");
+}
+
+#[test]
+fn underscores_are_answered_with_the_name_in_hyphens() {
+    only_problem("[sip]\nmax_calls = 4\n", "2: sip.max_calls: unknown key; did you mean `max-calls`?");
+}
+
+#[test]
+fn a_list_names_each_wrong_item() {
+    let found =
+        problems("[sip]\nlisten = [\n  \"udp:0.0.0.0\",\n  \"udp:0.0.0.0:5060\",\n  \"tls:0.0.0.0:5061\",\n]\n");
+    assert_eq!(found.len(), 2);
+    assert!(found[0].starts_with("3: sip.listen: expected TRANSPORT:ADDRESS:PORT"), "{found:?}");
+    assert!(found[1].starts_with("5: sip.listen: not built yet: SIP over TLS"), "{found:?}");
+}
+
+#[test]
+fn a_route_must_name_what_exists() {
+    let text = format!("{DN}[[trunk]]\nname = \"carrier\"\naddress = \"sip:192.0.2.1\"\n");
+    let route = |body: &str| problems(&format!("{text}[[route]]\n{body}\n"));
+    assert_eq!(
+        route("match = \"^9\"\nto = \"trunk:carier\""),
+        ["9: route[1].to: there is no trunk \"carier\"; did you mean \"carrier\"?"]
+    );
+    assert_eq!(route("match = \"^9\"\nto = \"dn:2002\""), ["9: route[1].to: no [[dn]] has the number \"2002\""]);
+    assert_eq!(route("match = \"^9\"\nto = \"dn:2001\"\nfrom = \"x\""), ["10: route[1].from: there is no trunk \"x\""]);
+    assert_eq!(route("to = \"dn:2001\""), ["7: route[1]: `match` is missing"]);
+    assert!(route("match = \"^9(\"\nto = \"dn:2001\"")[0].starts_with("8: route[1].match: not a regular expression"));
+    assert_eq!(
+        route("match = \"^9(.*)\"\nto = \"trunk:carrier\"\nrewrite = \"$2\""),
+        ["10: route[1].rewrite: $2 names no group of `match`"]
+    );
+    assert_eq!(
+        route("match = \"^9(.*)\"\nto = \"trunk:carrier\"\nrewrite = \"$1a\""),
+        ["10: route[1].rewrite: $1a names no group of `match`; write ${1} when more text follows"]
+    );
+}
+
+#[test]
+fn numbers_and_names_are_given_once() {
+    let twice = format!("{DN}[[dn]]\nnumber = \"2000-2499\"\ncontact = \"sip:10.0.0.6\"\n");
+    only_problem(&twice, "5: dn[2].number: another [[dn]] has this number already");
+    let trunks = "[[trunk]]\nname = \"a\"\nfrom = \"10.0.0.1\"\n[[trunk]]\nname = \"a\"\nfrom = \"10.0.0.2\"\n";
+    only_problem(trunks, "5: trunk[2].name: there is another trunk \"a\"");
+}
+
+#[test]
+fn a_section_that_stands_once_and_one_that_repeats_are_not_confused() {
+    only_problem(
+        "[trunk]\nname = \"a\"\n",
+        "1: trunk: expected [[trunk]], found a table; write [[trunk]], with two brackets, once for each",
+    );
+    only_problem("sip = 5\n", "1: sip: expected a section [sip], found the number 5");
+}
+
+#[test]
+fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
+    only_problem(
+        "[media]\nsrtp = \"required\"\n",
+        "2: media.srtp: not built yet: SRTP; leave the key out or write \"off\"",
+    );
+    only_problem(
+        "[sip]\nsession-timer = \"90s\"\n",
+        "2: sip.session-timer: not built yet: session timers (RFC 4028); leave the key out or write \"off\"",
+    );
+    only_problem(
+        "[[conference]]\nnumber = \"800\"\n",
+        "1: conference: not built yet: dial-in conference rooms; leave the section out",
+    );
+    only_problem(
+        "[supervision]\nmode = \"coach\"\n",
+        "2: supervision.mode: not built yet: supervision; leave the key out or write \"mute\"",
+    );
+    only_problem("[supervision]\nmood = 1\n", "2: supervision.mood: unknown key; did you mean `mode`?");
+    assert!(
+        Config::parse("[sip]\nsession-timer = \"off\"\n[supervision]\nmode = \"mute\"\n[events]\nkeep = 100000\n")
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_listener_beyond_loopback_needs_a_token() {
+    only_problem(
+        "[api]\nlisten = \"0.0.0.0:8080\"\n",
+        "1: api.token-file: required when listening on 0.0.0.0:8080; name a file that holds the token, or listen on 127.0.0.1",
+    );
+    assert_eq!(Config::parse("[api]\nlisten = \"off\"\n").unwrap().api.listen, None);
+}
+
+#[test]
+fn a_secret_comes_from_a_file_or_the_environment_and_is_never_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "correct-horse\r\n").unwrap();
+    let text = format!("[api]\nlisten = \"0.0.0.0:8080\"\ntoken-file = {file:?}\n");
+    let config = Config::parse(&text).unwrap();
+    assert_eq!(config.api.token.as_ref().unwrap().reveal(), "correct-horse");
+    assert!(!format!("{config:?}").contains("correct-horse"));
+
+    std::fs::write(&file, "\n").unwrap();
+    assert!(problems(&text)[0].contains("is empty"));
+    std::fs::write(&file, [b'x'; 5_000]).unwrap();
+    assert!(problems(&text)[0].contains("longer than 4096 bytes"));
+    let missing = "[api]\ntoken-env = \"STICKYTAPE_TEST_NOT_SET\"\n";
+    only_problem(missing, "2: api.token-env: the environment variable \"STICKYTAPE_TEST_NOT_SET\" is not set");
+}
+
+#[test]
+fn credentials_are_whole_or_absent() {
+    let trunk = |body: &str| problems(&format!("[[trunk]]\nname = \"a\"\naddress = \"sip:192.0.2.1\"\n{body}\n"));
+    assert_eq!(
+        trunk("username = \"u\""),
+        ["4: trunk[1].username: a user name without a password; add `password-file` or `password-env`"]
+    );
+}
+
+#[test]
+fn values_are_held_to_their_limits() {
+    let one = |text: &str| problems(text).remove(0);
+    assert!(one("[sip]\nring-timeout = \"0s\"\n").contains("must be from 1s to 3600s"));
+    assert!(one("[sip]\nmax-calls = 0\n").contains("from 1 to 100000"));
+    assert!(one("[sip]\nmax-calls = \"many\"\n").contains("\"auto\" or a number"));
+    assert!(one("[media]\nports = \"10000\"\n").contains("range of ports"));
+    assert!(one("[media]\nports = \"10000-10002\"\n").contains("two pairs"));
+    assert!(one("[media]\nports = \"20000-10000\"\n").contains("two pairs"));
+    assert!(one("[media]\ncodecs = [\"telephone-event\"]\n").contains("carries speech"));
+    assert!(one("[media]\ncodecs = [\"PCMU/x\"]\n").contains("expected a codec"));
+    assert!(one("[recording]\nsample-rate = 44100\n").contains("8000, 16000 or 48000"));
+    assert!(one("[recording]\nmax-file-size = \"5GiB\"\n").contains("must be from"));
+    assert!(one("[recording]\ndirectory = \"\"\n").contains("must not be empty"));
+    assert!(one("[sip]\nadvertise = \"0.0.0.0\"\n").contains("no peer can reach"));
+    assert!(one("[sip]\nlisten = []\n").contains("at least one"));
+    assert!(one("[sip]\nlisten = [\"udp:127.0.0.1:5060\", \"udp:127.0.0.1:5060\"]\n").contains("twice"));
+    assert!(one("[[dn]]\nnumber = \"2499-2000\"\ncontact = \"sip:10.0.0.1\"\n").contains("runs backwards"));
+    assert!(one("[[dn]]\nnumber = \"20-200\"\ncontact = \"sip:10.0.0.1\"\n").contains("same number of digits"));
+    assert!(one("[[dn]]\nnumber = \"2001\"\n").contains("`contact` is missing"));
+    assert!(one("[[dn]]\nnumber = \"2001\"\ncontact = \"10.0.0.1\"\n").contains("does not begin with sip:"));
+    assert!(one("[[dn]]\nnumber = \"2001\"\ncontact = \"sip:fe80::1\"\n").contains("in brackets"));
+    assert!(one("[[dn]]\nnumber = \"2001\"\ncontact = \"sip:10.0.0.256\"\n").contains("is no host"));
+    assert!(one("[[trunk]]\nname = \"a\"\n").contains("carries no calls"));
+}
+
+#[test]
+fn addresses_are_read_in_every_form() {
+    let contact = |text: &str| values::sip_uri(text).unwrap();
+    let plain = contact("sip:10.0.0.5");
+    assert_eq!((plain.port, plain.transport, plain.user), (5060, None, None));
+    let full = contact("SIP:{number}@Phones.Example.net:5070;transport=TCP");
+    assert_eq!(full.host, Host::Name("phones.example.net".into()));
+    assert_eq!((full.port, full.transport, full.user.as_deref()), (5070, Some(Transport::Tcp), Some("{number}")));
+    assert_eq!(contact("sip:[::1]:5062").host, Host::Ip("::1".parse().unwrap()));
+    assert_eq!(values::peer("127.0.0.1:5070").unwrap().port, 5070);
+    assert_eq!(values::peer("[::1]").unwrap().port, 5060);
+    for wrong in ["", ":5060", "a:b:c", "host:0", "host:99999", "[::1]x", "sip:host"] {
+        assert!(values::peer(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn to_alone_means_that_no_file_was_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    std::fs::write(&file, DN).unwrap();
+    let config = Config::load(Some(&file), Some("127.0.0.1:5070")).unwrap();
+    assert!(config.plan.to.is_some() && !config.plan.to_alone);
+    assert!(matches!(Config::load(Some(&folder.path().join("none")), None), Err(ConfigError::Read { .. })));
+    assert!(matches!(Config::load(Some(&file), Some("a:b:c")), Err(ConfigError::To { .. })));
+}
+
+#[test]
+fn an_error_is_written_as_file_line_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.toml");
+    std::fs::write(&file, "\n[sip]\nlisen = []\n").unwrap();
+    let error = Config::load(Some(&file), None).unwrap_err().to_string();
+    assert_eq!(error, format!("{}:3: sip.lisen: unknown key; did you mean `listen`?", file.display()));
+}
