@@ -4,6 +4,114 @@
 //! SIP messages, media commands, recorder marks and facts come out by [`Calls::poll_output`], in the order in which they
 //! must be carried out. Nothing here knows sockets, threads or files.
 
+mod calls;
 pub mod fact;
 pub mod options;
+mod peers;
+mod ports;
 pub mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use calls::Calls;
+pub use peers::Reach;
+
+use crate::bridge::command::{self, Command};
+use crate::id::{RecorderId, WorkerId};
+use crate::record::mark::{self, Mark};
+use crate::sip::endpoint;
+
+/// What call control is told.
+#[derive(Debug)]
+pub enum Input {
+    /// From the SIP sockets.
+    Sip(endpoint::Input),
+    /// From a media thread.
+    Media(WorkerId, command::Notice),
+    /// From a recorder thread.
+    Record(RecorderId, mark::Notice),
+    /// Whether the disk has room for new sessions. True until told otherwise.
+    Space {
+        /// It has.
+        ok: bool,
+    },
+    /// Other DNs, trunks and routes; calls that are up keep theirs.
+    Reload(Box<options::Plan>),
+    /// The resolver's answer to [`Output::Resolve`]; empty when it failed.
+    Resolved {
+        /// The name asked for.
+        host: Arc<str>,
+        /// Its addresses.
+        addresses: Vec<IpAddr>,
+    },
+    /// Refuse new calls, end what is left after `drain-timeout`; answered by [`Output::Drained`].
+    Drain,
+    /// As [`Input::Drain`] with the time already over.
+    HangUpAll,
+    /// [`Calls::poll_timeout`] is due.
+    Timeout,
+}
+
+/// What call control wants done, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this; a failure comes back as [`endpoint::Input::Failed`].
+    Sip(endpoint::Transmit),
+    /// Tell a media thread.
+    Media(WorkerId, Command),
+    /// Tell a recorder thread.
+    Mark(RecorderId, Mark),
+    /// This happened.
+    Fact(fact::Fact),
+    /// Ask the system's resolver; answered by [`Input::Resolved`].
+    Resolve {
+        /// The name.
+        host: Arc<str>,
+    },
+    /// Draining, and no call and no request of ours is left. Once.
+    Drained,
+}
+
+/// Why [`Calls::poll_timeout`] wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A SIP timer.
+    Sip(crate::sip::timers::Reason),
+    /// A call's timer: attempt, ring, glare.
+    Call,
+    /// Names are resolved again.
+    Resolve,
+    /// Ports are asked for again.
+    Ports,
+    /// The drain timeout.
+    Drain,
+}
+
+/// The threads that call control commands, and what it needs of the process.
+#[derive(Debug)]
+pub struct Seats {
+    /// Media threads, at least one.
+    pub workers: Vec<WorkerId>,
+    /// Recorder threads, at least one.
+    pub recorders: Vec<RecorderId>,
+    /// The system's routing table.
+    pub reach: Reach,
+    /// Seeds every random value: tags, SSRCs, ids.
+    pub seed: u64,
+}
+
+/// Totals since the process began and present levels, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Live calls.
+    pub calls: usize,
+    /// Running sessions.
+    pub recordings: usize,
+    /// Port pairs ready to hand out.
+    pub ports_ready: usize,
+    /// Legs with media.
+    pub legs: usize,
+    /// SIP events for calls that are over.
+    pub stray: u64,
+}

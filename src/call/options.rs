@@ -14,6 +14,8 @@ use regex::Regex;
 use crate::bridge::command::LatchMode;
 use crate::codec::Codec;
 use crate::record::mark::Layout;
+pub use crate::sip::auth::Credentials;
+pub use crate::sip::endpoint::{Nat, Transport};
 
 /// Everything call control is configured with.
 #[derive(Debug, Clone)]
@@ -37,15 +39,6 @@ pub struct Listener {
     pub transport: Transport,
     /// The address it is bound to; the host may be unspecified (`0.0.0.0`, `[::]`).
     pub address: SocketAddr,
-}
-
-/// A SIP transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Transport {
-    /// UDP.
-    Udp,
-    /// TCP.
-    Tcp,
 }
 
 /// `[sip]` as far as call control needs it.
@@ -206,7 +199,7 @@ pub struct Trunk {
     /// `from`: who may call in through it.
     pub from: Vec<IpNet>,
     /// `username` and `password-file`.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<Arc<Credentials>>,
     /// `record`; `None`: not written.
     pub record: Option<bool>,
     /// `required`.
@@ -217,7 +210,8 @@ pub struct Trunk {
     pub transfer: bool,
     /// `follow-redirect`.
     pub follow_redirect: bool,
-    /// `caller-id`: the number in From and P-Asserted-Identity of calls through it; `None`: pass.
+    /// `caller-id`: the number in From of calls through it, without a name and without P-Asserted-Identity; `None`:
+    /// the caller's own passes.
     pub caller_id: Option<String>,
     /// `attempt-timeout`: without any response, the next address is tried.
     pub attempt_timeout: Duration,
@@ -257,16 +251,7 @@ impl Trunk {
     }
 }
 
-/// Digest credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// `username`.
-    pub username: String,
-    /// The content of `password-file`.
-    pub password: Secret,
-}
-
-/// A secret: it prints nothing of itself.
+/// A secret of the configuration: it prints nothing of itself.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -276,7 +261,7 @@ impl Secret {
         Self(secret)
     }
 
-    /// The secret itself, for a digest.
+    /// The secret itself, to compute or compare with.
     pub fn reveal(&self) -> &str {
         &self.0
     }
@@ -375,18 +360,6 @@ pub enum Dtmf {
     Info,
 }
 
-/// `nat`: whether requests of a dialog go to the source of its last request instead of its Contact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Nat {
-    /// When the Contact's host is not the source.
-    #[default]
-    Auto,
-    /// Always.
-    Yes,
-    /// Never.
-    No,
-}
-
 /// `[[route]]`; the first one that matches wins.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -439,7 +412,6 @@ mod tests {
         assert!(!range.contains("20") && !range.contains("0250") && !range.contains("00a0"));
         assert!(Numbers::One("+49".into()).contains("+49"));
     }
-
     #[test]
     fn a_secret_prints_nothing_of_itself() {
         assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "Secret(…)");

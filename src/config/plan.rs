@@ -66,7 +66,7 @@ fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Pr
         let suggestion = Some("`address` to call through it, `from` for who may call in, or both".to_owned());
         problems.add(&section.spot(), "a trunk without `address` and `from` carries no calls", suggestion);
     }
-    trunk.credentials = read_credentials(section, problems);
+    trunk.credentials = read_credentials(section, problems).map(Into::into);
     trunk.record = section.read("record", problems, boolean);
     trunk.required = section.read_or("required", false, problems, boolean);
     trunk.trusted = section.read_or("trusted", false, problems, boolean);
@@ -86,7 +86,10 @@ fn read_credentials(section: &mut Section<'_, '_>, problems: &mut Problems) -> O
     let username = section.read("username", problems, some_text);
     let password = secret(section, "password-file", "password-env", problems);
     match (username, password) {
-        (Some(username), Some(password)) => Some(Credentials { username, password }),
+        (Some(username), Some(password)) => {
+            let password = crate::sip::auth::Password::new(password.reveal());
+            Some(Credentials { username, password, realm: None })
+        }
         (Some(_), None) if !section.has("password-file") && !section.has("password-env") => {
             let suggestion = Some("add `password-file` or `password-env`".to_owned());
             problems.add(&section.spot_of("username"), "a user name without a password", suggestion);
