@@ -1,3 +1,7 @@
 //! The `stickytape` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stickytape::cli::run()
+}
