@@ -65,7 +65,7 @@ pub trait Disk: Send + Sync + 'static {
 }
 
 /// An open file; offsets in bytes from its start.
-pub trait File: Send {
+pub trait File: Send + Sync {
     /// Writes all of `bytes` at `offset`; what lies between the former end and `offset` reads as zeros.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads at most `out.len()` bytes; 0 at the end.

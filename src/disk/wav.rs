@@ -1,1 +1,484 @@
 //! WAV files that are valid at any instant: the one home of hound.
+//!
+//! A file is a header of 44 bytes and 16-bit frames. Frames are appended whole; [`Writer::commit`] then writes the header
+//! in one piece, data first, so that a killed process leaves a file that plays up to its last commit. After a power cut
+//! the two may disagree: [`mend`] makes a header from the file's length.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Disk, File};
+
+/// Bytes before the first frame.
+pub const HEADER_LEN: u64 = 44;
+
+/// The longest file whose sizes fit the header: the RIFF size is the file's length less 8, in 32 bits.
+pub const MAX_FILE_LEN: u64 = u32::MAX as u64;
+
+/// What a file's frames are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Frames per second.
+    pub sample_rate: u32,
+    /// Samples per frame, 1 or 2.
+    pub channels: u16,
+}
+
+impl Spec {
+    /// Bytes of one frame.
+    pub fn frame_len(self) -> u64 {
+        u64::from(self.channels) * 2
+    }
+
+    /// The length of a file with so many frames.
+    pub fn file_len(self, frames: u64) -> u64 {
+        HEADER_LEN + frames * self.frame_len()
+    }
+
+    /// Whole frames in a file of `len` bytes.
+    pub fn frames_in(self, len: u64) -> u64 {
+        len.saturating_sub(HEADER_LEN) / self.frame_len()
+    }
+
+    fn hound(self) -> hound::WavSpec {
+        hound::WavSpec {
+            channels: self.channels,
+            sample_rate: self.sample_rate,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        }
+    }
+}
+
+/// Frames in each part of a session whose widest file has `channels`, so that no file passes `max_file_len` bytes.
+/// All files of a session roll there, at the same sample. At least one frame.
+pub fn frames_per_part(max_file_len: u64, channels: u16) -> u64 {
+    Spec { sample_rate: 0, channels: channels.max(1) }.frames_in(max_file_len.min(MAX_FILE_LEN)).max(1)
+}
+
+/// Appends frames to a new file. Dropping it loses nothing that was committed.
+pub struct Writer {
+    file: Arc<dyn File>,
+    spec: Spec,
+    frames: u64,
+    hound: hound::WavWriter<Image>,
+}
+
+impl Writer {
+    /// Creates the file with a header that says it is empty.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn create(disk: &dyn Disk, path: &Path, spec: Spec) -> io::Result<Self> {
+        let file: Arc<dyn File> = disk.create(path)?.into();
+        let mut writer = Self::over(file, spec, 0)?;
+        writer.commit()?;
+        Ok(writer)
+    }
+
+    /// A writer whose next frame is `frames`; the file has at least that length already.
+    fn over(file: Arc<dyn File>, spec: Spec, frames: u64) -> io::Result<Self> {
+        let image = Image { file: file.clone(), header: header(spec, frames)?, position: 0 };
+        let hound = hound::WavWriter::new_append(image).map_err(into_io)?;
+        Ok(Self { file, spec, frames, hound })
+    }
+
+    /// What its frames are.
+    pub fn spec(&self) -> Spec {
+        self.spec
+    }
+
+    /// Frames appended.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Appends frames; the samples of a frame stand together. They do not play until [`Writer::commit`].
+    ///
+    /// # Errors
+    /// The disk's own; also when `interleaved` ends within a frame or the file would pass [`MAX_FILE_LEN`]: nothing of it
+    /// is written then.
+    pub fn append(&mut self, interleaved: &[i16]) -> io::Result<()> {
+        if !interleaved.len().is_multiple_of(usize::from(self.spec.channels)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "samples end within a frame"));
+        }
+        let frames = self.frames + (interleaved.len() / usize::from(self.spec.channels)) as u64;
+        self.check_len(frames)?;
+        // hound takes 32 bits of samples at a time; check_len has bounded them.
+        let mut samples = self.hound.get_i16_writer(interleaved.len() as u32);
+        interleaved.iter().for_each(|&sample| samples.write_sample(sample));
+        samples.flush().map_err(into_io)?;
+        self.frames = frames;
+        Ok(())
+    }
+
+    /// Appends silence; it takes no space on a file system that knows holes.
+    ///
+    /// # Errors
+    /// As [`Writer::append`].
+    pub fn append_silence(&mut self, frames: u64) -> io::Result<()> {
+        let frames = self.frames.saturating_add(frames);
+        self.check_len(frames)?;
+        self.file.set_len(self.spec.file_len(frames))?;
+        *self = Self::over(self.file.clone(), self.spec, frames)?;
+        Ok(())
+    }
+
+    /// Writes the header: everything appended plays from now on.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn commit(&mut self) -> io::Result<()> {
+        self.hound.flush().map_err(into_io)
+    }
+
+    /// Makes everything appended durable.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn check_len(&self, frames: u64) -> io::Result<()> {
+        match frames.checked_mul(self.spec.frame_len()).is_some_and(|len| len <= MAX_FILE_LEN - HEADER_LEN) {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::FileTooLarge, "a WAV file ends at 4 GiB")),
+        }
+    }
+}
+
+/// What hound writes to: frames go through, the header is kept and written in one piece by `flush`. Without it hound's
+/// two sizes would be two writes, and a kill between them would leave them in disagreement.
+struct Image {
+    file: Arc<dyn File>,
+    header: [u8; HEADER_LEN as usize],
+    position: u64,
+}
+
+impl Write for Image {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = match self.header.get_mut(usize::try_from(self.position).unwrap_or(usize::MAX)..) {
+            Some(rest) if !rest.is_empty() => {
+                let len = rest.len().min(bytes.len());
+                rest[..len].copy_from_slice(&bytes[..len]);
+                len
+            }
+            _ => {
+                self.file.write_at(bytes, self.position)?;
+                bytes.len()
+            }
+        };
+        self.position += len as u64;
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.header, 0)
+    }
+}
+
+impl Read for Image {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let rest = self.header.get(usize::try_from(self.position).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let len = rest.len().min(out.len());
+        out[..len].copy_from_slice(&rest[..len]);
+        self.position += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for Image {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(_) => None,
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+/// The header of a file with so many frames.
+fn header(spec: Spec, frames: u64) -> io::Result<[u8; HEADER_LEN as usize]> {
+    let mut out = [0; HEADER_LEN as usize];
+    let writer = hound::WavWriter::new(io::Cursor::new(&mut out[..]), spec.hound()).map_err(into_io)?;
+    writer.finalize().map_err(into_io)?;
+    let data = frames * spec.frame_len();
+    let (Ok(riff), Ok(data)) = (u32::try_from(data + HEADER_LEN - 8), u32::try_from(data)) else {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "a WAV file ends at 4 GiB"));
+    };
+    out[4..8].copy_from_slice(&riff.to_le_bytes());
+    out[40..44].copy_from_slice(&data.to_le_bytes());
+    Ok(out)
+}
+
+/// What a file says of itself and what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// Rate and channels by the header.
+    pub spec: Spec,
+    /// Frames by the header.
+    pub frames: u64,
+    /// Bytes before the first frame; 44 in files of ours.
+    pub data_offset: u64,
+    /// Bytes of the file.
+    pub len: u64,
+}
+
+/// Reads a file's header.
+///
+/// # Errors
+/// The disk's own; `InvalidData` when the header is none, or not one of 16-bit PCM.
+pub fn inspect(disk: &dyn Disk, path: &Path) -> io::Result<Info> {
+    let file = disk.open_read(path)?;
+    let len = file.len()?;
+    let reader = hound::WavReader::new(Reader { file, position: 0 }).map_err(into_io)?;
+    let (spec, frames) = (reader.spec(), u64::from(reader.duration()));
+    if spec.bits_per_sample != 16 || spec.sample_format != hound::SampleFormat::Int || spec.channels == 0 {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not 16-bit PCM"));
+    }
+    let spec = Spec { sample_rate: spec.sample_rate, channels: spec.channels };
+    Ok(Info { spec, frames, data_offset: reader.into_inner().position, len })
+}
+
+/// All samples of a file, interleaved, as its header says.
+///
+/// # Errors
+/// As [`inspect`]; `UnexpectedEof` when the file is shorter than its header says.
+pub fn read(disk: &dyn Disk, path: &Path) -> io::Result<(Spec, Vec<i16>)> {
+    let info = inspect(disk, path)?;
+    let mut samples = Vec::new();
+    read_frames(disk, path, &info, 0..info.frames, |chunk| {
+        samples.extend_from_slice(chunk);
+        true
+    })?;
+    Ok((info.spec, samples))
+}
+
+/// The first frame of `frames` that is not digital silence in every channel.
+///
+/// # Errors
+/// As [`read`].
+pub fn first_sound(disk: &dyn Disk, path: &Path, frames: std::ops::Range<u64>) -> io::Result<Option<u64>> {
+    let info = inspect(disk, path)?;
+    let (mut at, mut found) = (frames.start, None);
+    read_frames(disk, path, &info, frames, |chunk| {
+        found = chunk.iter().position(|&s| s != 0).map(|i| at + (i / usize::from(info.spec.channels)) as u64);
+        at += (chunk.len() / usize::from(info.spec.channels)) as u64;
+        found.is_none()
+    })?;
+    Ok(found)
+}
+
+/// Hands on the frames of a range, a chunk at a time, until `take` says no.
+fn read_frames(
+    disk: &dyn Disk,
+    path: &Path,
+    info: &Info,
+    frames: std::ops::Range<u64>,
+    mut take: impl FnMut(&[i16]) -> bool,
+) -> io::Result<()> {
+    const CHUNK: u64 = 16_384;
+    let file = disk.open_read(path)?;
+    let mut bytes = vec![0; (CHUNK * info.spec.frame_len()) as usize];
+    let mut samples = Vec::with_capacity(bytes.len() / 2);
+    let mut at = frames.start;
+    while at < frames.end {
+        let wanted = ((frames.end - at).min(CHUNK) * info.spec.frame_len()) as usize;
+        let offset = info.data_offset + at * info.spec.frame_len();
+        if super::read_full(&*file, &mut bytes[..wanted], offset)? < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        samples.clear();
+        samples.extend(bytes[..wanted].chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])));
+        if !take(&samples) {
+            return Ok(());
+        }
+        at += wanted as u64 / info.spec.frame_len();
+    }
+    Ok(())
+}
+
+/// Gives a file exactly `frames` frames and a header that says so, and makes it durable. What is missing becomes
+/// silence; a file that does not exist is made. Callers never ask for less than the whole frames it holds, so only a
+/// torn frame is cut. Cut short itself, it can be done again.
+///
+/// # Errors
+/// The disk's own.
+pub fn mend(disk: &dyn Disk, path: &Path, spec: Spec, frames: u64) -> io::Result<()> {
+    let file = match disk.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => disk.create(path)?,
+        other => other?,
+    };
+    let header = header(spec, frames)?;
+    let mut found = [0; HEADER_LEN as usize];
+    let read = super::read_full(&*file, &mut found, 0)?;
+    if file.len()? != spec.file_len(frames) {
+        file.set_len(spec.file_len(frames))?;
+    }
+    if read < found.len() || found != header {
+        file.write_at(&header, 0)?;
+    }
+    file.sync()
+}
+
+/// Reads a file from its start.
+struct Reader {
+    file: Box<dyn File>,
+    position: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(out, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+fn into_io(error: hound::Error) -> io::Error {
+    match error {
+        hound::Error::IoError(e) => e,
+        other => io::Error::new(io::ErrorKind::InvalidData, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RealDisk;
+    use super::*;
+
+    const STEREO: Spec = Spec { sample_rate: 8_000, channels: 2 };
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn ramp(samples: usize) -> Vec<i16> {
+        (0..samples).map(|i| (i as i16).wrapping_mul(31) | 1).collect()
+    }
+
+    #[test]
+    fn a_new_file_is_valid_and_empty_at_once() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let _writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        let info = inspect(&RealDisk, &path).unwrap();
+        assert_eq!(info, Info { spec: STEREO, frames: 0, data_offset: HEADER_LEN, len: HEADER_LEN });
+    }
+
+    #[test]
+    fn a_file_plays_up_to_its_last_commit_while_it_is_written() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(400)).unwrap();
+        writer.commit().unwrap();
+        writer.append(&ramp(400)).unwrap();
+        assert_eq!(inspect(&RealDisk, &path).unwrap().frames, 200);
+        assert_eq!(read(&RealDisk, &path).unwrap().1, ramp(400));
+        writer.commit().unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap().1, [ramp(400), ramp(400)].concat());
+    }
+
+    #[test]
+    fn a_writer_that_is_dropped_does_not_touch_the_file_again() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(40)).unwrap();
+        drop(writer);
+        assert_eq!(inspect(&RealDisk, &path).unwrap().frames, 0);
+    }
+
+    #[test]
+    fn silence_has_its_exact_length_and_sound_goes_on_after_it() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(4)).unwrap();
+        writer.append_silence(100).unwrap();
+        writer.append(&ramp(6)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(writer.frames(), 105);
+        assert_eq!(read(&RealDisk, &path).unwrap(), (STEREO, [ramp(4), vec![0; 200], ramp(6)].concat()));
+        assert_eq!(first_sound(&RealDisk, &path, 2..105).unwrap(), Some(102));
+        assert_eq!(first_sound(&RealDisk, &path, 2..102).unwrap(), None);
+    }
+
+    #[test]
+    fn half_a_frame_is_refused_and_nothing_of_it_written() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        assert!(writer.append(&ramp(3)).is_err());
+        writer.append(&ramp(2)).unwrap();
+        writer.commit().unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap().1, ramp(2));
+    }
+
+    #[test]
+    fn a_file_ends_before_its_sizes_would_wrap() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        let most = frames_per_part(u64::MAX, 2);
+        assert_eq!(STEREO.file_len(most), MAX_FILE_LEN - 3);
+        writer.append_silence(most).unwrap();
+        assert_eq!(writer.append(&[1, 1]).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        writer.commit().unwrap();
+        assert_eq!(inspect(&RealDisk, &path).unwrap().frames, most);
+    }
+
+    #[test]
+    fn a_part_holds_what_fits_the_widest_file() {
+        assert_eq!(frames_per_part(44 + 400, 2), 100);
+        assert_eq!(frames_per_part(44 + 403, 2), 100);
+        assert_eq!(frames_per_part(44 + 400, 1), 200);
+        assert_eq!(frames_per_part(0, 1), 1, "a limit below one frame still makes progress");
+    }
+
+    #[test]
+    fn mending_keeps_every_whole_frame_cuts_a_torn_one_and_pads() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(200)).unwrap();
+        drop(writer);
+        let len = std::fs::metadata(&path).unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len + 3).unwrap();
+        assert_eq!(STEREO.frames_in(len + 3), 100);
+        mend(&RealDisk, &path, STEREO, 100).unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap().1, ramp(200));
+        mend(&RealDisk, &path, STEREO, 130).unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap().1, [ramp(200), vec![0; 60]].concat());
+    }
+
+    #[test]
+    fn mending_makes_a_header_where_there_is_none() {
+        let dir = folder();
+        for content in [&b""[..], b"RIFF", &[0; 48]] {
+            let path = dir.path().join("a.wav");
+            std::fs::write(&path, content).unwrap();
+            assert!(inspect(&RealDisk, &path).is_err());
+            mend(&RealDisk, &path, STEREO, 1).unwrap();
+            assert_eq!(read(&RealDisk, &path).unwrap().1, [0, 0]);
+        }
+        mend(&RealDisk, &dir.path().join("missing.wav"), STEREO, 2).unwrap();
+        assert_eq!(read(&RealDisk, &dir.path().join("missing.wav")).unwrap().1, [0; 4]);
+    }
+
+    #[test]
+    fn a_file_shorter_than_its_header_says_is_an_error_to_read() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(200)).unwrap();
+        writer.commit().unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(100).unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}
