@@ -6,8 +6,11 @@
 use std::io;
 use std::path::Path;
 
+use jiff::Timestamp;
+
 mod real;
 
+pub mod active;
 pub mod floor;
 pub mod list;
 pub mod publish;
@@ -59,6 +62,9 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Opens an existing file for reading only.
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn File>>;
+
+    /// When a file was last written; only to guess what nothing else tells.
+    fn modified(&self, path: &Path) -> io::Result<Timestamp>;
 
     /// True when there is a file or folder of that name.
     fn exists(&self, path: &Path) -> io::Result<bool>;

@@ -1,1 +1,152 @@
-//! Active → published: hash, final metadata, sync, one rename.
+//! Active → published: hash, final metadata, sync, one rename (spec/recording.md §6).
+//!
+//! Every step may be the last one before a kill or a power cut; doing it all again reaches the same end.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::active::write_json;
+use super::store::{Error, METADATA, METADATA_NEW, METADATA_SAFE, Store};
+use super::wav;
+use crate::record::metadata::{Recording, State};
+
+/// Bytes read at once for hashing and copying.
+const CHUNK: usize = 256 * 1024;
+
+impl Store {
+    /// Publishes a recording whose files are closed and as long as its metadata says. `recording` is what
+    /// [`super::active::Active::close`] answered or repair made; the final metadata is answered.
+    ///
+    /// # Errors
+    /// The disk's own; it can be done again.
+    pub fn publish(&self, mut recording: Recording) -> Result<Recording, Error> {
+        let dir = self.active_dir(recording.id);
+        for file in &mut recording.media_files {
+            let path = dir.join(&file.file);
+            let (size, hash) = self.sync_and_hash(&path)?;
+            file.size = Some(size);
+            file.sha256 = Some(hash);
+        }
+        if recording.recording_session.state == State::Recording {
+            recording.recording_session.state = State::Complete;
+        }
+        // Only now is there metadata that calls itself final: what it describes is durable.
+        let new = dir.join(METADATA_NEW);
+        write_json(self.disk(), &new, &recording, true)?;
+        let current = dir.join(METADATA);
+        self.disk().rename(&new, &current).map_err(Error::io("replace", &current))?;
+        match self.disk().remove_file(&dir.join(METADATA_SAFE)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &dir)(e)),
+            _ => {}
+        }
+        self.disk().sync_dir(&dir).map_err(Error::io("sync", &dir))?;
+        self.move_to_its_day(&recording)?;
+        Ok(recording)
+    }
+
+    fn move_to_its_day(&self, recording: &Recording) -> Result<(), Error> {
+        let (from, to, day) = (self.active_dir(recording.id), self.published_dir(recording), self.day_dir(recording));
+        self.disk().create_dir_all(&day).map_err(Error::io("create", &day))?;
+        match self.disk().rename(&from, &to) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy_to_its_day(recording)?;
+                return self.remove_published_source(recording);
+            }
+            Err(e) => return Err(Error::io("publish", &from)(e)),
+        }
+        self.sync_day(&day)?;
+        let root = self.active_root();
+        self.disk().sync_dir(&root).map_err(Error::io("sync", &root))
+    }
+
+    /// The day's folder may be on another file system: a copy appears under its name only when it is whole.
+    fn copy_to_its_day(&self, recording: &Recording) -> Result<(), Error> {
+        let (from, to, day) = (self.active_dir(recording.id), self.published_dir(recording), self.day_dir(recording));
+        let hidden = day.join(format!(".{}.new", recording.id));
+        self.remove_folder(&hidden)?;
+        self.disk().create_dir_all(&hidden).map_err(Error::io("create", &hidden))?;
+        let names = recording.media_files.iter().map(|f| f.file.as_str()).chain([METADATA]);
+        for name in names {
+            self.copy_file(&from.join(name), &hidden.join(name))?;
+        }
+        self.disk().sync_dir(&hidden).map_err(Error::io("sync", &hidden))?;
+        self.disk().rename(&hidden, &to).map_err(Error::io("publish", &hidden))?;
+        self.sync_day(&day)
+    }
+
+    /// Removes the folder under `.active` of a recording whose published copy is whole and durable.
+    pub(super) fn remove_published_source(&self, recording: &Recording) -> Result<(), Error> {
+        let root = self.active_root();
+        self.remove_folder(&self.active_dir(recording.id))?;
+        self.disk().sync_dir(&root).map_err(Error::io("sync", &root))
+    }
+
+    /// Makes the names from the day up to the folder of recordings durable, for any of them may be new.
+    pub(super) fn sync_day(&self, day: &Path) -> Result<(), Error> {
+        for dir in day.ancestors().take_while(|dir| dir.starts_with(self.directory())) {
+            self.disk().sync_dir(dir).map_err(Error::io("sync", dir))?;
+        }
+        Ok(())
+    }
+
+    fn sync_and_hash(&self, path: &Path) -> Result<(u64, String), Error> {
+        let file = self.disk().open(path).map_err(Error::io("open", path))?;
+        file.sync().map_err(Error::io("sync", path))?;
+        drop(file);
+        self.hash(path)
+    }
+
+    /// Size and lowercase hexadecimal SHA-256 of a file.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn hash(&self, path: &Path) -> Result<(u64, String), Error> {
+        let mut hasher = Sha256::new();
+        let size = self.chunks(path, |chunk, _| {
+            hasher.update(chunk);
+            Ok(())
+        })?;
+        let mut text = String::with_capacity(64);
+        for byte in hasher.finalize() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        Ok((size, text))
+    }
+
+    /// Copies one file and makes the copy durable.
+    pub(crate) fn copy_file(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        let copy = self.disk().create(to).map_err(Error::io("create", to))?;
+        self.chunks(from, |chunk, offset| copy.write_at(chunk, offset).map_err(Error::io("write", to)))?;
+        copy.sync().map_err(Error::io("sync", to))
+    }
+
+    /// Hands on a file's content; answers its length.
+    fn chunks(&self, path: &Path, mut take: impl FnMut(&[u8], u64) -> Result<(), Error>) -> Result<u64, Error> {
+        let file = self.disk().open_read(path).map_err(Error::io("open", path))?;
+        let mut buffer = vec![0; CHUNK];
+        let mut offset = 0;
+        loop {
+            let read = super::read_full(&*file, &mut buffer, offset).map_err(Error::io("read", path))?;
+            if read == 0 {
+                return Ok(offset);
+            }
+            take(&buffer[..read], offset)?;
+            offset += read as u64;
+        }
+    }
+
+    /// The WAV files of a folder as `(stem, part, path)`, in no order.
+    pub(super) fn wav_files(&self, dir: &Path) -> Result<Vec<(String, u32, PathBuf)>, Error> {
+        let entries = self.entries(dir)?;
+        let wavs = entries.into_iter().filter(|e| !e.is_dir).filter_map(|e| {
+            let (stem, part) = wav::parse_name(&e.name)?;
+            Some((stem.to_owned(), part, dir.join(e.name)))
+        });
+        Ok(wavs.collect())
+    }
+}

@@ -86,6 +86,10 @@ impl Disk for RealDisk {
         }
     }
 
+    fn modified(&self, path: &Path) -> io::Result<jiff::Timestamp> {
+        jiff::Timestamp::try_from(fs::metadata(path)?.modified()?).map_err(io::Error::other)
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
         path.try_exists()
     }

@@ -57,6 +57,26 @@ pub fn frames_per_part(max_file_len: u64, channels: u16) -> u64 {
     Spec { sample_rate: 0, channels: channels.max(1) }.frames_in(max_file_len.min(MAX_FILE_LEN)).max(1)
 }
 
+/// The name of a part of a file: `mixed.wav`, `mixed.2.wav` … .
+pub fn file_name(stem: &str, part: u32) -> String {
+    match part {
+        0 | 1 => format!("{stem}.wav"),
+        _ => format!("{stem}.{part}.wav"),
+    }
+}
+
+/// The reverse of [`file_name`]; `None` for what it never makes.
+pub fn parse_name(name: &str) -> Option<(&str, u32)> {
+    let name = name.strip_suffix(".wav").filter(|stem| !stem.is_empty() && !stem.starts_with('.'))?;
+    match name.split_once('.') {
+        None => Some((name, 1)),
+        Some((stem, part)) => {
+            let number: u32 = part.parse().ok().filter(|&n| n > 1)?;
+            (number.to_string() == part).then_some((stem, number))
+        }
+    }
+}
+
 /// Appends frames to a new file. Dropping it loses nothing that was committed.
 pub struct Writer {
     file: Arc<dyn File>,
@@ -439,6 +459,18 @@ mod tests {
         assert_eq!(frames_per_part(44 + 403, 2), 100);
         assert_eq!(frames_per_part(44 + 400, 1), 200);
         assert_eq!(frames_per_part(0, 1), 1, "a limit below one frame still makes progress");
+    }
+
+    #[test]
+    fn a_file_name_reads_back_as_stem_and_part() {
+        for (stem, part) in [("mixed", 1), ("mixed", 2), ("supervisor-1", 1), ("party-12", 4_000)] {
+            assert_eq!(parse_name(&file_name(stem, part)), Some((stem, part)));
+        }
+        for junk in
+            ["mixed.1.wav", "mixed.0.wav", "mixed.02.wav", "mixed.x.wav", ".wav", ".mixed.wav", "mixed", "a.b.2.wav"]
+        {
+            assert_eq!(parse_name(junk), None, "{junk}");
+        }
     }
 
     #[test]
