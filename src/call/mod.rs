@@ -5,8 +5,10 @@
 //! must be carried out. Nothing here knows sockets, threads or files.
 
 mod calls;
+mod directory;
 pub mod fact;
 pub mod options;
+mod owners;
 mod peers;
 mod ports;
 pub mod view;
