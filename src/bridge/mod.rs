@@ -1,3 +1,13 @@
 //! Joining the media of legs: relay, latch, route. Pure: a packet and `now` go in, a verdict comes out.
 
 pub mod command;
+mod latch;
+mod leg;
+mod outgoing;
+mod playback;
+pub mod relay;
+mod route;
+mod timers;
+mod watchdog;
+
+pub use relay::Relay;

@@ -1,0 +1,173 @@
+//! All media state of one leg: a value that belongs to one thread at a time and moves as a whole.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::command::{LegStats, NewLeg, Remote};
+use super::latch::Latch;
+use super::outgoing::Outgoing;
+use super::playback::{Player, Voice};
+use super::route::{Map, Receive};
+use super::timers::Armed;
+use super::watchdog::Watchdog;
+use crate::codec::{Direction, Payload};
+use crate::id::{LegId, RecorderId};
+use crate::rtp::source::{Order, Source};
+
+/// Packet duration when the peer asks for none (RFC 3551 §4.2).
+const DEFAULT_PTIME_MS: u8 = 20;
+/// Most recorders of one leg.
+pub const MAX_TAPS: usize = 4;
+
+/// The recorders that get copies of a leg's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taps {
+    recorders: [RecorderId; MAX_TAPS],
+    len: u8,
+}
+
+impl Taps {
+    /// The first four of `recorders`.
+    pub fn new(recorders: &[RecorderId]) -> Self {
+        let mut taps = Self { recorders: [RecorderId(0); MAX_TAPS], len: 0 };
+        for (slot, recorder) in taps.recorders.iter_mut().zip(recorders) {
+            *slot = *recorder;
+            taps.len += 1;
+        }
+        taps
+    }
+
+    /// The recorders.
+    pub fn recorders(&self) -> &[RecorderId] {
+        &self.recorders[..usize::from(self.len)]
+    }
+}
+
+/// One leg.
+#[derive(Debug)]
+pub struct Leg {
+    pub id: LegId,
+    pub cname: Arc<str>,
+    pub rtp: Latch,
+    pub rtcp: Latch,
+    pub rtcp_mux: bool,
+    pub direction: Direction,
+    pub ptime_ms: u8,
+    pub receive: Receive,
+    /// The lists that maps are made from.
+    pub receive_payloads: Vec<Payload>,
+    pub send_payloads: Vec<Payload>,
+    pub voice: Option<Voice>,
+    /// The leg that hears it, and its numbers there.
+    pub to: Option<usize>,
+    pub map: Map,
+    /// The leg that it hears.
+    pub hears: Option<usize>,
+    pub taps: Taps,
+    pub outgoing: Outgoing,
+    pub player: Option<Player>,
+    pub watchdog: Watchdog,
+    pub source: Option<Source>,
+    /// Middle of the NTP time in the source's last SR, and its arrival.
+    pub last_sr: Option<(u32, Instant)>,
+    pub armed: Armed,
+    /// An RTCP report was sent: the leg says BYE at its end.
+    pub reported: bool,
+    stats: LegStats,
+    /// Lost by sources before the present one.
+    lost_earlier: u64,
+}
+
+impl Leg {
+    pub fn new(new: &NewLeg) -> Self {
+        Self {
+            id: new.leg,
+            cname: new.cname.clone(),
+            rtp: Latch::new(),
+            rtcp: Latch::new(),
+            rtcp_mux: false,
+            direction: Direction::Inactive,
+            ptime_ms: DEFAULT_PTIME_MS,
+            receive: Receive::new(&[]),
+            receive_payloads: Vec::new(),
+            send_payloads: Vec::new(),
+            voice: None,
+            to: None,
+            map: Map::empty(),
+            hears: None,
+            taps: Taps::new(&[]),
+            outgoing: Outgoing::new(new.ssrc, new.sequence, new.timestamp),
+            player: None,
+            watchdog: Watchdog::default(),
+            source: None,
+            last_sr: None,
+            armed: Armed::default(),
+            reported: false,
+            stats: LegStats::default(),
+            lost_earlier: 0,
+        }
+    }
+
+    /// Takes a new description. Maps to and from the leg are the relay's to renew.
+    pub fn describe(&mut self, remote: Remote) {
+        self.rtp.describe(remote.rtp, remote.latch);
+        self.rtcp.describe(remote.rtcp.filter(|_| !remote.rtcp_mux), remote.latch);
+        self.rtcp_mux = remote.rtcp_mux;
+        self.direction = remote.direction;
+        self.ptime_ms = if remote.ptime_ms == 0 { DEFAULT_PTIME_MS } else { remote.ptime_ms };
+        self.receive = Receive::new(&remote.receive);
+        self.receive_payloads = remote.receive;
+        self.voice = Voice::choose(&remote.send);
+        self.send_payloads = remote.send;
+        self.watchdog.renew();
+    }
+
+    pub fn ptime(&self) -> Duration {
+        Duration::from_millis(u64::from(self.ptime_ms))
+    }
+
+    /// Where RTP to the peer goes; `None` when the description forbids sending.
+    pub fn rtp_destination(&self) -> Option<SocketAddr> {
+        self.rtp.destination().filter(|_| self.direction.sends())
+    }
+
+    /// Where RTCP to the peer goes. It does not depend on the direction (RFC 3264 §5.1).
+    pub fn rtcp_destination(&self) -> Option<SocketAddr> {
+        if self.rtcp_mux { self.rtp.destination() } else { self.rtcp.destination() }
+    }
+
+    /// Counts an accepted packet of source `ssrc`.
+    pub fn count_received(&mut self, ssrc: u32, sequence: u16, now: Instant) -> Order {
+        self.stats.received += 1;
+        self.stats.last_packet = Some(now);
+        let source = match &mut self.source {
+            Some(source) if source.ssrc() == ssrc => source,
+            other => {
+                self.lost_earlier += other.as_ref().map_or(0, Source::lost);
+                self.last_sr = None;
+                other.insert(Source::new(ssrc, sequence))
+            }
+        };
+        source.update(sequence)
+    }
+
+    pub fn count_refused(&mut self) {
+        self.stats.refused += 1;
+    }
+
+    pub fn count_untapped(&mut self) {
+        self.stats.untapped += 1;
+    }
+
+    /// Totals since the leg began.
+    pub fn stats(&self) -> LegStats {
+        LegStats {
+            sent: self.outgoing.packets(),
+            lost: self.lost_earlier + self.source.as_ref().map_or(0, Source::lost),
+            jitter: self.source.as_ref().map_or(0, Source::jitter),
+            latched: self.rtp.latched(),
+            ..self.stats
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What we send to one peer: one SSRC, with sequence and timestamp that grow without a break whoever is heard
+//! (spec/sip.md §7).
+//!
+//! What comes from one source keeps its distances, so that the peer sees the source's own loss and reordering. Where
+//! the source changes, the next packet has sequence + 1 and a timestamp later by the elapsed time in whole packets.
+
+use std::time::{Duration, Instant};
+
+use crate::id::LegId;
+use crate::rtp::Header;
+use crate::rtp::rtcp::SenderInfo;
+use crate::rtp::seq::{sequence_ahead, sequence_plus, timestamp_ahead, timestamp_plus, whole_packets};
+use crate::rtp::source::MAX_MISORDER;
+use crate::rtp::view;
+
+/// A timestamp this much farther ahead than the time that has passed is a jump of the source's clock. What a network
+/// delays comes with timestamps behind the clock, not ahead of it.
+const MAX_LEAP: Duration = Duration::from_secs(2);
+
+/// Send state towards one peer.
+#[derive(Debug)]
+pub struct Outgoing {
+    ssrc: u32,
+    /// Of the newest packet; before the first one, what precedes it.
+    sequence: u16,
+    timestamp: u32,
+    clock_rate: u32,
+    /// When the newest packet was sent.
+    sent_at: Option<Instant>,
+    stream: Option<Stream>,
+    packets: u64,
+    octets: u64,
+    /// Packets at the last two reports, to tell whether we are a sender (RFC 3550 §6.4).
+    reported: [u64; 2],
+}
+
+/// A run of packets from one source, moved by constant offsets.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    from: LegId,
+    ssrc: u32,
+    clock_rate: u32,
+    /// The oldest number that is still ours to send; what is older belongs before the run.
+    first: u16,
+    newest: u16,
+    /// Timestamp of the newest packet that is no event: an event carries the time of its beginning.
+    newest_timestamp: u32,
+    sequence_offset: u16,
+    timestamp_offset: u32,
+}
+
+/// A packet to be sent on, as it came.
+#[derive(Debug, Clone, Copy)]
+pub struct Incoming<'a> {
+    /// The leg whose peer sent it.
+    pub from: LegId,
+    /// Its header.
+    pub header: &'a Header,
+    /// The payload type's clock in Hz.
+    pub clock_rate: u32,
+    /// A telephone event.
+    pub event: bool,
+}
+
+impl Outgoing {
+    /// The first packet will have these numbers.
+    pub fn new(ssrc: u32, sequence: u16, timestamp: u32) -> Self {
+        Self {
+            ssrc,
+            sequence: sequence_plus(sequence, -1),
+            timestamp,
+            clock_rate: 8_000,
+            sent_at: None,
+            stream: None,
+            packets: 0,
+            octets: 0,
+            reported: [0; 2],
+        }
+    }
+
+    /// Our SSRC.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Packets sent.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// What comes next is not a continuation of what was sent: the route, the direction or the source has changed.
+    pub fn interrupt(&mut self) {
+        self.stream = None;
+    }
+
+    /// The header under which a packet goes on; `None` when it is older than the run that it belongs to.
+    pub fn forward(
+        &mut self,
+        packet: Incoming<'_>,
+        payload_type: u8,
+        ptime_ms: u8,
+        now: Instant,
+    ) -> Option<view::Outgoing> {
+        let header = packet.header;
+        let going_on = self.stream.filter(|stream| self.continues(stream, &packet, now));
+        let (mut stream, begins) = match going_on {
+            Some(stream) => (stream, false),
+            None => (self.begin(&packet, ptime_ms, now), true),
+        };
+        if sequence_ahead(header.sequence, stream.first) < 0 {
+            return None;
+        }
+        let sequence = header.sequence.wrapping_add(stream.sequence_offset);
+        let timestamp = timestamp_plus(header.timestamp, stream.timestamp_offset);
+        if begins || sequence_ahead(header.sequence, stream.newest) > 0 {
+            stream.newest = header.sequence;
+            // Kept near, so that the comparison below the wrap stays right in a long call.
+            if sequence_ahead(stream.newest, stream.first) > MAX_MISORDER {
+                stream.first = sequence_plus(stream.newest, -i32::from(MAX_MISORDER));
+            }
+            self.sequence = sequence;
+            self.sent_at = Some(now);
+            if !packet.event || begins {
+                stream.newest_timestamp = header.timestamp;
+                self.timestamp = timestamp;
+                self.clock_rate = packet.clock_rate;
+            }
+        }
+        self.stream = Some(stream);
+        self.count(header.payload_len());
+        let marker = header.marker || begins;
+        Some(view::Outgoing { payload_type, marker, sequence, timestamp, ssrc: self.ssrc })
+    }
+
+    /// A packet of the present source was left out on purpose: the peer must not take it for lost.
+    pub fn leave_out(&mut self, from: LegId, header: &Header) {
+        let Some(stream) = self.stream.as_mut().filter(|s| s.from == from && s.ssrc == header.ssrc) else { return };
+        if sequence_ahead(header.sequence, stream.newest) > 0 {
+            stream.newest = header.sequence;
+            stream.first = sequence_plus(header.sequence, 1);
+            stream.sequence_offset = stream.sequence_offset.wrapping_sub(1);
+        }
+    }
+
+    /// The header of a packet of our own: `ticks` of audio at `clock_rate`, the first one after something else, or
+    /// `steps` packets after the one before.
+    pub fn own(&mut self, payload_type: u8, clock_rate: u32, ticks: u32, steps: Steps, now: Instant) -> view::Outgoing {
+        self.stream = None;
+        let advance = match (steps, self.sent_at) {
+            (_, None) => 0,
+            (Steps::First, Some(sent_at)) => self.elapsed(sent_at, clock_rate, ticks, now),
+            (Steps::After(steps), Some(_)) => ticks.wrapping_mul(steps),
+        };
+        self.sequence = sequence_plus(self.sequence, 1);
+        self.timestamp = timestamp_plus(self.timestamp, advance);
+        self.clock_rate = clock_rate;
+        self.sent_at = Some(now);
+        let marker = steps == Steps::First;
+        view::Outgoing { payload_type, marker, sequence: self.sequence, timestamp: self.timestamp, ssrc: self.ssrc }
+    }
+
+    /// Counts a packet of our own by its payload's length.
+    pub fn count(&mut self, payload_len: usize) {
+        self.packets += 1;
+        self.octets += payload_len as u64;
+    }
+
+    /// The sender info for a report now; `None` when nothing was sent since the report before last (RFC 3550 §6.4).
+    pub fn report(&mut self, ntp: u64, now: Instant) -> Option<SenderInfo> {
+        let before_last = self.reported[0];
+        self.reported = [self.reported[1], self.packets];
+        let sent_at = self.sent_at.filter(|_| self.packets > before_last)?;
+        let since = ticks(now.saturating_duration_since(sent_at), self.clock_rate);
+        Some(SenderInfo {
+            ntp,
+            timestamp: timestamp_plus(self.timestamp, since as u32),
+            // Both fields wrap (RFC 3550 §6.4.1).
+            packets: self.packets as u32,
+            octets: self.octets as u32,
+        })
+    }
+
+    fn continues(&self, stream: &Stream, packet: &Incoming<'_>, now: Instant) -> bool {
+        let header = packet.header;
+        if stream.from != packet.from || stream.ssrc != header.ssrc {
+            return false;
+        }
+        if packet.event || sequence_ahead(header.sequence, stream.newest) <= 0 {
+            return true;
+        }
+        if stream.clock_rate != packet.clock_rate {
+            return false;
+        }
+        let passed = self.sent_at.map_or(Duration::ZERO, |sent_at| now.saturating_duration_since(sent_at));
+        let leap = timestamp_ahead(header.timestamp, stream.newest_timestamp);
+        leap >= 0 && u64::from(leap.unsigned_abs()) <= ticks(passed + MAX_LEAP, packet.clock_rate)
+    }
+
+    fn begin(&self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> Stream {
+        let header = packet.header;
+        let per_packet = packet.clock_rate / 1_000 * u32::from(ptime_ms);
+        let advance = self.sent_at.map_or(0, |sent_at| self.elapsed(sent_at, packet.clock_rate, per_packet, now));
+        let timestamp = timestamp_plus(self.timestamp, advance);
+        Stream {
+            from: packet.from,
+            ssrc: header.ssrc,
+            clock_rate: packet.clock_rate,
+            first: header.sequence,
+            newest: header.sequence,
+            newest_timestamp: header.timestamp,
+            sequence_offset: sequence_plus(self.sequence, 1).wrapping_sub(header.sequence),
+            timestamp_offset: timestamp.wrapping_sub(header.timestamp),
+        }
+    }
+
+    fn elapsed(&self, sent_at: Instant, clock_rate: u32, per_packet: u32, now: Instant) -> u32 {
+        whole_packets(ticks(now.saturating_duration_since(sent_at), clock_rate), per_packet)
+    }
+}
+
+/// Where a packet of our own stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steps {
+    /// After something else: marked, later by the elapsed time.
+    First,
+    /// This many packets after the one before; more than one when some were skipped.
+    After(u32),
+}
+
+fn ticks(duration: Duration, clock_rate: u32) -> u64 {
+    (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u64
+}
