@@ -1,5 +1,6 @@
 //! One file per thread or task; loops only.
 
+pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod recorder;

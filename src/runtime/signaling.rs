@@ -1,1 +1,189 @@
-//! The signaling task: the inbox, Calls, and its outputs.
+//! The signaling task: the inbox, [`Calls`], and its outputs. The one place where calls change.
+//!
+//! ```text
+//! SIP sockets ──(bounded)──┐
+//! media, recorders, disk ──┴→ Calls::handle → SIP sockets · media threads · recorders · facts
+//! ```
+//!
+//! Nothing here decides: an input goes in, outputs are carried out in order, the next timeout is slept for. Twenty times
+//! a second and more every recorder gets a watermark, because all marks before that instant have been sent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::{media, recorder};
+use crate::call::fact::Fact;
+use crate::call::{Calls, Input, Output};
+use crate::clock;
+use crate::record::mark::Mark;
+use crate::sip::endpoint::{self, Transmit};
+
+/// SIP messages that may wait for the task. What finds the queue full is dropped and counted by the socket that read
+/// it: over UDP the peer repeats it, over TCP the socket waits.
+pub const PACKETS: usize = 8_192;
+
+/// The recorders commit nothing that a watermark has not passed.
+const WATERMARK: Duration = Duration::from_millis(25);
+
+/// Inputs taken in one go before timers are looked at again.
+const BATCH: usize = 256;
+
+/// What the task commands.
+pub struct Edges {
+    /// Sends a SIP message without blocking; a failure comes back as [`endpoint::Input::Failed`].
+    pub sip: Box<dyn Fn(Transmit) + Send>,
+    /// By `WorkerId`.
+    pub media: Vec<media::Sender>,
+    /// By `RecorderId`.
+    pub recorders: Vec<Arc<recorder::RecorderHandle>>,
+    /// Told every fact, in order: log and metrics.
+    pub facts: Box<dyn FnMut(&Fact) + Send>,
+}
+
+/// A question to the calls, answered between two inputs.
+type Question = Box<dyn FnOnce(&Calls) + Send>;
+
+enum Item {
+    Input(Input),
+    Question(Question),
+}
+
+/// The way into the task; cheap to clone.
+#[derive(Clone)]
+pub struct Inbox {
+    items: mpsc::UnboundedSender<Item>,
+}
+
+impl Inbox {
+    /// Notices of our own threads, room on the disk, reload, drain. Unbounded: each is the answer to a command of ours,
+    /// or comes at most once a second and leg. False when the task has ended.
+    pub fn send(&self, input: Input) -> bool {
+        self.items.send(Item::Input(input)).is_ok()
+    }
+
+    /// Asks the calls something; `None` when the task has ended.
+    pub async fn ask<T: Send + 'static>(&self, question: impl FnOnce(&Calls) -> T + Send + 'static) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        let question = Box::new(move |calls: &Calls| {
+            // The asker may have gone away meanwhile.
+            let _ = answer.send(question(calls));
+        });
+        self.items.send(Item::Question(question)).ok()?;
+        answered.await.ok()
+    }
+}
+
+/// The receiving end, for [`run`].
+pub struct Queue {
+    items: mpsc::UnboundedReceiver<Item>,
+    inbox: Inbox,
+}
+
+/// A fresh inbox and its receiving end.
+pub fn inbox() -> (Inbox, Queue) {
+    let (items, queue) = mpsc::unbounded_channel();
+    let inbox = Inbox { items };
+    (inbox.clone(), Queue { items: queue, inbox })
+}
+
+/// Runs until [`Output::Drained`]. `packets` is what the SIP sockets read, at most [`PACKETS`] waiting.
+pub async fn run(mut calls: Calls, edges: Edges, mut packets: mpsc::Receiver<endpoint::Input>, mut queue: Queue) {
+    let mut task = Task { edges, inbox: queue.inbox.clone(), drained: false };
+    let mut watermark = interval(WATERMARK);
+    watermark.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    task.carry_out(&mut calls);
+    while !task.drained {
+        let wake = calls.poll_timeout().map(|(at, _)| at);
+        tokio::select! {
+            biased;
+            _ = watermark.tick() => task.watermark(clock::now()),
+            Some(item) = queue.items.recv() => {
+                task.item(&mut calls, item);
+                for _ in 1..BATCH {
+                    let Ok(item) = queue.items.try_recv() else { break };
+                    task.item(&mut calls, item);
+                }
+            }
+            Some(input) = packets.recv() => {
+                task.input(&mut calls, Input::Sip(input));
+                for _ in 1..BATCH {
+                    let Ok(input) = packets.try_recv() else { break };
+                    task.input(&mut calls, Input::Sip(input));
+                }
+            }
+            () = sleep(wake) => {}
+        }
+        if calls.poll_timeout().is_some_and(|(at, _)| at <= clock::now()) {
+            task.input(&mut calls, Input::Timeout);
+        }
+    }
+    task.watermark(clock::now());
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Task {
+    edges: Edges,
+    inbox: Inbox,
+    drained: bool,
+}
+
+impl Task {
+    fn item(&mut self, calls: &mut Calls, item: Item) {
+        match item {
+            Item::Input(input) => self.input(calls, input),
+            Item::Question(question) => question(calls),
+        }
+    }
+
+    fn input(&mut self, calls: &mut Calls, input: Input) {
+        calls.handle(input, clock::now(), clock::wall());
+        self.carry_out(calls);
+    }
+
+    fn carry_out(&mut self, calls: &mut Calls) {
+        while let Some(output) = calls.poll_output() {
+            match output {
+                Output::Sip(transmit) => (self.edges.sip)(transmit),
+                Output::Media(worker, command) => self.edges.media[usize::from(worker.0)].send(command),
+                Output::Mark(recorder, mark) => self.mark(usize::from(recorder.0), mark),
+                Output::Fact(fact) => (self.edges.facts)(&fact),
+                Output::Resolve { host } => self.resolve(host),
+                Output::Drained => self.drained = true,
+            }
+        }
+    }
+
+    fn mark(&self, recorder: usize, mark: Mark) {
+        self.edges.recorders[recorder].mark(mark);
+    }
+
+    fn watermark(&self, before: Instant) {
+        for recorder in &self.edges.recorders {
+            recorder.watermark(before);
+        }
+    }
+
+    /// Names are looked up by the system, which may take seconds; the answer is an input like any other.
+    fn resolve(&self, host: Arc<str>) {
+        let inbox = self.inbox.clone();
+        tokio::spawn(async move {
+            let addresses = match tokio::net::lookup_host((&*host, 0)).await {
+                Ok(found) => found.map(|address| address.ip()).collect(),
+                Err(error) => {
+                    tracing::warn!(%host, %error, "cannot resolve a peer's name");
+                    Vec::new()
+                }
+            };
+            inbox.send(Input::Resolved { host, addresses });
+        });
+    }
+}

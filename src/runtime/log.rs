@@ -1,0 +1,35 @@
+//! Facts as log lines: a life begins or ends at `info`, what somebody should look at is `warn`. No number, name or
+//! digit of a caller stands here.
+
+use tracing::{info, warn};
+
+use crate::call::fact::{Fact, What};
+
+/// Writes the line of one fact.
+pub fn fact(fact: &Fact) {
+    let call = fact.conn_id.map(|id| tracing::info_span!("call", conn_id = %id));
+    let _entered = call.as_ref().map(tracing::Span::enter);
+    match &fact.what {
+        What::CallStarted { call_uuid, leg, .. } => info!(%call_uuid, %leg, "call started"),
+        What::Refused { code, reason } => info!(code, reason, "call refused"),
+        What::Ringing { leg, early_media } => tracing::debug!(%leg, early_media, "ringing"),
+        What::Answered { leg } => info!(%leg, "answered"),
+        What::Held { leg } => info!(%leg, "held"),
+        What::Retrieved { leg } => info!(%leg, "retrieved"),
+        What::Released { cause, by, answered } => {
+            let by = by.map(|leg| leg.0);
+            info!(cause = cause.label(), by, answered, "call ended");
+        }
+        What::RecordingStarted { id, owner, side, trigger } => {
+            info!(recording = %id, %owner, ?side, trigger, "recording started");
+        }
+        What::RecordingBegun { id } => tracing::debug!(recording = %id, "recording has its files"),
+        What::RecordingStopped { id, cause } => info!(recording = %id, ?cause, "recording stopped"),
+        What::RecordingPublished { id } => info!(recording = %id, "recording published"),
+        What::RecordingFailed { id, cause, required } => {
+            let id = id.map(|id| id.to_string());
+            warn!(recording = id, cause, required, "not recorded");
+        }
+        What::Warning { text } => warn!("{text}"),
+    }
+}
