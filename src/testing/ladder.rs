@@ -1,1 +1,146 @@
-//! Ladder diagrams of what went over a simulated network.
+//! Ladder diagrams of what went over a simulated network: what a person wants to see when a test fails.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::network::Traced;
+
+/// Width between two columns, in characters.
+const WIDTH: usize = 34;
+
+/// Draws what was sent: a column per party, an arrow per SIP message, one line for a run of RTP packets. `parties` are
+/// the column heads with the addresses (SIP and RTP) that belong to them; datagrams of others are left out.
+pub fn draw(trace: &[Traced], parties: &[(&str, &[SocketAddr])], start: Instant) -> String {
+    let column = |address: SocketAddr| parties.iter().position(|(_, owned)| owned.contains(&address));
+    let mut text = head(parties);
+    let mut rtp: Option<Rtp> = None;
+    for traced in trace {
+        let (Some(from), Some(to)) = (column(traced.datagram.from), column(traced.datagram.to)) else {
+            continue;
+        };
+        let Some(label) = sip_label(&traced.datagram.bytes) else {
+            match &mut rtp {
+                Some(run) if run.from == from && run.to == to => run.count += 1,
+                // Talk in both directions is one run per direction, drawn when it ends or a SIP message comes.
+                _ => {
+                    flush(&mut text, rtp.take(), parties.len(), start);
+                    rtp = Some(Rtp { from, to, since: traced.sent, count: 1 });
+                }
+            }
+            continue;
+        };
+        flush(&mut text, rtp.take(), parties.len(), start);
+        arrow(&mut text, traced.sent, start, (from, to), parties.len(), &label, traced.lost);
+    }
+    flush(&mut text, rtp, parties.len(), start);
+    text
+}
+
+/// A run of RTP packets in one direction.
+struct Rtp {
+    from: usize,
+    to: usize,
+    since: Instant,
+    count: usize,
+}
+
+fn flush(text: &mut String, run: Option<Rtp>, columns: usize, start: Instant) {
+    if let Some(run) = run {
+        arrow(text, run.since, start, (run.from, run.to), columns, &format!("RTP x{}", run.count), false);
+    }
+}
+
+fn head(parties: &[(&str, &[SocketAddr])]) -> String {
+    let mut text = " ".repeat(8);
+    for (name, _) in parties {
+        let _ = write!(text, "{name:^WIDTH$}");
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+fn arrow(
+    text: &mut String,
+    at: Instant,
+    start: Instant,
+    (from, to): (usize, usize),
+    columns: usize,
+    label: &str,
+    lost: bool,
+) {
+    let _ = write!(text, "{:>7.3} ", at.saturating_duration_since(start).as_secs_f64());
+    let centre = |column: usize| column * WIDTH + WIDTH / 2;
+    let (left, right) = (centre(from.min(to)), centre(from.max(to)));
+    let mut row: Vec<char> = vec![' '; columns * WIDTH];
+    for column in 0..columns {
+        row[centre(column)] = '|';
+    }
+    row[left + 1..right].fill('-');
+    if from != to {
+        let (head, sign) = if from < to { (right - 1, '>') } else { (left + 1, '<') };
+        row[head] = if lost { 'X' } else { sign };
+        let room = right.saturating_sub(left + 5);
+        let label: Vec<char> = label.chars().take(room).collect();
+        let at = left + 1 + (right - left - label.len()) / 2;
+        row[at..at + label.len()].copy_from_slice(&label);
+    }
+    text.extend(row);
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+}
+
+/// `INVITE`, `INVITE (SDP)`, `200 INVITE (SDP)`; `None` when it is not SIP.
+pub fn sip_label(bytes: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let first = text.lines().next()?;
+    let with_body = if text.contains("\r\n\r\nv=0") { " (SDP)" } else { "" };
+    if let Some(status) = first.strip_prefix("SIP/2.0 ") {
+        let code = status.split(' ').next()?;
+        let method = text
+            .lines()
+            .find_map(|line| line.split_once(':').filter(|(name, _)| name.trim().eq_ignore_ascii_case("cseq")))
+            .and_then(|(_, value)| value.split_ascii_whitespace().nth(1))
+            .unwrap_or("?");
+        return Some(format!("{code} {method}{with_body}"));
+    }
+    let (method, rest) = first.split_once(' ')?;
+    rest.ends_with("SIP/2.0").then(|| format!("{method}{with_body}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::testing::network::Datagram;
+
+    #[test]
+    fn a_ladder_shows_messages_losses_and_runs_of_rtp() {
+        let start = crate::clock::now();
+        let (a, b): (SocketAddr, SocketAddr) = ("10.0.0.1:5060".parse().unwrap(), "10.0.0.2:5060".parse().unwrap());
+        let traced = |ms, from, to, text: &'static str, lost| Traced {
+            sent: start + Duration::from_millis(ms),
+            datagram: Datagram { from, to, bytes: Bytes::from_static(text.as_bytes()) },
+            lost,
+        };
+        let trace = [
+            traced(0, a, b, "INVITE sip:b SIP/2.0\r\n\r\nv=0\r\n", true),
+            traced(1_500, b, a, "SIP/2.0 180 Ringing\r\nCSeq: 1 INVITE\r\n\r\n", false),
+            traced(1_600, a, b, "\u{80}rtp", false),
+            traced(1_620, a, b, "\u{80}rtp", false),
+            traced(2_000, a, "10.9.9.9:1".parse().unwrap(), "BYE sip:x SIP/2.0\r\n\r\n", false),
+        ];
+        let drawn = draw(&trace, &[("Ann", &[a]), ("Bob", &[b])], start);
+        let expected = concat!(
+            "                       Ann                               Bob\n",
+            "  0.000                  |-----------INVITE (SDP)---------X|\n",
+            "  1.500                  |<-----------180 INVITE-----------|\n",
+            "  1.600                  |--------------RTP x2------------>|\n",
+        );
+        assert_eq!(drawn, expected, "\n{drawn}");
+    }
+}

@@ -1,6 +1,9 @@
-//! Simulated network and clock, scripted phones, tones. The demo's phones live here too.
+//! Simulated network and clock, scripted phones, tones and speech. The demo's phones live here too.
+//!
+//! All but [`driver`] is pure: `now` is an argument, datagrams are values. [`network::Network`] moves datagrams between
+//! [`network::Node`]s in virtual time; [`driver`] moves them over real sockets on loopback.
 
 pub mod ladder;
 pub mod network;
-pub mod phone;
+pub mod speech;
 pub mod tones;
