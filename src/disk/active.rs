@@ -10,22 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Disk;
 use super::store::{Error, METADATA, METADATA_NEW, METADATA_SAFE, Store};
-use super::wav::{self, Spec, Writer};
+use super::wav::{Spec, Writer};
 use crate::id::{LegId, RecordingId};
-use crate::record::metadata::{FileKind, Gap, GapCause, MEDIA_TYPE, MediaFile, Recording};
-
-/// One file of a session, over all its parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewFile {
-    /// Its name without part and ending: `mixed`, `supervisor-1`, `party-2`.
-    pub stem: String,
-    /// What it holds.
-    pub kind: FileKind,
-    /// The leg whose voice it is.
-    pub participant: Option<LegId>,
-    /// 1 or 2; the first file of a session has the most.
-    pub channels: u16,
-}
+use crate::record::metadata::{Gap, GapCause, Recording, RecordingSession, State};
+use crate::record::recorder::{FileSpec, SessionFiles};
 
 /// A running session's folder.
 pub struct Active {
@@ -33,8 +21,10 @@ pub struct Active {
     id: RecordingId,
     dir: PathBuf,
     sample_rate: u32,
-    frames_per_part: u64,
+    /// In the order of adding; all parts of a file have one place.
     tracks: Vec<Track>,
+    /// Files of former parts and their frames.
+    closed: Vec<(String, u64)>,
     recording: Recording,
     /// The metadata differs from what is on the disk.
     dirty: bool,
@@ -45,14 +35,13 @@ pub struct Active {
 }
 
 struct Track {
-    file: NewFile,
-    part: u32,
-    /// Frames over all parts.
-    frames: u64,
+    name: String,
     writer: Writer,
+    /// The recording's sample that is this part's first frame.
+    start_sample: u64,
 }
 
-/// The longest list of [`Active::lost`]: beyond it the last stretch grows over what lies between.
+/// The longest list of [`Active::append_lost`]: beyond it the last stretch grows over what lies between.
 const MAX_LOST: usize = 1_000;
 
 impl Active {
@@ -60,21 +49,14 @@ impl Active {
     ///
     /// # Errors
     /// The disk's own; what was made is removed again as far as the disk allows.
-    pub fn begin(
-        store: Arc<Store>,
-        files: Vec<NewFile>,
-        recording: Recording,
-        sample_rate: u32,
-        max_file_size: u64,
-    ) -> Result<Self, Error> {
-        let (id, dir) = (recording.id, store.active_dir(recording.id));
-        let channels = files.iter().map(|f| f.channels).max().unwrap_or(1);
+    pub fn begin(store: Arc<Store>, files: &SessionFiles, recording: Recording) -> Result<Self, Error> {
+        let dir = store.active_dir(files.id);
         store.disk().create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let mut active = Self {
-            id,
-            sample_rate,
-            frames_per_part: wav::frames_per_part(max_file_size, channels),
+            id: files.id,
+            sample_rate: files.sample_rate,
             tracks: Vec::new(),
+            closed: Vec::new(),
             recording,
             dirty: true,
             written: SyncPoint::NEVER,
@@ -82,7 +64,7 @@ impl Active {
             dir,
             store,
         };
-        let begun = files.into_iter().try_for_each(|file| active.add_file(file)).and_then(|()| active.commit());
+        let begun = files.files.iter().try_for_each(|file| active.add_file(file)).and_then(|()| active.commit());
         if let Err(error) = begun {
             // What cannot be removed either is found and removed by the next start.
             let _ = active.store.remove_folder(&active.dir);
@@ -96,62 +78,60 @@ impl Active {
         self.id
     }
 
-    /// Adds a file for somebody who joined later: silence from the session's start to where the first file is.
+    /// Adds a file; its index is the next one.
     ///
     /// # Errors
     /// The disk's own.
-    pub fn add_file(&mut self, file: NewFile) -> Result<(), Error> {
-        let frames = self.frames();
-        let mut track = self.new_track(file, 1)?;
-        self.silence(&mut track, frames)?;
-        self.commit_track(&mut track)?;
+    pub fn add_file(&mut self, file: &FileSpec) -> Result<(), Error> {
+        let start_sample = self.tracks.first().map_or(0, |t| t.start_sample);
+        let track = self.create(file, start_sample)?;
         self.tracks.push(track);
         self.dirty = true;
         Ok(())
     }
 
-    /// Frames of the first file over all parts.
-    pub fn frames(&self) -> u64 {
-        self.tracks.first().map_or(0, |t| t.frames)
-    }
-
-    /// Appends frames to the file at `index` (in the order of adding). They play after [`Active::commit`].
+    /// Appends frames to the file at `index`. They play after [`Active::commit`].
     ///
     /// # Errors
-    /// The disk's own.
-    pub fn append(&mut self, index: usize, mut interleaved: &[i16]) -> Result<(), Error> {
-        let Some(mut track) = self.take_track(index) else { return Ok(()) };
-        let mut result = Ok(());
-        let channels = usize::from(track.file.channels);
-        while !interleaved.is_empty() && result.is_ok() {
-            result = self.roll_if_full(&mut track).and_then(|room| {
-                let samples =
-                    interleaved.len().min(usize::try_from(room).unwrap_or(usize::MAX).saturating_mul(channels));
-                let (now, later) = interleaved.split_at(samples);
-                track.writer.append(now).map_err(Error::io("write", &self.path(&track)))?;
-                track.frames += (samples / channels) as u64;
-                interleaved = later;
-                Ok(())
-            });
-        }
-        self.tracks.insert(index, track);
-        result
+    /// The disk's own; an index that was never added is ignored.
+    pub fn append(&mut self, index: usize, interleaved: &[i16]) -> Result<(), Error> {
+        let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
+        track.writer.append(interleaved).map_err(Error::io("write", &self.dir.join(&track.name)))
     }
 
-    /// Appends silence in place of samples that there was no room to keep: a gap `dropped-by-us` and a warning.
+    /// Appends silence in place of frames that there was no room to keep: a gap `dropped-by-us` and a warning.
     ///
     /// # Errors
-    /// The disk's own.
+    /// As [`Active::append`].
     pub fn append_lost(&mut self, index: usize, frames: u64) -> Result<(), Error> {
-        let Some(mut track) = self.take_track(index) else { return Ok(()) };
-        let range = track.frames..track.frames + frames;
-        let result = self.silence(&mut track, frames);
-        self.tracks.insert(index, track);
-        self.note_lost(range);
-        result
+        let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
+        let from = track.start_sample + track.writer.frames();
+        track.writer.append_silence(frames).map_err(Error::io("write", &self.dir.join(&track.name)))?;
+        self.note_lost(from..from + frames);
+        Ok(())
     }
 
-    /// Everything that is to be told, but `mediaFiles`, which this keeps itself. Written by the next commit.
+    /// Closes every file and goes on in these, in the same order.
+    ///
+    /// # Errors
+    /// The disk's own.
+    pub fn roll(&mut self, files: &[FileSpec]) -> Result<(), Error> {
+        let start_sample = self.tracks.first().map_or(0, |t| t.start_sample + t.writer.frames());
+        for track in &mut self.tracks {
+            let path = self.dir.join(&track.name);
+            track.writer.commit().map_err(Error::io("write", &path))?;
+            // Durable before its successor exists: after a power cut only the last part may be short, and no sample of
+            // a later one moves.
+            track.writer.sync().map_err(Error::io("sync", &path))?;
+        }
+        let next = files.iter().map(|file| self.create(file, start_sample)).collect::<Result<Vec<_>, _>>()?;
+        let former = std::mem::replace(&mut self.tracks, next);
+        self.closed.extend(former.into_iter().map(|t| (t.name, t.writer.frames())));
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// What is to be told but lengths of files, which this knows. Written by the next commit.
     pub fn set_metadata(&mut self, recording: Recording) {
         self.recording = recording;
         self.dirty = true;
@@ -162,10 +142,8 @@ impl Active {
     /// # Errors
     /// The disk's own.
     pub fn commit(&mut self) -> Result<(), Error> {
-        for index in 0..self.tracks.len() {
-            let track = &mut self.tracks[index];
-            let name = wav::file_name(&track.file.stem, track.part);
-            track.writer.commit().map_err(Error::io("write", &self.dir.join(name)))?;
+        for track in &mut self.tracks {
+            track.writer.commit().map_err(Error::io("write", &self.dir.join(&track.name)))?;
         }
         if self.dirty {
             let recording = self.metadata();
@@ -182,7 +160,9 @@ impl Active {
     /// # Errors
     /// The disk's own.
     pub fn close(mut self, recording: Recording) -> Result<Recording, Error> {
-        self.set_metadata(recording);
+        // Until it is published it calls itself running, so that a crash in between is told from a whole recording.
+        let running = RecordingSession { state: State::Recording, ..recording.recording_session.clone() };
+        self.set_metadata(Recording { recording_session: running, ..recording });
         self.commit()?;
         Ok(self.metadata())
     }
@@ -190,17 +170,20 @@ impl Active {
     /// The metadata with the files as they are on the disk.
     pub fn metadata(&self) -> Recording {
         let mut recording = self.recording.clone();
-        recording.media_files = self.tracks.iter().flat_map(|track| self.parts(track)).collect();
+        for file in &mut recording.media_files {
+            let closed = self.closed.iter().find(|(name, _)| *name == file.file).map(|(_, frames)| *frames);
+            let open = || self.tracks.iter().find(|t| t.name == file.file).map(|t| t.writer.frames());
+            file.samples = closed.or_else(open).unwrap_or(file.samples);
+        }
         if !self.lost.is_empty() {
             let legs: Vec<LegId> = recording.participants.iter().map(|p| p.leg_id).collect();
-            recording.gaps.extend(self.lost.iter().flat_map(|range| {
-                legs.iter().map(|&leg| Gap {
-                    leg,
-                    start_sample: range.start,
-                    end_sample: range.end,
-                    cause: GapCause::DroppedByUs,
-                })
-            }));
+            let gap = |leg, range: &Range<u64>| Gap {
+                leg,
+                start_sample: range.start,
+                end_sample: range.end,
+                cause: GapCause::DroppedByUs,
+            };
+            recording.gaps.extend(self.lost.iter().flat_map(|range| legs.iter().map(move |&leg| gap(leg, range))));
             let samples: u64 = self.lost.iter().map(|r| r.end - r.start).sum();
             let ms = samples * 1_000 / u64::from(self.sample_rate.max(1));
             recording.warnings.push(format!("the disk was too slow: {ms} ms were replaced by silence"));
@@ -208,71 +191,22 @@ impl Active {
         recording
     }
 
-    fn parts<'a>(&'a self, track: &'a Track) -> impl Iterator<Item = MediaFile> + 'a {
-        (1..=track.part).map(move |part| {
-            let start_sample = u64::from(part - 1) * self.frames_per_part;
-            MediaFile {
-                file: wav::file_name(&track.file.stem, part),
-                part,
-                start_sample,
-                kind: track.file.kind,
-                participant: track.file.participant,
-                media_type: MEDIA_TYPE.into(),
-                channels: track.file.channels,
-                sample_rate: self.sample_rate,
-                samples: (track.frames - start_sample).min(self.frames_per_part),
-                size: None,
-                sha256: None,
-            }
-        })
-    }
-
-    /// Out of the list, so that it and `self` can be used at once; put back where it was.
-    fn take_track(&mut self, index: usize) -> Option<Track> {
-        (index < self.tracks.len()).then(|| self.tracks.remove(index))
-    }
-
-    fn new_track(&self, file: NewFile, part: u32) -> Result<Track, Error> {
-        let path = self.dir.join(wav::file_name(&file.stem, part));
+    fn create(&self, file: &FileSpec, start_sample: u64) -> Result<Track, Error> {
+        let path = self.dir.join(&file.name);
         let spec = Spec { sample_rate: self.sample_rate, channels: file.channels };
-        let writer = Writer::create(self.store.disk(), &path, spec).map_err(Error::io("create", &path))?;
-        Ok(Track { file, part, frames: 0, writer })
-    }
-
-    fn path(&self, track: &Track) -> PathBuf {
-        self.dir.join(wav::file_name(&track.file.stem, track.part))
-    }
-
-    /// Frames that the present part still takes, at least 1.
-    fn roll_if_full(&mut self, track: &mut Track) -> Result<u64, Error> {
-        if track.writer.frames() >= self.frames_per_part {
-            self.commit_track(track)?;
-            // Made durable before its successor exists: after a power cut only the last part may be short, and so no
-            // sample moves.
-            track.writer.sync().map_err(Error::io("sync", &self.path(track)))?;
-            let next = self.new_track(track.file.clone(), track.part + 1)?;
-            *track = Track { frames: track.frames, ..next };
-            self.dirty = true;
+        let mut writer = Writer::create(self.store.disk(), &path, spec).map_err(Error::io("create", &path))?;
+        if file.silent_frames > 0 {
+            writer.append_silence(file.silent_frames).map_err(Error::io("write", &path))?;
         }
-        Ok(self.frames_per_part - track.writer.frames())
-    }
-
-    fn silence(&mut self, track: &mut Track, mut frames: u64) -> Result<(), Error> {
-        while frames > 0 {
-            let now = self.roll_if_full(track)?.min(frames);
-            track.writer.append_silence(now).map_err(Error::io("write", &self.path(track)))?;
-            track.frames += now;
-            frames -= now;
-        }
-        Ok(())
-    }
-
-    fn commit_track(&self, track: &mut Track) -> Result<(), Error> {
-        track.writer.commit().map_err(Error::io("write", &self.path(track)))
+        Ok(Track { name: file.name.clone(), writer, start_sample })
     }
 
     fn note_lost(&mut self, range: Range<u64>) {
         self.dirty = true;
+        // The files of a session lose the same stretch one after the other.
+        if self.lost.iter().rev().take(2).any(|r| r.start <= range.start && range.end <= r.end) {
+            return;
+        }
         let full = self.lost.len() >= MAX_LOST;
         match self.lost.last_mut() {
             Some(last) if range.start <= last.end || full => last.end = last.end.max(range.end),

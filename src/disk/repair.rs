@@ -149,18 +149,19 @@ impl Store {
     fn even_out(&self, dir: &Path, recording: &Recording, layout: Layout) -> Result<Vec<MediaFile>, Error> {
         let rate = layout.values().find_map(|f| f.spec).map_or(ASSUMED_RATE, |s| s.sample_rate);
         let parts = layout.keys().map(|(part, _)| *part).max().unwrap_or(1);
-        let mut stems: BTreeMap<String, (Spec, Option<MediaFile>)> = BTreeMap::new();
-        for ((_, stem), found) in &layout {
+        // By stem: what its frames are, the first part it is in, and what the metadata said of it.
+        let mut stems: BTreeMap<&str, (Spec, u32, Option<MediaFile>)> = BTreeMap::new();
+        for ((part, stem), found) in &layout {
             let spec = found.spec.unwrap_or(Spec { sample_rate: rate, channels: 1 });
-            let entry = stems.entry(stem.clone()).or_insert((spec, None));
-            entry.1 = entry.1.take().or_else(|| found.template.clone());
+            let entry = stems.entry(stem).or_insert((spec, *part, None));
+            entry.2 = entry.2.take().or_else(|| found.template.clone());
         }
         let mut files = Vec::new();
         let mut start_sample = 0;
         for part in 1..=parts {
             let longest = layout.iter().filter(|((p, _), _)| *p == part).map(|(_, f)| f.frames).max().unwrap_or(0);
             let frames = longest.max(promised_frames(recording, part, parts, start_sample));
-            for (stem, (spec, template)) in &stems {
+            for (stem, (spec, _, template)) in stems.iter().filter(|(_, (_, first, _))| *first <= part) {
                 let name = wav::file_name(stem, part);
                 let path = dir.join(&name);
                 wav::mend(self.disk(), &path, *spec, frames).map_err(Error::io("mend", &path))?;
