@@ -24,6 +24,9 @@ impl Store {
     /// The disk's own; it can be done again.
     pub fn publish(&self, mut recording: Recording) -> Result<Recording, Error> {
         let dir = self.active_dir(recording.id);
+        if let Some(published) = self.already_moved(&recording)? {
+            return Ok(published);
+        }
         for file in &mut recording.media_files {
             let path = dir.join(&file.file);
             let (size, hash) = self.sync_and_hash(&path)?;
@@ -45,6 +48,17 @@ impl Store {
         self.disk().sync_dir(&dir).map_err(Error::io("sync", &dir))?;
         self.move_to_its_day(&recording)?;
         Ok(recording)
+    }
+
+    /// What was renamed in a former try that failed only later.
+    pub(super) fn already_moved(&self, recording: &Recording) -> Result<Option<Recording>, Error> {
+        let published = self.published_dir(recording);
+        if self.exists(&self.active_dir(recording.id))? || !self.exists(&published)? {
+            return Ok(None);
+        }
+        let recording = self.read_metadata(&published.join(METADATA), recording.id)?;
+        self.sync_day(&self.day_dir(&recording))?;
+        Ok(Some(recording))
     }
 
     fn move_to_its_day(&self, recording: &Recording) -> Result<(), Error> {

@@ -63,6 +63,9 @@ impl Store {
     /// # Errors
     /// The disk's own; the next start tries again.
     pub fn publish_failed(&self, mut recording: Recording, cause: StopCause, why: &str) -> Result<Recording, Error> {
+        if let Some(published) = self.already_moved(&recording)? {
+            return Ok(published);
+        }
         let layout = self.layout(&self.active_dir(recording.id), Some(&recording))?;
         // What was to come is not there, and is not made up.
         recording.recording_session.stop_cause = None;

@@ -181,6 +181,17 @@ impl Consumer {
         Some(shown)
     }
 
+    /// Arrival of the oldest frame, in nanoseconds after the process's epoch, without taking it: several rings are read
+    /// in the order of time.
+    pub fn next_arrival_ns(&mut self) -> Option<u64> {
+        let chunk = self.ring.read_chunk(TapHeader::LEN).ok()?;
+        let mut encoded = [0; TapHeader::LEN];
+        let (first, second) = chunk.as_slices();
+        encoded[..first.len()].copy_from_slice(first);
+        encoded[first.len()..].copy_from_slice(second);
+        Some(TapHeader::decode(&encoded).arrival_ns)
+    }
+
     /// Bytes in the ring now.
     pub fn used(&self) -> usize {
         self.ring.slots()

@@ -2,23 +2,34 @@
 //!
 //! ```text
 //! marks, tap rings → recorder-N (pure Recorder) → writer-N (files) → publisher (hash, final JSON, rename)
-//!                                                     keeper: one syncfs a second, free space every second
+//!                                       keeper: one syncfs a second, free space every second
 //! ```
 //!
 //! A stalled disk stops none of them from reading rings: what `recorder-N` hands to `writer-N` is counted in bytes, and
 //! beyond [`Options::buffer`] samples are handed on as their number only. They become silence of the exact length, a
-//! row `dropped-by-us` in the metadata, and a warning.
+//! row `dropped-by-us` in the metadata, and a warning. A disk that refuses a write ends the recording, never the call.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::id::RecorderId;
-use crate::record::mark::{Mark, Notice};
-use crate::runtime::ring;
+use crate::clock;
+use crate::id::{RecorderId, RecordingId};
+use crate::record::mark::{Change, Mark, Notice, StopCause};
+use crate::record::recorder::{self, Recorder};
+use crate::runtime::ring::{self, Frame};
 
 pub mod keeper;
+mod sink;
+mod writer;
 
 pub use keeper::Keeper;
+use sink::QueueSink;
+
+/// Where notices go. Called from several threads; must not block.
+pub type Notices = Arc<dyn Fn(RecorderId, Notice) + Send + Sync>;
 
 /// What one recorder is given.
 #[derive(Debug, Clone)]
@@ -33,13 +44,35 @@ pub struct Options {
     pub max_file_size: u64,
 }
 
-/// A running recorder: its thread and its writer's.
+/// Time between two passes while something is recorded. It adds to what a kill may lose and divides the wake-ups.
+const PASS: Duration = Duration::from_millis(20);
+
+/// Time between two passes while nothing is recorded; a mark ends it at once.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Longest time that a stopping recorder waits for its sessions' ends; they come within the reorder window.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running recorder: its thread and its writer's. Dropping it without [`RecorderHandle::shutdown`] stops the threads as
+/// well, but does not wait for them.
 pub struct RecorderHandle {
-    id: RecorderId,
+    shared: Arc<Shared>,
+    marks: mpsc::Sender<Mark>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// Starts `recorder-N` and `writer-N`. `rings` has one tap per media thread. `notices` is called from several threads
-/// and must not block.
+/// What the handle and the thread see both.
+struct Shared {
+    options: Options,
+    /// Nanoseconds after the epoch.
+    watermark: AtomicU64,
+    backlog: AtomicUsize,
+    stop: AtomicBool,
+    /// Bytes of audio between recorder and writer.
+    queued: AtomicU64,
+}
+
+/// Starts `recorder-N` and `writer-N`. `rings` has one tap per media thread.
 ///
 /// # Errors
 /// The operating system refuses a thread.
@@ -47,34 +80,177 @@ pub fn spawn(
     options: Options,
     keeper: &Keeper,
     rings: Vec<ring::Consumer>,
-    notices: Arc<dyn Fn(RecorderId, Notice) + Send + Sync>,
-) -> std::io::Result<RecorderHandle> {
-    let _ = (keeper, rings, notices);
-    Ok(RecorderHandle { id: options.id })
+    notices: Notices,
+) -> io::Result<RecorderHandle> {
+    let number = options.id.0;
+    let shared = Arc::new(Shared {
+        options,
+        watermark: AtomicU64::new(0),
+        backlog: AtomicUsize::new(0),
+        stop: AtomicBool::new(false),
+        queued: AtomicU64::new(0),
+    });
+    let (marks, inbox) = mpsc::channel();
+    let (jobs, work) = mpsc::channel();
+    let (broken_in, broken) = mpsc::channel();
+    let (spare_in, spare) = mpsc::channel();
+
+    let files = writer::Files::new(keeper, shared.clone(), broken_in, spare_in, notices.clone());
+    let writer = std::thread::Builder::new().name(format!("writer-{number}")).spawn(move || files.run(&work))?;
+
+    let sink = QueueSink::new(jobs, shared.clone(), spare, keeper.room_cell(), notices);
+    let recorder =
+        Recorder::new(recorder::Options { epoch: shared.options.epoch, max_file_bytes: shared.options.max_file_size });
+    let thread = Thread { shared: shared.clone(), inbox, rings, recorder, sink, broken };
+    let recorder = std::thread::Builder::new().name(format!("recorder-{number}")).spawn(move || thread.run())?;
+    Ok(RecorderHandle { shared, marks, threads: vec![recorder, writer] })
 }
 
 impl RecorderHandle {
     /// Which one.
     pub fn id(&self) -> RecorderId {
-        self.id
+        self.shared.options.id
     }
 
     /// Sends a mark; never blocks and never drops. Marks of one session go in the order of their instants.
     pub fn mark(&self, mark: Mark) {
-        let _ = mark;
+        self.shared.backlog.fetch_add(1, Ordering::Relaxed);
+        // The thread ends only after `shutdown`, which takes the handle.
+        let _ = self.marks.send(mark);
     }
 
     /// Every mark before `before` has been sent. At least every 50 ms, or commits wait.
     pub fn watermark(&self, before: Instant) {
-        let _ = before;
+        let ns = nanoseconds_after(self.shared.options.epoch, before);
+        // Release: whoever sees it sees the marks sent before it.
+        self.shared.watermark.fetch_max(ns, Ordering::Release);
     }
 
     /// Marks that wait for the thread. Beyond a few thousand it does not keep up: take no new calls.
     pub fn backlog(&self) -> usize {
-        0
+        self.shared.backlog.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of audio that wait for the disk, for metrics.
+    pub fn queued_bytes(&self) -> u64 {
+        self.shared.queued.load(Ordering::Relaxed)
     }
 
     /// Ends the sessions that still run with cause `shutdown`, writes what is in the rings, hands everything to the
     /// publisher, and waits for both threads. Publishing is waited for by [`Keeper::shutdown`], which comes after.
-    pub fn shutdown(self) {}
+    pub fn shutdown(mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(recorder = self.shared.options.id.0, "a recorder thread has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for RecorderHandle {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+fn nanoseconds_after(epoch: Instant, at: Instant) -> u64 {
+    u64::try_from(at.saturating_duration_since(epoch).as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// `recorder-N`.
+struct Thread {
+    shared: Arc<Shared>,
+    inbox: mpsc::Receiver<Mark>,
+    rings: Vec<ring::Consumer>,
+    recorder: Recorder,
+    sink: QueueSink,
+    /// Sessions that the writer gave up.
+    broken: mpsc::Receiver<(RecordingId, StopCause)>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let busy = self.recorder.next_commit().is_some();
+            if busy {
+                std::thread::sleep(PASS);
+            } else if let Ok(mark) = self.inbox.recv_timeout(IDLE) {
+                self.take_mark(mark);
+            }
+            self.pass(clock::now(), None);
+        }
+        self.finish();
+    }
+
+    /// One pass: marks, watermark, packets in the order of time, and the commits that are due between them.
+    fn pass(&mut self, now: Instant, watermark: Option<Instant>) {
+        // The watermark first: the marks that it speaks of are in the inbox when it is seen.
+        let seen = Duration::from_nanos(self.shared.watermark.load(Ordering::Acquire));
+        while let Ok(mark) = self.inbox.try_recv() {
+            self.take_mark(mark);
+        }
+        self.recorder.watermark(watermark.unwrap_or(self.shared.options.epoch + seen));
+        while let Ok((id, cause)) = self.broken.try_recv() {
+            self.recorder.mark(Mark { at: now, change: Change::Stop { id, cause } });
+        }
+        if self.sink.disk_became_full() {
+            self.recorder.stop_all(now, StopCause::DiskFull);
+        }
+        // A thread that was late commits at the instants at which it would have, so that it gives the same files.
+        while let Some(due) = self.recorder.next_commit().filter(|&due| due < now) {
+            self.take_packets(due);
+            self.recorder.commit(due, &mut self.sink);
+            if self.recorder.next_commit() == Some(due) {
+                break;
+            }
+        }
+        self.take_packets(now);
+        self.recorder.commit(now, &mut self.sink);
+        for (id, cause) in self.sink.take_refused() {
+            self.recorder.mark(Mark { at: now, change: Change::Stop { id, cause } });
+        }
+    }
+
+    fn take_mark(&mut self, mark: Mark) {
+        self.shared.backlog.fetch_sub(1, Ordering::Relaxed);
+        self.recorder.mark(mark);
+    }
+
+    /// Hands in every packet that arrived until then.
+    fn take_packets(&mut self, until: Instant) {
+        let epoch = self.shared.options.epoch;
+        let until = nanoseconds_after(epoch, until);
+        let recorder = &mut self.recorder;
+        for ring in &mut self.rings {
+            while ring.next_arrival_ns().is_some_and(|arrival| arrival <= until) {
+                ring.pop(|frame| match frame {
+                    Frame::Packet(header, payload) => recorder.packet(header, payload),
+                    Frame::Dropped(dropped) => recorder.dropped(
+                        Some(dropped.leg),
+                        epoch + Duration::from_nanos(dropped.first_ns),
+                        epoch + Duration::from_nanos(dropped.last_ns),
+                    ),
+                });
+            }
+        }
+    }
+
+    /// Ends what runs. Nobody sends marks any more, so the watermark is now.
+    fn finish(mut self) {
+        let stopped = clock::now();
+        self.pass(stopped, Some(stopped));
+        self.recorder.stop_all(stopped, StopCause::Shutdown);
+        while self.recorder.sessions() > 0 {
+            let now = clock::now();
+            if now.duration_since(stopped) > STOP_LIMIT {
+                let sessions = self.recorder.sessions();
+                tracing::error!(sessions, "recordings did not end; the next start repairs them");
+                break;
+            }
+            self.pass(now, Some(now));
+            std::thread::sleep(PASS);
+        }
+        self.sink.stop();
+    }
 }

@@ -1,0 +1,209 @@
+//! Between the pure recorder and the writer thread: a queue that never blocks and holds a bounded number of bytes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+
+use super::keeper::RoomCell;
+use super::{Notices, Shared};
+use crate::disk::floor::Room;
+use crate::id::RecordingId;
+use crate::record::mark::{Notice, StopCause};
+use crate::record::metadata::Recording;
+use crate::record::recorder::{FileSpec, SessionFiles, Sink};
+
+/// For the writer thread; in the order of the recorder's calls.
+pub(super) enum Job {
+    Begin { files: SessionFiles, recording: Box<Recording> },
+    AddFile { id: RecordingId, file: FileSpec },
+    Roll { id: RecordingId, files: Vec<FileSpec> },
+    Commit { id: RecordingId, files: Vec<Samples>, metadata: Option<Box<Recording>> },
+    End { id: RecordingId, recording: Box<Recording> },
+    Stop,
+}
+
+/// What is appended to one file: first silence for what was lost, then samples.
+#[derive(Debug, Default)]
+pub(super) struct Samples {
+    pub(super) lost_frames: u64,
+    pub(super) interleaved: Vec<i16>,
+}
+
+impl Samples {
+    /// What it counts for in the queue.
+    pub(super) fn bytes(&self) -> u64 {
+        self.interleaved.len() as u64 * 2
+    }
+}
+
+/// See the module.
+pub(super) struct QueueSink {
+    jobs: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+    /// Buffers that the writer has emptied.
+    spare: mpsc::Receiver<Vec<i16>>,
+    room: Arc<RoomCell>,
+    notices: Notices,
+    sessions: HashMap<RecordingId, Staged>,
+    /// Sessions that were not begun for want of room, until the recorder has been told.
+    refused: Vec<(RecordingId, StopCause)>,
+    was_full: bool,
+    /// Sessions to which samples were lost since the log last told of it.
+    slow: HashSet<RecordingId>,
+}
+
+/// One session's output between two commits.
+struct Staged {
+    files: Vec<StagedFile>,
+    metadata: Option<Box<Recording>>,
+}
+
+struct StagedFile {
+    channels: u16,
+    samples: Samples,
+}
+
+impl QueueSink {
+    pub(super) fn new(
+        jobs: mpsc::Sender<Job>,
+        shared: Arc<Shared>,
+        spare: mpsc::Receiver<Vec<i16>>,
+        room: Arc<RoomCell>,
+        notices: Notices,
+    ) -> Self {
+        Self {
+            jobs,
+            shared,
+            spare,
+            room,
+            notices,
+            sessions: HashMap::new(),
+            refused: Vec::new(),
+            was_full: false,
+            slow: HashSet::new(),
+        }
+    }
+
+    /// True once when the disk has become too full to go on: every session must be stopped. They have been reported.
+    pub(super) fn disk_became_full(&mut self) -> bool {
+        let full = self.room.get() == Room::Full;
+        let became = full && !self.was_full;
+        self.was_full = full;
+        if became {
+            for &id in self.sessions.keys() {
+                self.report(id, "the disk is nearly full");
+            }
+        }
+        became
+    }
+
+    /// Sessions that this has refused, to be stopped in the recorder.
+    pub(super) fn take_refused(&mut self) -> Vec<(RecordingId, StopCause)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Ends the writer after everything queued.
+    pub(super) fn stop(self) {
+        self.send(Job::Stop);
+    }
+
+    fn send(&self, job: Job) {
+        // The writer ends only by Job::Stop, which is the last one.
+        let _ = self.jobs.send(job);
+    }
+
+    fn report(&self, id: RecordingId, reason: &str) {
+        let notice = Notice::Failed { id, cause: StopCause::DiskFull, reason: reason.to_owned() };
+        (self.notices)(self.shared.options.id, notice);
+    }
+
+    /// Hands over what is staged. Beyond the buffer the samples stay here as their number, unless `always`: then the
+    /// number goes, for what follows is about the files as they will be.
+    fn flush(&mut self, id: RecordingId, always: bool) {
+        let Some(staged) = self.sessions.get_mut(&id) else { return };
+        let bytes: u64 = staged.files.iter().map(|f| f.samples.bytes()).sum();
+        let queued = self.shared.queued.load(Ordering::Relaxed);
+        let fits = queued.saturating_add(bytes) <= self.shared.options.buffer;
+        if !fits && bytes > 0 {
+            for StagedFile { channels, samples } in &mut staged.files {
+                samples.lost_frames += samples.interleaved.len() as u64 / u64::from(*channels);
+                samples.interleaved.clear();
+            }
+            if self.slow.insert(id) {
+                tracing::warn!(recording = %id, queued, "the disk is too slow: audio is replaced by silence");
+            }
+        }
+        if !fits && !always {
+            return;
+        }
+        if fits {
+            self.slow.remove(&id);
+            self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
+        }
+        let spare = &self.spare;
+        let files = staged.files.iter_mut().map(|file| {
+            let next = Samples { lost_frames: 0, interleaved: spare.try_recv().unwrap_or_default() };
+            std::mem::replace(&mut file.samples, next)
+        });
+        let job = Job::Commit { id, files: files.collect(), metadata: staged.metadata.take() };
+        self.send(job);
+    }
+}
+
+impl Sink for QueueSink {
+    fn begin(&mut self, files: &SessionFiles, recording: &Recording) {
+        if !self.room.get().takes_new() {
+            self.refused.push((files.id, StopCause::DiskFull));
+            self.report(files.id, "too little free space for a new recording");
+            return;
+        }
+        let staged = files.files.iter().map(StagedFile::new).collect();
+        self.sessions.insert(files.id, Staged { files: staged, metadata: None });
+        self.send(Job::Begin { files: files.clone(), recording: Box::new(recording.clone()) });
+    }
+
+    fn add_file(&mut self, id: RecordingId, file: &FileSpec) {
+        self.flush(id, true);
+        let Some(staged) = self.sessions.get_mut(&id) else { return };
+        staged.files.push(StagedFile::new(file));
+        self.send(Job::AddFile { id, file: file.clone() });
+    }
+
+    fn frames(&mut self, id: RecordingId, file: usize, interleaved: &[i16]) {
+        let staged = self.sessions.get_mut(&id).and_then(|s| s.files.get_mut(file));
+        if let Some(staged) = staged {
+            staged.samples.interleaved.extend_from_slice(interleaved);
+        }
+    }
+
+    fn roll(&mut self, id: RecordingId, files: &[FileSpec]) {
+        self.flush(id, true);
+        let Some(staged) = self.sessions.get_mut(&id) else { return };
+        staged.files = files.iter().map(StagedFile::new).collect();
+        self.send(Job::Roll { id, files: files.to_vec() });
+    }
+
+    fn committed(&mut self, id: RecordingId) {
+        self.flush(id, false);
+    }
+
+    fn metadata(&mut self, id: RecordingId, recording: &Recording) {
+        if let Some(staged) = self.sessions.get_mut(&id) {
+            staged.metadata = Some(Box::new(recording.clone()));
+        }
+    }
+
+    fn end(&mut self, id: RecordingId, recording: Recording) {
+        self.flush(id, true);
+        self.slow.remove(&id);
+        if self.sessions.remove(&id).is_some() {
+            self.send(Job::End { id, recording: Box::new(recording) });
+        }
+    }
+}
+
+impl StagedFile {
+    fn new(file: &FileSpec) -> Self {
+        Self { channels: file.channels.max(1), samples: Samples::default() }
+    }
+}
