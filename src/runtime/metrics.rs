@@ -1,1 +1,437 @@
-//! Counters and gauges, read by /metrics.
+//! Counters and gauges, read by `/metrics` in the OpenMetrics text format.
+//!
+//! What happened comes in as facts and totals from the signaling task; what is (queues, ports, disk) is set about once a
+//! second. Nothing on the packet path touches this file: media threads count in their own memory.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::bridge::command::LegStats;
+use crate::call;
+use crate::call::fact::{Fact, What};
+use crate::disk::floor::Room;
+
+/// Labels of one family: static words, so that their number stays bounded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cause {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Message {
+    direction: &'static str,
+    transport: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Build {
+    version: &'static str,
+}
+
+/// All metrics of the process. Shared by reference: every method takes `&self`.
+pub struct Metrics {
+    registry: Registry,
+    calls: Gauge,
+    calls_started: Counter,
+    calls_answered: Counter,
+    calls_ended: Family<Cause, Counter>,
+    calls_refused: Family<Code, Counter>,
+    setup: Histogram,
+    legs: Gauge,
+    ports_ready: Gauge,
+    recordings: Gauge,
+    recordings_started: Family<Cause, Counter>,
+    recordings_stopped: Family<Cause, Counter>,
+    recordings_published: Counter,
+    recordings_failed: Family<Cause, Counter>,
+    recordings_unpublished: Gauge,
+    recorder_backlog: Gauge,
+    packets_received: Counter,
+    packets_sent: Counter,
+    packets_lost: Counter,
+    packets_refused: Counter,
+    packets_untapped: Counter,
+    sip_messages: Family<Message, Counter>,
+    sip_dropped: Family<Reason, Counter>,
+    sip_retransmissions: Counter,
+    sip_stray: Total,
+    disk_free: Gauge,
+    disk_takes_new: Gauge,
+    draining: Gauge,
+    warnings: Counter,
+}
+
+/// A counter whose total somebody else keeps.
+#[derive(Default, Clone)]
+struct Total(Counter<u64, AtomicU64>);
+
+impl Total {
+    /// Raises it to `total`; a lower one changes nothing.
+    fn raise(&self, total: u64) {
+        self.0.inner().fetch_max(total, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("stickytape");
+        let mut made = Self {
+            registry: Registry::default(),
+            calls: Gauge::default(),
+            calls_started: Counter::default(),
+            calls_answered: Counter::default(),
+            calls_ended: Family::default(),
+            calls_refused: Family::default(),
+            // 10 ms to 82 s: a phone that answers at once, and one that rings for long.
+            setup: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
+            legs: Gauge::default(),
+            ports_ready: Gauge::default(),
+            recordings: Gauge::default(),
+            recordings_started: Family::default(),
+            recordings_stopped: Family::default(),
+            recordings_published: Counter::default(),
+            recordings_failed: Family::default(),
+            recordings_unpublished: Gauge::default(),
+            recorder_backlog: Gauge::default(),
+            packets_received: Counter::default(),
+            packets_sent: Counter::default(),
+            packets_lost: Counter::default(),
+            packets_refused: Counter::default(),
+            packets_untapped: Counter::default(),
+            sip_messages: Family::default(),
+            sip_dropped: Family::default(),
+            sip_retransmissions: Counter::default(),
+            sip_stray: Total::default(),
+            disk_free: Gauge::default(),
+            disk_takes_new: Gauge::default(),
+            draining: Gauge::default(),
+            warnings: Counter::default(),
+        };
+        made.register_calls(&mut registry);
+        made.register_recordings(&mut registry);
+        made.register_packets_and_messages(&mut registry);
+        made.disk_takes_new.set(1);
+        made.registry = registry;
+        made
+    }
+
+    fn register_calls(&self, registry: &mut Registry) {
+        let build = Family::<Build, Gauge>::default();
+        build.get_or_create(&Build { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The running version", build);
+        registry.register("calls", "Live calls", self.calls.clone());
+        registry.register("calls_started", "Calls that were routed", self.calls_started.clone());
+        registry.register("calls_answered", "Calls that were answered", self.calls_answered.clone());
+        registry.register("calls_ended", "Calls that ended, by cause", self.calls_ended.clone());
+        registry.register("calls_refused", "INVITEs refused before they became calls", self.calls_refused.clone());
+        let help = "Time from the INVITE to the answer";
+        registry.register_with_unit("call_setup", help, Unit::Seconds, self.setup.clone());
+        registry.register("legs", "Legs with media", self.legs.clone());
+        registry.register("media_ports_ready", "Port pairs bound and ready to hand out", self.ports_ready.clone());
+        registry.register("draining", "1 while the server stops", self.draining.clone());
+        registry.register("warnings", "Facts that somebody should look at", self.warnings.clone());
+    }
+
+    fn register_recordings(&self, registry: &mut Registry) {
+        registry.register("recordings", "Running recordings", self.recordings.clone());
+        let started = self.recordings_started.clone();
+        registry.register("recordings_started", "Recordings started, by what started them", started);
+        let stopped = self.recordings_stopped.clone();
+        registry.register("recordings_stopped", "Recordings ended, by stop cause", stopped);
+        registry.register("recordings_published", "Recordings published", self.recordings_published.clone());
+        let failed = self.recordings_failed.clone();
+        registry.register("recordings_failed", "Recordings refused or broken off, by cause", failed);
+        let unpublished = self.recordings_unpublished.clone();
+        registry.register("recordings_unpublished", "Ended recordings that wait for the publisher", unpublished);
+        registry.register("recorder_backlog", "Marks that wait for recorder threads", self.recorder_backlog.clone());
+        let help = "Free space of the recordings' file system";
+        registry.register_with_unit("disk_free", help, Unit::Bytes, self.disk_free.clone());
+        let help = "1 while the free space lets new recordings begin";
+        registry.register("disk_takes_recordings", help, self.disk_takes_new.clone());
+    }
+
+    fn register_packets_and_messages(&self, registry: &mut Registry) {
+        let rtp = "rtp_packets";
+        let received = self.packets_received.clone();
+        registry.register(format!("{rtp}_received"), "RTP packets accepted from ended legs", received);
+        registry.register(format!("{rtp}_sent"), "RTP packets sent to ended legs", self.packets_sent.clone());
+        let help = "RTP packets of ended legs missing by sequence number";
+        registry.register(format!("{rtp}_lost"), help, self.packets_lost.clone());
+        let help = "Packets refused: wrong source, unknown payload type, not RTP";
+        registry.register(format!("{rtp}_refused"), help, self.packets_refused.clone());
+        let help = "Copies for a recorder that found its ring full: gaps in recordings";
+        registry.register(format!("{rtp}_untapped"), help, self.packets_untapped.clone());
+        registry.register("sip_messages", "SIP messages", self.sip_messages.clone());
+        registry.register("sip_dropped", "SIP messages dropped without an answer", self.sip_dropped.clone());
+        let help = "SIP messages that we sent again";
+        registry.register("sip_retransmissions", help, self.sip_retransmissions.clone());
+        registry.register("sip_stray", "SIP events for calls that are over", self.sip_stray.0.clone());
+    }
+
+    /// Counts what happened.
+    pub fn fact(&self, fact: &Fact) {
+        match &fact.what {
+            What::CallStarted { .. } => _ = self.calls_started.inc(),
+            What::Refused { code, .. } => _ = self.calls_refused.get_or_create(&Code { code: *code }).inc(),
+            What::Answered { .. } => _ = self.calls_answered.inc(),
+            What::Released { cause, .. } => {
+                self.calls_ended.get_or_create(&Cause { cause: cause.label() }).inc();
+            }
+            What::RecordingStarted { trigger, .. } => {
+                self.recordings_started.get_or_create(&Cause { cause: trigger }).inc();
+            }
+            What::RecordingStopped { cause, .. } => {
+                self.recordings_stopped.get_or_create(&Cause { cause: stop_cause(*cause) }).inc();
+            }
+            What::RecordingPublished { .. } => _ = self.recordings_published.inc(),
+            What::RecordingFailed { cause, .. } => {
+                self.recordings_failed.get_or_create(&Cause { cause }).inc();
+            }
+            What::Warning { .. } => _ = self.warnings.inc(),
+            What::Ringing { .. } | What::Held { .. } | What::Retrieved { .. } | What::RecordingBegun { .. } => {}
+        }
+    }
+
+    /// How long a call took from its INVITE to its answer.
+    pub fn answered_after(&self, setup: std::time::Duration) {
+        self.setup.observe(setup.as_secs_f64());
+    }
+
+    /// Sets the levels that call control keeps.
+    pub fn levels(&self, counters: &call::Counters) {
+        self.calls.set(level(counters.calls));
+        self.recordings.set(level(counters.recordings));
+        self.ports_ready.set(level(counters.ports_ready));
+        self.legs.set(level(counters.legs));
+        self.sip_stray.raise(counters.stray);
+    }
+
+    /// Adds the totals of a leg that is gone.
+    pub fn leg_ended(&self, stats: &LegStats) {
+        self.packets_received.inc_by(stats.received);
+        self.packets_sent.inc_by(stats.sent);
+        self.packets_lost.inc_by(stats.lost);
+        self.packets_refused.inc_by(stats.refused);
+        self.packets_untapped.inc_by(stats.untapped);
+    }
+
+    /// A SIP message came from a peer; `transport` is `udp`, `tcp`.
+    pub fn sip_received(&self, transport: &'static str) {
+        self.sip_messages.get_or_create(&Message { direction: "received", transport }).inc();
+    }
+
+    /// We sent one.
+    pub fn sip_sent(&self, transport: &'static str) {
+        self.sip_messages.get_or_create(&Message { direction: "sent", transport }).inc();
+    }
+
+    /// We sent one again.
+    pub fn sip_retransmitted(&self) {
+        self.sip_retransmissions.inc();
+    }
+
+    /// We dropped one without an answer; `reason` is one of a fixed set of words.
+    pub fn sip_dropped(&self, reason: &'static str) {
+        self.sip_dropped.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Sets what the recorders' queues hold: marks that wait, and recordings that wait for the publisher.
+    pub fn recorders(&self, backlog: usize, unpublished: usize) {
+        self.recorder_backlog.set(level(backlog));
+        self.recordings_unpublished.set(level(unpublished));
+    }
+
+    /// Sets what the disk allows.
+    pub fn room(&self, room: Room) {
+        self.disk_takes_new.set(i64::from(room.takes_new()));
+    }
+
+    /// Sets the free bytes of the recordings' file system.
+    pub fn disk_free(&self, bytes: u64) {
+        self.disk_free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// The server stops.
+    pub fn draining(&self) {
+        self.draining.set(1);
+    }
+
+    /// Everything in the OpenMetrics text format, with the process's own figures.
+    pub fn encode(&self) -> String {
+        let mut out = String::with_capacity(8_192);
+        // Writing to a String cannot fail, and no metric of ours refuses to be written.
+        if text::encode_registry(&mut out, &self.registry).is_err() {
+            tracing::error!("metrics could not be written");
+        }
+        process(&mut out);
+        out.push_str("# EOF\n");
+        out
+    }
+}
+
+fn level(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn stop_cause(cause: crate::record::mark::StopCause) -> &'static str {
+    use crate::record::mark::StopCause as Stop;
+    match cause {
+        Stop::Released => "released",
+        Stop::OwnerLeft => "owner-left",
+        Stop::Stopped => "stopped",
+        Stop::Shutdown => "shutdown",
+        Stop::Crash => "crash",
+        Stop::WriteError => "write-error",
+        Stop::DiskFull => "disk-full",
+        Stop::NotAnswered => "not-answered",
+        Stop::SessionExpired => "session-expired",
+    }
+}
+
+/// The figures that every Prometheus client library exports under these names; what the system does not tell is left out.
+fn process(out: &mut String) {
+    use std::fmt::Write as _;
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu_seconds = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
+        "# HELP process_cpu_seconds User and system time of the process.\n# TYPE process_cpu_seconds counter\n\
+         # UNIT process_cpu_seconds seconds\nprocess_cpu_seconds_total {cpu_seconds}\n"
+    );
+    if let Some(bytes) = resident_bytes() {
+        let _ = write!(
+            out,
+            "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n\
+             # UNIT process_resident_memory_bytes bytes\nprocess_resident_memory_bytes {bytes}\n"
+        );
+    }
+    if let Ok(folder) = std::fs::read_dir("/proc/self/fd") {
+        let _ = write!(
+            out,
+            "# HELP process_open_fds Open descriptors.\n# TYPE process_open_fds gauge\nprocess_open_fds {}\n",
+            folder.count()
+        );
+    }
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::fact::ReleaseCause;
+    use crate::clock;
+    use crate::record::mark::StopCause;
+
+    fn happened(metrics: &Metrics, what: What) {
+        metrics.fact(&Fact { at: clock::now(), wall: jiff::Timestamp::UNIX_EPOCH, conn_id: None, what });
+    }
+
+    #[track_caller]
+    fn says(metrics: &Metrics, line: &str) {
+        let page = metrics.encode();
+        assert!(page.lines().any(|found| found == line), "{line}\nis not in\n{page}");
+    }
+
+    #[test]
+    fn calls_are_counted_by_cause() {
+        let metrics = Metrics::new();
+        happened(&metrics, What::Refused { code: 404, reason: "no route" });
+        for cause in [ReleaseCause::Released, ReleaseCause::Rejected(486), ReleaseCause::Rejected(600)] {
+            happened(&metrics, What::Released { cause, by: None, answered: false });
+        }
+        says(&metrics, "stickytape_calls_refused_total{code=\"404\"} 1");
+        says(&metrics, "stickytape_calls_ended_total{cause=\"busy\"} 2");
+        says(&metrics, "stickytape_calls_ended_total{cause=\"released\"} 1");
+    }
+
+    #[test]
+    fn stop_causes_are_named_as_in_the_metadata() {
+        for cause in [
+            StopCause::Released,
+            StopCause::OwnerLeft,
+            StopCause::Stopped,
+            StopCause::Shutdown,
+            StopCause::Crash,
+            StopCause::WriteError,
+            StopCause::DiskFull,
+            StopCause::NotAnswered,
+            StopCause::SessionExpired,
+        ] {
+            assert_eq!(serde_json::json!(cause), stop_cause(cause));
+        }
+    }
+
+    #[test]
+    fn levels_go_up_and_down_and_totals_only_up() {
+        let metrics = Metrics::new();
+        metrics.levels(&call::Counters { calls: 5, stray: 9, ..Default::default() });
+        metrics.levels(&call::Counters { calls: 2, stray: 7, ..Default::default() });
+        says(&metrics, "stickytape_calls 2");
+        says(&metrics, "stickytape_sip_stray_total 9");
+    }
+
+    #[test]
+    fn packets_of_ended_legs_add_up() {
+        let metrics = Metrics::new();
+        let stats = LegStats { received: 50, lost: 2, untapped: 1, ..Default::default() };
+        metrics.leg_ended(&stats);
+        metrics.leg_ended(&stats);
+        says(&metrics, "stickytape_rtp_packets_received_total 100");
+        says(&metrics, "stickytape_rtp_packets_lost_total 4");
+        says(&metrics, "stickytape_rtp_packets_untapped_total 2");
+    }
+
+    #[test]
+    fn the_page_is_whole_and_names_the_process() {
+        let page = Metrics::new().encode();
+        assert!(page.ends_with("# EOF\n") && page.matches("# EOF").count() == 1, "{page}");
+        assert!(page.contains("\nprocess_resident_memory_bytes ") && page.contains("\nprocess_open_fds "), "{page}");
+        assert!(page.contains("stickytape_build_info{version="), "{page}");
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_disk_and_the_drain_are_shown() {
+        let metrics = Metrics::new();
+        says(&metrics, "stickytape_disk_takes_recordings 1");
+        metrics.room(Room::Low);
+        metrics.disk_free(1 << 30);
+        metrics.draining();
+        says(&metrics, "stickytape_disk_takes_recordings 0");
+        says(&metrics, "stickytape_disk_free_bytes 1073741824");
+        says(&metrics, "stickytape_draining 1");
+    }
+}
