@@ -1,1 +1,0 @@
-//! Typed header values: the one home of rsip.

@@ -1,0 +1,66 @@
+//! Typed header values. Each keeps its bytes as written and finds its parts in them, so that a setter rewrites one part
+//! and leaves the others alone.
+//!
+//! This is the one home of `rsip`. It is the oracle that tests compare these values with on what it can read; it reads
+//! nothing off the wire, because it refuses IPv6 hosts, `tel:` URIs, unknown methods and transports, folds and bytes that
+//! are not UTF-8, takes methods in any case, writes `SHA256` for `SHA-256` and counts nonces in decimal.
+
+pub mod address;
+pub mod digest;
+pub mod essentials;
+pub mod fields;
+pub mod media_type;
+pub mod number;
+pub mod params;
+pub mod status;
+pub mod transfer;
+pub mod uri;
+pub mod via;
+
+pub use address::{Contacts, NameAddr};
+pub use digest::{Algorithm, Answer, Challenge};
+pub use essentials::Essentials;
+pub use fields::{CSeq, RAck, Reason, Refresher, SessionExpires};
+pub use media_type::MediaType;
+pub use number::called_number;
+pub use params::Params;
+pub use status::reason_phrase;
+pub use transfer::{ReferTo, Replaces};
+pub use uri::{Scheme, Uri};
+pub use via::Via;
+
+/// What is wrong with a header value. The text is fit for a reason phrase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the text of each variant says what it is")]
+pub enum ValueError {
+    #[error("Malformed URI")]
+    Uri,
+    #[error("Malformed address")]
+    Address,
+    #[error("Malformed parameter")]
+    Params,
+    #[error("Malformed Via")]
+    Via,
+    #[error("Malformed CSeq")]
+    CSeq,
+    #[error("CSeq does not name the method")]
+    CSeqMethod,
+    #[error("Malformed Call-ID")]
+    CallId,
+    #[error("Malformed Max-Forwards")]
+    MaxForwards,
+    #[error("Malformed number")]
+    Number,
+    #[error("Malformed Content-Type")]
+    MediaType,
+    #[error("Malformed challenge")]
+    Challenge,
+    #[error("Malformed Replaces")]
+    Replaces,
+    #[error("Malformed Contact")]
+    Contact,
+    #[error("Missing {0}")]
+    Missing(&'static str),
+    #[error("More than one {0}")]
+    Repeated(&'static str),
+}
