@@ -1,6 +1,7 @@
 //! One file per thread or task; loops only.
 
 pub mod log;
+pub mod http;
 pub mod media;
 pub mod metrics;
 pub mod recorder;
