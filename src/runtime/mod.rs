@@ -1,7 +1,7 @@
 //! One file per thread or task; loops only.
 
-pub mod log;
 pub mod http;
+pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod recorder;
