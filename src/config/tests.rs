@@ -69,6 +69,12 @@ fn trunks_dns_and_routes_are_read_whole() {
 }
 
 #[test]
+fn the_configuration_to_start_from_is_right() {
+    let config = Config::parse(include_str!("../../deploy/stickytape.toml")).unwrap();
+    assert_eq!((config.plan.trunks.len(), config.plan.dns.len(), config.plan.routes.len()), (1, 1, 2));
+}
+
+#[test]
 fn all_mistakes_are_named_at_once_in_the_order_of_the_file() {
     let text = "[sip]\nring-timout = \"60s\"\nring-timeout = 60\n\n[media]\nlatch = \"loose\"\n[recordings]\n";
     assert_eq!(
