@@ -85,7 +85,7 @@ fn single_line(value: Bytes) -> Bytes {
     value.iter().map(|b| if breaks(b) { b' ' } else { *b }).collect::<Vec<u8>>().into()
 }
 
-fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'\n') {
         return Cow::Borrowed(raw);
     }
