@@ -3,7 +3,9 @@
 //! All but [`driver`] is pure: `now` is an argument, datagrams are values. [`network::Network`] moves datagrams between
 //! [`network::Node`]s in virtual time; [`driver`] moves them over real sockets on loopback.
 
+pub mod driver;
 pub mod ladder;
 pub mod network;
+pub mod phone;
 pub mod speech;
 pub mod tones;
