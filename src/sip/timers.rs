@@ -10,6 +10,8 @@ pub enum Timer {
     A,
     /// When to give up an INVITE that nobody answers (§17.1.1.2).
     B,
+    /// When to cancel a re-INVITE that gets provisional answers only: 3 minutes, as long as a proxy waits (§16.6).
+    C,
     /// When to stop acknowledging repeated failures of an INVITE (§17.1.1.2).
     D,
     /// When to repeat another request (§17.1.2.2).

@@ -11,40 +11,194 @@
 //! one stands for the address that the dialog's last message came from.
 
 mod api;
+mod build;
+mod in_dialog;
+mod invite;
+mod receive;
+mod respond;
+mod route;
+mod tables;
+mod uac;
 
-use std::net::IpAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 pub use api::*;
 
+use crate::sip::dialog::{Dialog, DialogKey};
 use crate::sip::headers::Headers;
+use crate::sip::message::Message;
 use crate::sip::method::Method;
-use crate::sip::timers::Reason;
+use crate::sip::timers::{Intervals, Own, Reason, Timer, Timers};
+use crate::sip::transaction::Step;
+use crate::sip::transaction::key::{MergeKey, ServerKey};
+use tables::{ClientMachine, ClientTx, DialogRecord, Invite, OwnRequest, ServerMachine, ServerRecord};
+
+/// Most early dialogs of one INVITE, theirs or ours; a further one is no dialog.
+const MAX_EARLY: usize = 32;
+/// Most addresses that are remembered as not taking TCP.
+const TCP_REFUSED: usize = 1024;
 
 /// The SIP machine.
 pub struct Endpoint {
     options: Options,
+    intervals: Intervals,
+    /// The values of Allow, Supported, User-Agent, written once.
+    allow: Bytes,
+    supported: Bytes,
+    user_agent: Bytes,
+    rng: StdRng,
+    /// Makes To tags outside dialogs unguessable.
+    secret: u64,
+    last_id: u64,
+    timers: Timers,
+    outputs: VecDeque<Output>,
+    clients: HashMap<u64, ClientTx>,
+    servers: HashMap<u64, ServerRecord>,
+    server_keys: HashMap<ServerKey, u64>,
+    merges: HashMap<MergeKey, u64>,
+    dialogs: HashMap<DialogId, DialogRecord>,
+    dialog_keys: HashMap<DialogKey, DialogId>,
+    invites: HashMap<InviteId, Invite>,
+    requests: HashMap<RequestId, OwnRequest>,
+    names: HashMap<Vec<u8>, Vec<IpAddr>>,
+    tcp_refused: HashMap<SocketAddr, Instant>,
+    is_available: bool,
+    counters: Counters,
 }
 
 impl Endpoint {
     /// A machine without transactions.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        let mut rng = StdRng::seed_from_u64(options.seed);
+        let list = |items: Vec<&str>| Bytes::from(items.join(", "));
+        Self {
+            intervals: Intervals { t1: options.t1, t2: options.t2, t4: options.t4 },
+            allow: list(options.allow.iter().map(Method::as_str).collect()),
+            supported: list(options.supported.clone()),
+            user_agent: options.user_agent.clone().into(),
+            secret: rng.next_u64(),
+            rng,
+            options,
+            last_id: 0,
+            timers: Timers::default(),
+            outputs: VecDeque::new(),
+            clients: HashMap::new(),
+            servers: HashMap::new(),
+            server_keys: HashMap::new(),
+            merges: HashMap::new(),
+            dialogs: HashMap::new(),
+            dialog_keys: HashMap::new(),
+            invites: HashMap::new(),
+            requests: HashMap::new(),
+            names: HashMap::new(),
+            tcp_refused: HashMap::new(),
+            is_available: true,
+            counters: Counters::default(),
+        }
     }
 
     /// Takes one input. Drain [`Self::poll_output`] afterwards.
     pub fn handle(&mut self, input: Input, now: Instant) {
-        let _ = (input, now);
+        match input {
+            Input::Packet { flow, bytes } => self.packet(flow, &bytes, now),
+            Input::Failed(TransmitToken(id)) => {
+                self.counters.failed_transmits += 1;
+                self.client_failed(id, now);
+                self.server_failed(id);
+            }
+            // An answer may still come on another connection (§18.2.2); what is sent on this one from now on fails.
+            Input::Closed(_) => {}
+            Input::Timeout => self.timeout(now),
+        }
     }
 
     /// The next thing to do; `None`: nothing until the next input or timeout.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
 
     /// When to call `handle(Input::Timeout)`, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        None
+        self.timers.next()
+    }
+
+    fn packet(&mut self, flow: Flow, bytes: &Bytes, now: Instant) {
+        // Keep-alives: CRLF, and what some phones send to hold their NAT binding open (RFC 5626 §3.5.1).
+        if bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return;
+        }
+        match Message::parse(bytes) {
+            Ok(Message::Request(request)) => self.on_request(flow, request, now),
+            Ok(Message::Response(response)) => self.on_response(flow, response, now),
+            Err(error) => self.on_garbage(flow, error),
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        while let Some(Reason { timer, id }) = self.timers.take_due(now) {
+            match timer {
+                Timer::A | Timer::B | Timer::D | Timer::M | Timer::Cancelled | Timer::E | Timer::F | Timer::K => {
+                    self.client_timeout(id, timer, now);
+                }
+                Timer::G | Timer::H | Timer::I | Timer::L | Timer::Progress | Timer::J => {
+                    self.server_timeout(id, timer, now);
+                }
+                Timer::C => self.give_up_reinvite(id, now),
+                Timer::Answer => self.repeat_answer(DialogId(id), now),
+                Timer::Ack => self.give_up_ack(DialogId(id), now),
+            }
+        }
+    }
+
+    fn client_timeout(&mut self, id: u64, timer: Timer, now: Instant) {
+        let Some(tx) = self.clients.get_mut(&id) else {
+            return;
+        };
+        let mut own = Own::new(&mut self.timers, id, self.intervals, tx.flow.transport.is_reliable(), now);
+        let step = match &mut tx.machine {
+            ClientMachine::Invite(machine) => machine.timeout(timer, &mut own),
+            ClientMachine::Other(machine) => machine.timeout(timer, &mut own),
+        };
+        self.counters.retransmits += u64::from(step == Step::SEND);
+        self.client_step(id, step, now);
+    }
+
+    fn server_timeout(&mut self, id: u64, timer: Timer, now: Instant) {
+        let Some(record) = self.servers.get_mut(&id) else {
+            return;
+        };
+        let mut own = Own::new(&mut self.timers, id, self.intervals, record.flow.transport.is_reliable(), now);
+        let step = match &mut record.machine {
+            ServerMachine::Invite(machine) => machine.timeout(timer, &mut own),
+            ServerMachine::Other(machine) => machine.timeout(timer),
+        };
+        self.counters.retransmits += u64::from(step == Step::SEND);
+        self.server_step(id, step, now);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// `id` is the transaction, 0 for what belongs to none.
+    fn transmit(&mut self, id: u64, flow: Flow, bytes: Bytes) {
+        self.outputs.push_back(Output::Transmit(Transmit { token: TransmitToken(id), flow, bytes }));
+    }
+
+    fn is_full(&self) -> bool {
+        self.clients.len() + self.servers.len() >= self.options.max_transactions
+    }
+
+    /// Calls that are up may go on, and end, when no new ones are taken: a quarter more.
+    fn is_full_for_dialogs(&self) -> bool {
+        let limit = self.options.max_transactions;
+        self.clients.len() + self.servers.len() >= limit + limit / 4
     }
 
     /// Sends an INVITE that begins a call.
@@ -52,8 +206,7 @@ impl Endpoint {
     /// # Errors
     /// [`Refused::Full`].
     pub fn invite(&mut self, invite: OutgoingInvite, now: Instant) -> Result<InviteId, Refused> {
-        let _ = (invite, now);
-        Err(Refused::Full)
+        self.start_invite(invite, now)
     }
 
     /// Cancels an INVITE: at once, or when its first provisional answer comes (§9.1). [`Event::Failed`] or
@@ -62,8 +215,7 @@ impl Endpoint {
     /// # Errors
     /// [`Refused::TransactionOver`] when it has had its final answer.
     pub fn cancel(&mut self, invite: InviteId, headers: Headers, now: Instant) -> Result<(), Refused> {
-        let _ = (invite, headers, now);
-        Err(Refused::TransactionOver)
+        self.cancel_invite(invite, headers, now)
     }
 
     /// Acknowledges the 2xx to an INVITE or re-INVITE of ours; repeated by the endpoint for every repeated 2xx.
@@ -71,8 +223,8 @@ impl Endpoint {
     /// # Errors
     /// [`Refused::NoDialog`], [`Refused::WrongState`] when no 2xx waits for it.
     pub fn ack(&mut self, dialog: DialogId, body: Option<Body>, now: Instant) -> Result<(), Refused> {
-        let _ = (dialog, body, now);
-        Err(Refused::NoDialog)
+        let _ = now;
+        self.acknowledge(dialog, body)
     }
 
     /// Sends a request in a dialog: INVITE, UPDATE, BYE, INFO, OPTIONS, NOTIFY … .
@@ -92,8 +244,7 @@ impl Endpoint {
         body: Option<Body>,
         now: Instant,
     ) -> Result<RequestId, Refused> {
-        let _ = (dialog, method, headers, body, now);
-        Err(Refused::NoDialog)
+        self.start_request(dialog, method, headers, body, now)
     }
 
     /// Sends a request outside a dialog. [`Event::Response`] follows.
@@ -101,8 +252,7 @@ impl Endpoint {
     /// # Errors
     /// [`Refused::Full`]; [`Refused::WrongState`] for INVITE, ACK, CANCEL.
     pub fn request_outside(&mut self, request: OutgoingRequest, now: Instant) -> Result<RequestId, Refused> {
-        let _ = (request, now);
-        Err(Refused::Full)
+        self.start_outside(request, now)
     }
 
     /// Makes an early dialog with a To tag of its own for an [`Event::Invite`]; several are possible (a B2BUA whose
@@ -111,8 +261,7 @@ impl Endpoint {
     /// # Errors
     /// [`Refused::TransactionOver`], [`Refused::Full`].
     pub fn open_dialog(&mut self, tx: ServerTx, peer: Peer) -> Result<DialogId, Refused> {
-        let _ = (tx, peer);
-        Err(Refused::TransactionOver)
+        self.open_early(tx, peer)
     }
 
     /// Answers a request. `dialog` names the early dialog for 101…299 to an [`Event::Invite`]; otherwise `None`.
@@ -129,39 +278,72 @@ impl Endpoint {
         reply: Reply,
         now: Instant,
     ) -> Result<(), Refused> {
-        let _ = (tx, dialog, reply, now);
-        Err(Refused::TransactionOver)
+        self.answer(tx, dialog, reply, now)
     }
 
     /// Forgets a dialog without a word to the peer (its peer has said 481, or does not answer).
     pub fn drop_dialog(&mut self, dialog: DialogId, now: Instant) {
-        let _ = (dialog, now);
+        self.settle(dialog, now);
+        self.remove_dialog(dialog, now);
     }
 
     /// Replaces what a dialog knows of its peer (its DN or trunk was reloaded or resolved again).
     pub fn set_peer(&mut self, dialog: DialogId, peer: Peer) {
-        let _ = (dialog, peer);
+        if let Some(record) = self.dialogs.get_mut(&dialog) {
+            record.peer = peer;
+        }
     }
 
     /// The addresses of a host name, for Contacts and Routes that use it; empty: forget it.
     pub fn learn(&mut self, host: &str, addresses: Vec<IpAddr>) {
-        let _ = (host, addresses);
+        let host = host.to_ascii_lowercase().into_bytes();
+        if addresses.is_empty() {
+            self.names.remove(&host);
+        } else {
+            self.names.insert(host, addresses);
+        }
     }
 
     /// What OPTIONS outside a dialog is answered: 200 when true, else 503 with Retry-After (draining, overload).
     pub fn set_available(&mut self, available: bool) {
-        let _ = available;
+        self.is_available = available;
     }
 
     /// The wait of §14.1 after a 491: 2.1–4 s for the owner of the Call-ID, else 0–2 s, in steps of 10 ms.
     pub fn glare_wait(&mut self, dialog: DialogId) -> Duration {
-        let _ = dialog;
-        Duration::ZERO
+        self.wait_after_glare(dialog)
     }
 
     /// True when no transaction, no dialog and no timer is left.
     pub fn is_empty(&self) -> bool {
-        let _ = &self.options;
-        true
+        self.clients.is_empty()
+            && self.servers.is_empty()
+            && self.server_keys.is_empty()
+            && self.merges.is_empty()
+            && self.dialogs.is_empty()
+            && self.dialog_keys.is_empty()
+            && self.invites.is_empty()
+            && self.requests.is_empty()
+            && self.timers.is_empty()
+    }
+
+    /// A dialog's identity, route set and sequence numbers.
+    pub fn dialog(&self, dialog: DialogId) -> Option<&Dialog> {
+        self.dialogs.get(&dialog).map(|record| &record.dialog)
+    }
+
+    /// Where the peer's last message of a dialog came from.
+    pub fn flow(&self, dialog: DialogId) -> Option<Flow> {
+        self.dialogs.get(&dialog).map(|record| record.flow)
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many transactions and dialogs there are now.
+    pub fn load(&self) -> Load {
+        Load { transactions: self.clients.len() + self.servers.len(), dialogs: self.dialogs.len() }
     }
 }

@@ -1,0 +1,148 @@
+//! Where messages go: the listener, the address, the transport (§18.1.1, §18.2.2, RFC 3263 without DNS records).
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::api::*;
+use super::tables::DialogRecord;
+use super::{Endpoint, TCP_REFUSED};
+use crate::sip::dialog::Target;
+use crate::sip::values::{Scheme, Uri};
+
+/// How long no TCP is tried to an address that has refused it.
+const TCP_PAUSE: Duration = Duration::from_secs(300);
+
+/// Where a request of a dialog goes.
+pub(super) struct Way {
+    pub(super) flow: Flow,
+    /// Our address in Via.
+    pub(super) sent_by: SocketAddr,
+}
+
+impl Endpoint {
+    /// The listener of a transport, best on the same address, else of the same family.
+    fn listener(&self, transport: Transport, like: SocketAddr) -> Option<SocketAddr> {
+        let of = |same: &dyn Fn(&SocketAddr) -> bool| {
+            self.options
+                .listeners
+                .iter()
+                .filter(|l| l.transport == transport)
+                .map(|l| l.local)
+                .find(|local| same(local))
+        };
+        of(&|local| local.ip() == like.ip()).or_else(|| of(&|local| local.is_ipv4() == like.is_ipv4()))
+    }
+
+    /// Where a request with this target goes (§12.2.1.1, §8.1.2), by the dialog's rule for NAT.
+    pub(super) fn way(&self, record: &DialogRecord, target: &Target) -> Way {
+        let by_source = match record.peer.nat {
+            Nat::Yes => true,
+            Nat::No => false,
+            Nat::Auto => record.is_natted,
+        };
+        let home = Way { flow: record.flow, sent_by: self.sent_by(record, record.flow.transport, record.flow.local) };
+        if by_source {
+            return home;
+        }
+        let Ok(uri) = Uri::parse(target.next_hop.clone()) else {
+            return home;
+        };
+        let transport = transport_of(&uri).unwrap_or(Transport::Udp);
+        let ip = match uri.host_ip() {
+            Some(ip) => ip,
+            None => match self.names.get(&uri.host().to_ascii_lowercase()).and_then(|known| known.first()) {
+                Some(&ip) => ip,
+                None => return home,
+            },
+        };
+        let remote = SocketAddr::new(ip, uri.port().unwrap_or(default_port(transport)));
+        let Some(local) = self.listener(transport, pick_family(record.flow.local, ip)) else {
+            // Nothing of ours speaks that transport there; the flow that the peer itself uses is what is left.
+            return home;
+        };
+        let same = record.flow.transport == transport && record.flow.remote == remote;
+        let connection = record.flow.connection.filter(|_| same);
+        let local = if same { record.flow.local } else { local };
+        Way { flow: Flow { transport, local, remote, connection }, sent_by: self.sent_by(record, transport, local) }
+    }
+
+    /// Our address in Via for a transport: as advertised, with the port of the listener when the transport is another.
+    fn sent_by(&self, record: &DialogRecord, transport: Transport, local: SocketAddr) -> SocketAddr {
+        if transport == record.transport {
+            record.peer.advertised
+        } else {
+            SocketAddr::new(record.peer.advertised.ip(), local.port())
+        }
+    }
+
+    /// The same destination by TCP, for a request that is too long for a datagram (§18.1.1); `None`: the peer or we
+    /// don't do that, or it has refused lately.
+    pub(super) fn tcp_instead(&self, peer: &Peer, flow: &Flow, now: Instant) -> Option<Way> {
+        if !peer.tcp || flow.transport != Transport::Udp {
+            return None;
+        }
+        if self.tcp_refused.get(&flow.remote).is_some_and(|until| *until > now) {
+            return None;
+        }
+        let local = self.listener(Transport::Tcp, flow.local)?;
+        Some(Way {
+            flow: Flow { transport: Transport::Tcp, local, remote: flow.remote, connection: None },
+            sent_by: SocketAddr::new(peer.advertised.ip(), local.port()),
+        })
+    }
+
+    /// Remembers that an address does not take TCP.
+    pub(super) fn refuse_tcp(&mut self, remote: SocketAddr, now: Instant) {
+        if self.tcp_refused.len() >= TCP_REFUSED {
+            self.tcp_refused.retain(|_, until| *until > now);
+        }
+        // Still full: forgetting costs one failed connection each.
+        if self.tcp_refused.len() >= TCP_REFUSED {
+            self.tcp_refused.clear();
+        }
+        self.tcp_refused.insert(remote, now + TCP_PAUSE);
+    }
+
+    /// True when a Contact does not lead back to where its message came from (spec/sip.md §4, `nat = auto`).
+    pub(super) fn is_natted(&self, contact: &Bytes, has_routes: bool, flow: &Flow) -> bool {
+        if has_routes {
+            return false;
+        }
+        let Ok(uri) = Uri::parse(contact.clone()) else {
+            return true;
+        };
+        match uri.host_ip() {
+            Some(ip) => ip != flow.remote.ip(),
+            None => !self.names.contains_key(&uri.host().to_ascii_lowercase()),
+        }
+    }
+}
+
+/// The transport that a URI asks for; `None`: it leaves it open, which means UDP for an address (RFC 3263 §4.1).
+fn transport_of(uri: &Uri) -> Option<Transport> {
+    if uri.scheme() == Scheme::Sips {
+        return Some(Transport::Tls);
+    }
+    match uri.param(b"transport")? {
+        name if name.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
+        name if name.eq_ignore_ascii_case(b"tls") => Some(Transport::Tls),
+        name if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
+        _ => None,
+    }
+}
+
+/// 5060, or 5061 over TLS (§19.1.2).
+pub(super) fn default_port(transport: Transport) -> u16 {
+    if transport == Transport::Tls { 5061 } else { 5060 }
+}
+
+/// An address to compare listeners with: `local`, or any of the family of `ip`.
+fn pick_family(local: SocketAddr, ip: IpAddr) -> SocketAddr {
+    if local.is_ipv4() == ip.is_ipv4() {
+        return local;
+    }
+    let any: IpAddr = if ip.is_ipv4() { [0u8; 4].into() } else { [0u8; 16].into() };
+    SocketAddr::new(any, 0)
+}
