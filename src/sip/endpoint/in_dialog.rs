@@ -77,14 +77,7 @@ impl Endpoint {
         };
         record.dialog.state = State::Ended;
         if record.unacked.is_some() {
-            let own = OwnRequest {
-                tx: 0,
-                method: Method::Bye,
-                dialog: Some(id),
-                credentials: None,
-                has_tried: true,
-                peer: record.peer.clone(),
-            };
+            let own = OwnRequest { tx: 0, method: Method::Bye, dialog: Some(id), credentials: None, has_tried: true };
             record.requests.push(request);
             record.delayed_bye = Some(DelayedBye { request, headers, body });
             self.requests.insert(request, own);
@@ -149,7 +142,7 @@ impl Endpoint {
         let message = self.write_in(record, target, method.clone(), seq, headers, body);
         let (peer, credentials) = (record.peer.clone(), record.credentials.clone());
         let tx = self.begin(Owner::Request(request), message, way, &peer, now);
-        let own = OwnRequest { tx, method: method.clone(), dialog: Some(id), credentials, has_tried: false, peer };
+        let own = OwnRequest { tx, method: method.clone(), dialog: Some(id), credentials, has_tried: false };
         self.requests.insert(request, own);
         if let Some(record) = self.dialogs.get_mut(&id) {
             record.requests.push(request);
@@ -168,6 +161,7 @@ impl Endpoint {
         };
         let code = answer.response.code;
         let is_invite = own.method == Method::Invite;
+        let (dialog, tx) = (own.dialog, own.tx);
         let refreshes = is_invite || own.method == Method::Update;
         if code < 200 {
             if is_invite {
@@ -178,7 +172,6 @@ impl Endpoint {
         if matches!(code, 401 | 407) && self.retry_request(id, &answer.response, now) {
             return;
         }
-        let (dialog, tx) = (own.dialog, own.tx);
         if code >= 300 {
             self.finish_request(id, Err(Failure::Response(answer.response)), now);
             return;

@@ -124,12 +124,12 @@ impl Endpoint {
     }
 
     fn invite_answer(&mut self, id: InviteId, answer: Answer, now: Instant) {
-        let Some(invite) = self.invites.get(&id) else {
-            return;
-        };
         if self.repeat_ack(&answer) {
             return;
         }
+        let Some(invite) = self.invites.get(&id) else {
+            return;
+        };
         let known = self.dialog_of(invite, &answer);
         let is_cancelled = !matches!(invite.cancel, Cancel::No);
         if invite.is_answered && known.is_some() {

@@ -111,8 +111,6 @@ pub(super) struct OwnRequest {
     pub(super) dialog: Option<DialogId>,
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) has_tried: bool,
-    /// Our address in Via, and whether TCP may be used.
-    pub(super) peer: Peer,
 }
 
 /// A server transaction and its messages.

@@ -112,8 +112,7 @@ impl Endpoint {
         });
         let way = Way { flow: out.flow, sent_by: out.peer.advertised };
         let tx = self.begin(Owner::Request(id), request, way, &out.peer, now);
-        let own =
-            OwnRequest { tx, method, dialog: None, credentials: out.credentials, has_tried: false, peer: out.peer };
+        let own = OwnRequest { tx, method, dialog: None, credentials: out.credentials, has_tried: false };
         self.requests.insert(id, own);
         Ok(id)
     }
