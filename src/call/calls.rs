@@ -1,54 +1,335 @@
 //! All calls: inputs find their call, outputs leave in order.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::options::Options;
+use super::call::{Call, Ending};
+use super::core::{Core, Timer};
+use super::directory::Directory;
+use super::fact::{ReleaseCause, What};
+use super::options::{Options, Plan};
+use super::setup::on_invite;
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
+use crate::bridge::command::{self, Command};
+use crate::id::{ConnId, WorkerId};
+use crate::record::mark::{self, StopCause};
+use crate::sip::endpoint::{self, Event, Reply};
+use crate::sip::headers::Headers;
+use crate::sip::name::Name;
 
 /// Call control.
 #[derive(Debug)]
 pub struct Calls {
-    options: Options,
-    seats: Seats,
+    core: Core,
+    calls: BTreeMap<ConnId, Call>,
+    drain: Drain,
+    stray: u64,
+}
+
+/// ```text
+/// No ──Drain──► Until(deadline) ──deadline or HangUpAll, and nothing left──► Done
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    No,
+    /// Calls may go on until then; `None`: they have been hung up.
+    Until(Option<Instant>),
+    Done,
 }
 
 impl Calls {
     /// A machine without calls. Its first outputs ask for ports and names: poll before the first input.
     pub fn new(options: Options, seats: Seats, now: Instant) -> Self {
-        let _ = now;
-        Self { options, seats }
+        let mut core = Core::new(options, seats, now);
+        upkeep(&mut core);
+        Self { core, calls: BTreeMap::new(), drain: Drain::No, stray: 0 }
     }
 
     /// Takes one input; drain [`Calls::poll_output`] afterwards. `wall` is the wall-clock time of `now`.
     pub fn handle(&mut self, input: Input, now: Instant, wall: Timestamp) {
-        let _ = (input, now, wall, &self.options, &self.seats);
+        self.core.now = now;
+        self.core.wall = wall;
+        match input {
+            Input::Sip(input) => self.core.endpoint.handle(input, now),
+            Input::Media(worker, notice) => self.on_media(worker, notice),
+            Input::Record(_, notice) => self.on_record(notice),
+            Input::Space { ok } => self.core.space_ok = ok,
+            Input::Reload(plan) => self.reload(*plan),
+            Input::Resolved { host, addresses } => {
+                self.core.endpoint.learn(&host, addresses.clone());
+                self.core.names.resolved(&host, addresses);
+            }
+            Input::Drain => self.begin_drain(now + self.core.options.sip.drain_timeout),
+            Input::HangUpAll => self.begin_drain(now),
+            Input::Timeout => {}
+        }
+        self.on_time();
+        self.drain_endpoint();
+        upkeep(&mut self.core);
+        self.end_drain();
     }
 
     /// The next thing to do; `None`: nothing until the next input or timeout.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.core.pop_output()
     }
 
     /// When to call `handle(Input::Timeout)`, and why.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        None
+        let drain = match self.drain {
+            Drain::Until(at) => at,
+            _ => None,
+        };
+        [
+            self.core.endpoint.poll_timeout().map(|(at, reason)| (at, Reason::Sip(reason))),
+            self.core.next_timer().map(|at| (at, Reason::Call)),
+            self.core.names.next().map(|at| (at, Reason::Resolve)),
+            self.core.ports.next().map(|at| (at, Reason::Ports)),
+            drain.map(|at| (at, Reason::Drain)),
+        ]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(at, _)| *at)
     }
 
     /// The live calls, oldest first.
     pub fn snapshot(&self) -> Vec<CallView> {
-        Vec::new()
+        let mut views: Vec<CallView> = self.calls.values().map(Call::view).collect();
+        views.sort_by_key(|v| v.started);
+        views
     }
 
     /// Totals and levels.
     pub fn counters(&self) -> Counters {
-        Counters::default()
+        Counters {
+            calls: self.calls.len(),
+            recordings: self.core.index.recordings.len(),
+            ports_ready: self.core.ports.ready(),
+            legs: self.core.index.legs.len(),
+            stray: self.stray,
+        }
     }
 
-    /// True when nothing is left of any call: no leg, port, dialog, transaction, session.
+    /// True when nothing is left of any call: no leg, dialog, transaction, timer, session.
     pub fn is_empty(&self) -> bool {
-        true
+        let index = &self.core.index;
+        self.calls.is_empty()
+            && index.txs.is_empty()
+            && index.invites.is_empty()
+            && index.dialogs.is_empty()
+            && index.requests.is_empty()
+            && index.legs.is_empty()
+            && index.recordings.is_empty()
+            && self.core.ending.byes.is_empty()
+            && self.core.ending.invites.is_empty()
+            && self.core.trunk_legs.is_empty()
+            && !self.core.has_timers()
+            && self.core.ports.legs() == 0
+            && self.core.endpoint.is_empty()
+    }
+
+    fn drain_endpoint(&mut self) {
+        while let Some(output) = self.core.endpoint.poll_output() {
+            match output {
+                endpoint::Output::Transmit(transmit) => self.core.push(Output::Sip(transmit)),
+                endpoint::Output::Event(event) => self.on_event(event),
+            }
+        }
+    }
+
+    /// Lets a call handle something; a call that is over by then is forgotten.
+    fn with(&mut self, id: Option<ConnId>, act: impl FnOnce(&mut Call, &mut Core)) {
+        let Some(id) = id else {
+            self.stray += 1;
+            return;
+        };
+        let Some(call) = self.calls.get_mut(&id) else {
+            self.stray += 1;
+            return;
+        };
+        act(call, &mut self.core);
+        if call.is_over() {
+            self.calls.remove(&id);
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Invite { tx, flow, request } => {
+                if let Some(call) = on_invite(&mut self.core, tx, flow, request, self.calls.len()) {
+                    self.calls.insert(call.conn_id, call);
+                }
+            }
+            Event::Request { tx, dialog, request, .. } => {
+                let id = dialog.and_then(|d| self.core.index.dialogs.get(&d).copied());
+                match (dialog, id) {
+                    (Some(dialog), Some(_)) => self.with(id, |c, core| c.on_request(core, tx, dialog, request)),
+                    // Out of a dialog nothing but INVITE and OPTIONS is ours; in one, the call is over.
+                    (None, _) => self.core.answer(tx, None, Reply::new(405)),
+                    (Some(_), None) => self.core.answer(tx, None, Reply::new(481)),
+                }
+            }
+            Event::Ack { dialog, request } => {
+                let id = self.core.index.dialogs.get(&dialog).copied();
+                self.with(id, |call, core| call.on_ack(core, dialog, &request));
+            }
+            Event::Cancelled { tx, request } => {
+                let id = self.core.index.txs.remove(&tx);
+                self.with(id, |call, core| call.on_cancelled(core, tx, &request));
+            }
+            Event::NoAck { dialog } => {
+                let id = self.core.index.dialogs.get(&dialog).copied();
+                self.with(id, |call, core| call.on_no_ack(core, dialog));
+            }
+            Event::Provisional { invite, dialog, response } => {
+                let id = self.core.index.invites.get(&invite).copied();
+                self.with(id, |call, core| call.on_provisional(core, dialog, response));
+            }
+            Event::Answered { invite, dialog, response } => {
+                let id = self.core.index.invites.get(&invite).copied();
+                self.with(id, |call, core| call.on_answered(core, dialog, response));
+            }
+            Event::Unwanted { invite, cancelled, .. } => {
+                if cancelled {
+                    self.core.ending.invites.remove(&invite);
+                }
+            }
+            Event::Failed { invite, failure } => {
+                if !self.core.ending.invites.remove(&invite) {
+                    let id = self.core.index.invites.get(&invite).copied();
+                    self.with(id, |call, core| call.on_failed(core, failure));
+                }
+            }
+            Event::Response { request, outcome, .. } => {
+                if !self.core.ending.byes.remove(&request) {
+                    let id = self.core.index.requests.remove(&request);
+                    self.with(id, |call, core| call.on_response(core, request, outcome));
+                }
+            }
+        }
+    }
+
+    fn on_media(&mut self, worker: WorkerId, notice: command::Notice) {
+        use command::Notice;
+        let call_of = |core: &Core, leg| core.index.legs.get(&leg).copied();
+        match notice {
+            Notice::PortsBound(pairs) => self.core.ports.bound(worker, pairs),
+            Notice::PortsFailed { address, missing } => {
+                let now = self.core.now;
+                self.core.ports.failed(worker, address, missing, now);
+                self.core.fact(None, What::Warning { text: "the port range is used up" });
+            }
+            Notice::Inactive { leg } => {
+                let id = call_of(&self.core, leg);
+                self.with(id, |call, core| call.on_inactive(core, leg));
+            }
+            Notice::Stats { leg, stats } => {
+                let id = call_of(&self.core, leg);
+                self.with(id, |call, _| {
+                    if let Some(leg) = call.leg_mut(leg) {
+                        leg.stats = stats;
+                    }
+                });
+            }
+            Notice::Latched { leg, from } => {
+                let id = call_of(&self.core, leg);
+                self.with(id, |call, _| {
+                    if let Some(leg) = call.leg_mut(leg) {
+                        leg.stats.latched = Some(from);
+                    }
+                });
+            }
+            Notice::Moved { .. } => {}
+            Notice::Removed { .. } => self.core.ports.removed(worker),
+        }
+    }
+
+    fn on_record(&mut self, notice: mark::Notice) {
+        let (mark::Notice::Begun(id) | mark::Notice::Failed { id, .. } | mark::Notice::Published(id)) = notice;
+        match self.core.index.recordings.get(&id).copied() {
+            Some(call) => self.with(Some(call), |call, core| call.on_record(core, notice)),
+            // The session has ended; what happens to its files is still worth telling.
+            None => self.core.fact(
+                None,
+                match notice {
+                    mark::Notice::Begun(id) => What::RecordingBegun { id },
+                    mark::Notice::Published(id) => What::RecordingPublished { id },
+                    mark::Notice::Failed { id, cause, .. } => What::RecordingFailed {
+                        id: Some(id),
+                        cause: if cause == StopCause::DiskFull { "disk-full" } else { "write-error" },
+                        required: false,
+                    },
+                },
+            ),
+        }
+    }
+
+    fn reload(&mut self, plan: Plan) {
+        let now = self.core.now;
+        self.core.names.follow(&plan, now);
+        self.core.locals.forget();
+        self.core.directory = Directory::new(plan);
+    }
+
+    fn on_time(&mut self) {
+        let now = self.core.now;
+        if self.core.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.core.endpoint.handle(endpoint::Input::Timeout, now);
+        }
+        while let Some((id, timer)) = self.core.due() {
+            self.with(Some(id), |call, core| match timer {
+                Timer::Attempt => call.on_attempt_timeout(core),
+                Timer::Ring => call.on_ring_timeout(core),
+                Timer::Glare => call.on_glare_timer(core),
+            });
+        }
+        if let Drain::Until(Some(deadline)) = self.drain
+            && deadline <= now
+        {
+            self.drain = Drain::Until(None);
+            self.hang_up_all();
+        }
+    }
+
+    fn begin_drain(&mut self, deadline: Instant) {
+        self.core.draining = true;
+        self.core.endpoint.set_available(false);
+        self.drain = match self.drain {
+            Drain::No => Drain::Until(Some(deadline)),
+            Drain::Until(Some(earlier)) => Drain::Until(Some(earlier.min(deadline))),
+            later => later,
+        };
+    }
+
+    fn hang_up_all(&mut self) {
+        for mut call in std::mem::take(&mut self.calls).into_values() {
+            let mut bye_headers = Headers::new();
+            bye_headers.push(Name::Reason, "SIP;cause=503;text=\"Shutdown\"");
+            let ending = Ending { answer_headers: Core::busy().headers, bye_headers, ..Ending::code(503) };
+            call.release(&mut self.core, ReleaseCause::Shutdown, StopCause::Shutdown, None, ending);
+        }
+    }
+
+    fn end_drain(&mut self) {
+        let ending = &self.core.ending;
+        let waiting = matches!(self.drain, Drain::Until(_));
+        if waiting && self.calls.is_empty() && ending.byes.is_empty() && ending.invites.is_empty() {
+            self.drain = Drain::Done;
+            self.core.push(Output::Drained);
+        }
+    }
+}
+
+/// Asks for ports and names that are due.
+fn upkeep(core: &mut Core) {
+    let now = core.now;
+    for bind in core.ports.poll(now) {
+        core.media(bind.worker, Command::BindPorts { address: bind.address, count: bind.count });
+    }
+    for host in core.names.poll(now) {
+        core.push(Output::Resolve { host });
     }
 }

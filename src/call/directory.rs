@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Credentials, Dn, Dtmf, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    Credentials, Dn, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport, Trunk,
 };
 use super::peers::{Names, Overrides};
 
@@ -46,7 +46,6 @@ pub(super) struct Identity {
     pub trusted: bool,
     /// A 3xx of it is followed.
     pub follow_redirect: bool,
-    pub dtmf: Dtmf,
     pub nat: Nat,
     pub overrides: Overrides,
     pub caller_id: Option<String>,
@@ -68,7 +67,6 @@ impl Identity {
             trusted: dn.trusted,
             // Only trunks may be refused this (spec/sip.md §1).
             follow_redirect: true,
-            dtmf: dn.dtmf,
             nat: dn.nat,
             sources: addresses.into_iter().map(IpNet::from).collect(),
             ..Self::other(&[], false)
@@ -84,7 +82,6 @@ impl Identity {
             required: trunk.required,
             trusted: trunk.trusted,
             follow_redirect: trunk.follow_redirect,
-            dtmf: trunk.dtmf,
             nat: trunk.nat,
             overrides: Overrides { sip: trunk.sip_advertise, media: trunk.media_advertise },
             caller_id: trunk.caller_id.clone(),
@@ -105,7 +102,6 @@ impl Identity {
             required: false,
             trusted: false,
             follow_redirect,
-            dtmf: Dtmf::Rfc4733,
             nat: Nat::Auto,
             overrides: Overrides::default(),
             caller_id: None,
@@ -137,8 +133,6 @@ pub(super) struct Target {
 #[derive(Debug, Clone)]
 pub(super) struct Destination {
     pub identity: Arc<Identity>,
-    /// The number that is dialled, after rewriting.
-    pub number: String,
     /// Addresses in order; empty when a name is not resolved (yet).
     pub targets: Vec<Target>,
     /// `record` of the route that was taken.
@@ -174,7 +168,8 @@ impl Directory {
         Self { plan, numbers, ranges }
     }
 
-    pub(super) fn plan(&self) -> &Plan {
+    #[cfg(test)]
+    fn plan(&self) -> &Plan {
         &self.plan
     }
 
@@ -319,7 +314,6 @@ impl Directory {
         }
         Destination {
             identity,
-            number: number.to_owned(),
             targets,
             record: route.and_then(|r| r.record),
             required: route.is_some_and(|r| r.required),
@@ -438,23 +432,23 @@ mod tests {
         assert!(configured.identify(&names, ip("127.0.0.2"), "a", "b").is_none());
     }
 
-    fn leads(from: &str, called: &str) -> Option<(String, String)> {
+    fn leads(from: &str, called: &str) -> Option<String> {
         let directory = directory();
         let names = Names::default();
         let caller = directory.identify(&names, ip(from), "2001", "").unwrap();
         let destination = directory.route(&names, &caller, called)?;
         let target = destination.targets.first().unwrap();
-        Some((format!("{}@{}", target.user.clone().unwrap(), target.host), destination.number))
+        Some(format!("{}@{}", target.user.clone().unwrap(), target.host))
     }
 
     #[test]
     fn a_called_number_leads_to_a_dn_then_to_the_first_route_that_matches() {
-        let some = |target: &str, number: &str| Some((target.to_owned(), number.to_owned()));
-        assert_eq!(leads("10.0.0.5", "2002"), some("2002@10.0.0.5", "2002"));
-        assert_eq!(leads("10.0.0.5", "9123"), some("0123@198.51.100.10", "0123"));
-        assert_eq!(leads("198.51.100.7", "+49302003"), some("2003@10.0.0.5", "2003"));
+        let some = |target: &str| Some(target.to_owned());
+        assert_eq!(leads("10.0.0.5", "2002"), some("2002@10.0.0.5"));
+        assert_eq!(leads("10.0.0.5", "9123"), some("0123@198.51.100.10"));
+        assert_eq!(leads("198.51.100.7", "+49302003"), some("2003@10.0.0.5"));
         assert_eq!(leads("10.0.0.5", "+49302003"), None, "the route is for calls of a trunk");
-        assert_eq!(leads("10.0.0.5", "7"), some("7@10.0.0.77", "7"));
+        assert_eq!(leads("10.0.0.5", "7"), some("7@10.0.0.77"));
         assert_eq!(leads("10.0.0.5", "85"), None, "the DN that it names does not exist");
         assert_eq!(leads("10.0.0.5", "1"), None);
     }

@@ -4,13 +4,21 @@
 //! SIP messages, media commands, recorder marks and facts come out by [`Calls::poll_output`], in the order in which they
 //! must be carried out. Nothing here knows sockets, threads or files.
 
+mod attempt;
+mod bridge;
+mod call;
 mod calls;
+mod core;
 mod directory;
 pub mod fact;
+mod headers;
+mod leg;
 pub mod options;
 mod owners;
 mod peers;
 mod ports;
+mod recording;
+mod setup;
 pub mod view;
 
 use std::net::IpAddr;

@@ -151,10 +151,6 @@ impl Locals {
         Self { listeners, sip_advertise, media_advertise, local_networks, reach, cache: VecDeque::new() }
     }
 
-    pub(super) fn listeners(&self) -> &[Listener] {
-        &self.listeners
-    }
-
     /// Forgets route lookups: interfaces may have changed.
     pub(super) fn forget(&mut self) {
         self.cache.clear();

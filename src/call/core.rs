@@ -1,0 +1,225 @@
+//! What all calls share: the endpoint, the pools, the queue of outputs, the tables by which events find their call.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::directory::Directory;
+use super::fact::{Fact, What};
+use super::options::Options;
+use super::peers::{Locals, Names};
+use super::ports::Ports;
+use super::{Output, Seats};
+use crate::bridge::command::Command;
+use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
+use crate::record::mark::{Change, Mark};
+use crate::sip::endpoint::{self, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
+use crate::sip::name::Name;
+
+/// Retry-After of our 503, in seconds.
+const RETRY_AFTER: &str = "10";
+
+/// A timer of one call. A call has at most one of each; an earlier one is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// When to try the next address: this one has said nothing.
+    Attempt,
+    /// When to stop ringing.
+    Ring,
+    /// When to offer again after a 491.
+    Glare,
+}
+
+/// Shared by all calls.
+pub(super) struct Core {
+    pub options: Options,
+    pub directory: Directory,
+    pub names: Names,
+    pub locals: Locals,
+    pub ports: Ports,
+    pub endpoint: Endpoint,
+    pub rng: StdRng,
+    /// The instant of the input in hand.
+    pub now: Instant,
+    /// Its wall-clock time.
+    pub wall: Timestamp,
+    pub space_ok: bool,
+    pub draining: bool,
+    pub index: Index,
+    /// Recorder threads with their number of running sessions.
+    pub recorders: Vec<(RecorderId, usize)>,
+    /// Legs by trunk, for `max-calls`.
+    pub trunk_legs: HashMap<Arc<str>, usize>,
+    /// BYEs and cancelled INVITEs of calls that are over: a drain waits for them.
+    pub ending: Ending,
+    outputs: VecDeque<Output>,
+    timers: BTreeSet<(Instant, ConnId, Timer)>,
+    set: HashMap<(ConnId, Timer), Instant>,
+    next_leg: u64,
+}
+
+/// Which call an event belongs to.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub txs: HashMap<ServerTx, ConnId>,
+    pub invites: HashMap<InviteId, ConnId>,
+    pub dialogs: HashMap<DialogId, ConnId>,
+    pub requests: HashMap<RequestId, ConnId>,
+    pub legs: HashMap<LegId, ConnId>,
+    pub recordings: HashMap<RecordingId, ConnId>,
+}
+
+/// Requests that outlive their call.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    pub byes: HashSet<RequestId>,
+    pub invites: HashSet<InviteId>,
+}
+
+impl Core {
+    pub(super) fn new(options: Options, seats: Seats, now: Instant) -> Self {
+        let mut rng = StdRng::seed_from_u64(seats.seed);
+        let listeners = options.listeners.iter();
+        let endpoint = Endpoint::new(endpoint::Options {
+            user_agent: options.sip.user_agent.clone(),
+            listeners: listeners.map(|l| endpoint::Listener { transport: l.transport, local: l.address }).collect(),
+            seed: rng.random(),
+            ..endpoint::Options::default()
+        });
+        let mut addresses: Vec<_> = options.listeners.iter().map(|l| l.address.ip()).collect();
+        addresses.sort();
+        addresses.dedup();
+        let mut names = Names::default();
+        names.follow(&options.plan, now);
+        Self {
+            directory: Directory::new(options.plan.clone()),
+            names,
+            locals: Locals::new(
+                options.listeners.clone(),
+                options.sip.advertise,
+                options.media.advertise,
+                options.sip.local_networks.clone(),
+                seats.reach,
+            ),
+            ports: Ports::new(&seats.workers, &addresses, options.media.ports_ahead),
+            endpoint,
+            rng,
+            now,
+            wall: Timestamp::UNIX_EPOCH,
+            space_ok: true,
+            draining: false,
+            index: Index::default(),
+            recorders: seats.recorders.into_iter().map(|id| (id, 0)).collect(),
+            trunk_legs: HashMap::new(),
+            ending: Ending::default(),
+            outputs: VecDeque::new(),
+            timers: BTreeSet::new(),
+            set: HashMap::new(),
+            next_leg: 1,
+            options,
+        }
+    }
+
+    pub(super) fn pop_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn media(&mut self, worker: WorkerId, command: Command) {
+        self.push(Output::Media(worker, command));
+    }
+
+    pub(super) fn mark(&mut self, recorder: RecorderId, change: Change) {
+        self.push(Output::Mark(recorder, Mark { at: self.now, change }));
+    }
+
+    pub(super) fn fact(&mut self, conn_id: Option<ConnId>, what: What) {
+        self.push(Output::Fact(Fact { at: self.now, wall: self.wall, conn_id, what }));
+    }
+
+    pub(super) fn next_leg(&mut self) -> LegId {
+        let id = LegId(self.next_leg);
+        self.next_leg += 1;
+        id
+    }
+
+    /// A random UUID (version 4) from the seeded generator.
+    pub(super) fn uuid(&mut self) -> uuid::Uuid {
+        uuid::Builder::from_random_bytes(self.rng.random()).into_uuid()
+    }
+
+    /// Arms a timer of a call, in place of its earlier one.
+    pub(super) fn arm(&mut self, call: ConnId, timer: Timer, after: Duration) {
+        self.disarm(call, timer);
+        let at = self.now + after;
+        self.timers.insert((at, call, timer));
+        self.set.insert((call, timer), at);
+    }
+
+    pub(super) fn disarm(&mut self, call: ConnId, timer: Timer) {
+        if let Some(at) = self.set.remove(&(call, timer)) {
+            self.timers.remove(&(at, call, timer));
+        }
+    }
+
+    /// A timer that is due.
+    pub(super) fn due(&mut self) -> Option<(ConnId, Timer)> {
+        let (at, call, timer) = *self.timers.first()?;
+        if at > self.now {
+            return None;
+        }
+        self.disarm(call, timer);
+        Some((call, timer))
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, ..)| *at)
+    }
+
+    pub(super) fn has_timers(&self) -> bool {
+        !self.timers.is_empty()
+    }
+
+    /// Answers a request without a body. An answer that comes too late (cancelled, timed out) is not needed.
+    pub(super) fn answer(&mut self, tx: ServerTx, dialog: Option<DialogId>, reply: Reply) {
+        let _ = self.endpoint.respond(tx, dialog, reply, self.now);
+    }
+
+    /// 503 with Retry-After: we cannot take it.
+    pub(super) fn busy() -> Reply {
+        let mut reply = Reply::new(503);
+        reply.headers.push(Name::RetryAfter, RETRY_AFTER);
+        reply
+    }
+
+    /// A recorder for a new call: the one with the fewest sessions.
+    pub(super) fn choose_recorder(&self) -> Option<RecorderId> {
+        self.recorders.iter().min_by_key(|(_, sessions)| *sessions).map(|(id, _)| *id)
+    }
+
+    pub(super) fn count_session(&mut self, recorder: RecorderId, more: bool) {
+        if let Some((_, sessions)) = self.recorders.iter_mut().find(|(id, _)| *id == recorder) {
+            *sessions = if more { *sessions + 1 } else { sessions.saturating_sub(1) };
+        }
+    }
+
+    /// True when a trunk carries as many legs as it may.
+    pub(super) fn trunk_full(&self, identity: &super::directory::Identity) -> bool {
+        identity.trunk.as_ref().is_some_and(|name| {
+            identity.max_calls > 0 && self.trunk_legs.get(name).copied().unwrap_or(0) >= identity.max_calls
+        })
+    }
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("index", &self.index).field("draining", &self.draining).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,219 @@
+//! A new INVITE: who calls, where to, may it, and the first branch (spec/sip.md §1–3).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::attempt::{Attempt, way};
+use super::bridge::refused;
+use super::call::{Call, State};
+use super::core::{Core, Timer};
+use super::directory::{Destination, Identity};
+use super::fact::What;
+use super::leg::{Beginning, Leg};
+use super::options::Listener;
+use super::owners::roles;
+use super::recording::{Recording, Unable};
+use crate::id::{CallUuid, ConnId};
+use crate::sdp::{Refusal, Session};
+use crate::sip::endpoint::{Flow, Reply, ServerTx};
+use crate::sip::message::Request;
+use crate::sip::name::Name;
+use crate::sip::values::{NameAddr, Uri, Via, address, called_number};
+use rand::RngExt;
+
+/// Why an INVITE does not become a call.
+struct Refusing {
+    reply: Reply,
+    reason: &'static str,
+}
+
+fn refuse(code: u16, reason: &'static str) -> Refusing {
+    Refusing { reply: Reply::new(code), reason }
+}
+
+fn busy(reason: &'static str) -> Refusing {
+    Refusing { reply: Core::busy(), reason }
+}
+
+/// What the head of an INVITE says.
+struct Caller {
+    identity: Identity,
+    /// `callerPhoneNumber`.
+    number: String,
+    uri: String,
+    /// The called number.
+    called: String,
+}
+
+/// Makes a call of an INVITE, or refuses it. `live`: calls that are up.
+pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Option<Call> {
+    match begin(core, tx, flow, request, live) {
+        Ok(call) => call,
+        Err(Refusing { reply, reason }) => {
+            core.fact(None, What::Refused { code: reply.code, reason });
+            core.answer(tx, None, reply);
+            None
+        }
+    }
+}
+
+fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Result<Option<Call>, Refusing> {
+    if core.draining {
+        return Err(busy("draining"));
+    }
+    if live >= core.options.sip.max_calls {
+        return Err(busy("call limit"));
+    }
+    let caller = caller(core, &flow, &request)?;
+    if core.trunk_full(&caller.identity) {
+        return Err(busy("call limit of the trunk"));
+    }
+    let Destination { identity: called, targets, record, required, .. } =
+        core.directory.route(&core.names, &caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
+    let recorder = core.choose_recorder().ok_or(busy("no recorder"))?;
+    let recording = Recording::plan(core, recorder, &caller.identity, &called, (record, required));
+    if recording.required && !core.space_ok {
+        core.fact(None, What::RecordingFailed { id: None, cause: "no-space", required: true });
+        return Err(busy("no space for a required recording"));
+    }
+    let listener = Listener { transport: flow.transport, address: flow.local };
+    let local = core.locals.seen(listener, flow.remote.ip(), caller.identity.overrides);
+    let first = targets.iter().find_map(|t| way(core, t.clone()));
+    let binds: Vec<IpAddr> = std::iter::once(local.bind).chain(first.map(|w| w.local.bind)).collect();
+    let worker = core.ports.choose(&binds).ok_or(busy("no media ports"))?;
+    let mut attempt = Attempt::new(tx, request, flow, worker);
+    let offer = read_offer(&attempt, local.sip.ip())?;
+    let (allowed, unable) = share(core, &recording, offer.as_ref());
+    if unable && recording.required {
+        core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
+        let reply = refused(Refusal::NoSharedCodec, &local.sip.ip().to_string());
+        return Err(Refusing { reply, reason: "no codec for a required recording" });
+    }
+    attempt.offer = offer;
+    attempt.targets = targets.into();
+    attempt.route = (record, required);
+    let call = Call {
+        conn_id: ConnId(core.rng.random()),
+        uuid: CallUuid(core.uuid()),
+        started: core.wall,
+        answered: None,
+        caller_number: caller.number.clone(),
+        dialed_number: caller.called.clone(),
+        legs: Vec::new(),
+        state: State::Calling(Box::new(attempt)),
+        allowed,
+        recording,
+        pending: Vec::new(),
+    };
+    let beginning = Beginning {
+        role: roles(caller.identity.class, called.class).0,
+        identity: Arc::new(caller.identity),
+        number: caller.number,
+        uri: caller.uri,
+        local,
+        worker,
+    };
+    Ok(start(core, call, beginning, &called, unable))
+}
+
+/// The caller's leg and the first branch.
+fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identity, unable: bool) -> Option<Call> {
+    let State::Calling(attempt) = &call.state else { return None };
+    let tx = attempt.tx;
+    let dialed = call.dialed_number.clone();
+    let Some(mut leg) = Leg::begin(core, call.conn_id, beginning) else {
+        core.answer(tx, None, Core::busy());
+        return None;
+    };
+    if call.recording.is_wanted() && !unable {
+        leg.tap(core, call.recording.recorder);
+    }
+    core.index.txs.insert(tx, call.conn_id);
+    core.fact(
+        Some(call.conn_id),
+        What::CallStarted {
+            call_uuid: call.uuid,
+            leg: leg.id,
+            caller: Call::party(&leg),
+            called: super::fact::Party {
+                dn: called.dn.clone(),
+                trunk: called.trunk.as_ref().map(|t| t.to_string()),
+                number: dialed,
+            },
+        },
+    );
+    call.legs.push(leg);
+    if unable {
+        // Required is off here: it was refused above.
+        let _ = call.unable(core, Unable::Codec);
+    }
+    core.arm(call.conn_id, Timer::Ring, core.options.sip.ring_timeout);
+    call.go_on(core);
+    (!call.is_over()).then_some(call)
+}
+
+fn caller(core: &Core, flow: &Flow, request: &Request) -> Result<Caller, Refusing> {
+    let bad = |_| refuse(400, "malformed From or Request-URI");
+    let from = request.headers.get(Name::From).ok_or(refuse(400, "no From"))?;
+    let from = NameAddr::parse(&from).map_err(bad)?;
+    let uri = Uri::parse(request.uri.clone()).map_err(bad)?;
+    let called = called_number(&uri).filter(|n| !n.is_empty()).ok_or(refuse(404, "no number in the Request-URI"))?;
+    let number = called_number(from.uri()).unwrap_or_default();
+    let source = source(core, flow, request);
+    let host = String::from_utf8_lossy(uri.host()).into_owned();
+    let identity = core.directory.identify(&core.names, source, &number, &host).ok_or(refuse(403, "unknown caller"))?;
+    let asserted = || {
+        let list = address::addresses(&request.headers, Name::PAssertedIdentity).ok()?;
+        list.iter().find_map(|a| called_number(a.uri()))
+    };
+    let number = match identity.trunk.is_some() && identity.trusted {
+        true => asserted().unwrap_or(number),
+        false => number,
+    };
+    let uri = String::from_utf8_lossy(from.uri().as_bytes()).into_owned();
+    Ok(Caller { identity, number, uri, called })
+}
+
+/// Where a request really comes from: behind trusted proxies the host of the first Via below theirs.
+fn source(core: &Core, flow: &Flow, request: &Request) -> IpAddr {
+    let trusted = |ip: IpAddr| core.options.sip.trusted_proxies.iter().any(|net: &IpNet| net.contains(&ip));
+    let mut source = flow.remote.ip().to_canonical();
+    for value in request.headers.values(Name::Via).skip(1) {
+        if !trusted(source) {
+            break;
+        }
+        let Some(via) = Via::parse(&value).ok() else { break };
+        let Some(ip) = via.received().or(via.host_ip()) else { break };
+        source = ip.to_canonical();
+    }
+    source
+}
+
+fn read_offer(attempt: &Attempt, ours: IpAddr) -> Result<Option<Session>, Refusing> {
+    let Some(body) = &attempt.content.sdp else { return Ok(None) };
+    let offer = Session::parse(body).map_err(|_| refuse(400, "malformed SDP"))?;
+    match offer.anchor() {
+        Ok(_) => Ok(Some(offer)),
+        Err(refusal) => Err(Refusing { reply: refused(refusal, &ours.to_string()), reason: "no audio that we take" }),
+    }
+}
+
+/// The codecs that the call may use, and whether that makes a wanted recording impossible. An offer that shares none
+/// of ours passes unrestricted.
+fn share(core: &Core, recording: &Recording, offer: Option<&Session>) -> (Option<Arc<[crate::codec::Codec]>>, bool) {
+    let terms = offer.and_then(|o| o.terms().ok());
+    let shared = |codecs: &[crate::codec::Codec]| {
+        terms.as_ref().is_none_or(|t| t.clone().restricted_to(codecs).has_audio_codec())
+    };
+    let recordable = recording.allowed(&core.options.media.codecs);
+    let decodes = recordable.iter().any(crate::codec::Codec::is_decodable);
+    if shared(&recordable) {
+        (Some(recordable.into()), recording.is_wanted() && !decodes)
+    } else if shared(&core.options.media.codecs) {
+        (Some(core.options.media.codecs.clone().into()), recording.is_wanted())
+    } else {
+        (None, recording.is_wanted())
+    }
+}
