@@ -1,3 +1,6 @@
 //! Samples: G.711, linear PCM, resampling, summing. Mono `i16` at 8,000, 16,000 or 48,000 Hz throughout.
 
 pub mod g711;
+pub mod pcm;
+pub mod resample;
+pub mod sum;

@@ -1,0 +1,289 @@
+//! Sums of several voices: 32 bits wide, then a look-ahead peak limiter (spec/recording.md §2 "Level").
+
+use std::collections::VecDeque;
+
+use multiversion::multiversion;
+
+/// Largest magnitude that leaves the limiter.
+const CEILING: i32 = 32_767;
+
+/// The look-ahead: how long before a peak the gain begins to fall.
+const ATTACK_MS: u32 = 5;
+
+/// Time constant with which the gain returns.
+const RELEASE_MS: f32 = 50.0;
+
+/// From here the gain is 1: inaudible, and samples are exact again.
+const UNITY: f32 = 0.999_9;
+
+/// Adds samples to a sum, as many as the shorter slice holds.
+pub fn add(samples: &[i16], sum: &mut [i32]) {
+    add_slices(samples, sum);
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn add_slices(samples: &[i16], sum: &mut [i32]) {
+    for (total, sample) in sum.iter_mut().zip(samples) {
+        *total += i32::from(*sample);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn exceeds_ceiling(sum: &[i32]) -> bool {
+    let peak = sum.iter().fold(0_u32, |peak, value| peak.max(value.unsigned_abs()));
+    peak > CEILING as u32
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn narrow_slices(sum: &[i32], samples: &mut [i16]) {
+    for (sample, total) in samples.iter_mut().zip(sum) {
+        // −32,768 is a legal sample of one contributor (L16); sums beyond were limited before.
+        *sample = (*total).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+    }
+}
+
+/// Frames by which [`Limiter`] and [`Delay`] are late at a sample rate in Hz.
+pub fn look_ahead(sample_rate: u32) -> usize {
+    (sample_rate * ATTACK_MS / 1_000) as usize
+}
+
+/// Keeps a sum within ±32,767. Its output is [`look_ahead`] samples late. The gain is exactly 1, and samples pass bit for
+/// bit, while nothing near leaves the range, and wherever only one voice contributes.
+#[derive(Debug, Clone)]
+pub struct Limiter {
+    /// The last `look_ahead` inputs.
+    delayed: Vec<i32>,
+    /// Of each of them: one voice only, to be passed as it is.
+    single: Vec<bool>,
+    /// Position of the oldest in both.
+    position: usize,
+    release: f32,
+    slow: Option<Slow>,
+}
+
+/// State that exists only around a peak.
+#[derive(Debug, Clone)]
+struct Slow {
+    /// Gains that the last inputs need, as candidates for the least of the look-ahead: (age index, gain), increasing.
+    least: VecDeque<(u64, f32)>,
+    /// The last `look_ahead` held gains, whose mean is the gain: it falls in a straight line and meets the peak.
+    held: VecDeque<f32>,
+    held_sum: f64,
+    released: f32,
+    index: u64,
+}
+
+impl Limiter {
+    /// For a sample rate in Hz.
+    pub fn new(sample_rate: u32) -> Self {
+        let len = look_ahead(sample_rate);
+        Self {
+            delayed: vec![0; len],
+            single: vec![true; len],
+            position: 0,
+            release: 1.0 - (-1_000.0 / (RELEASE_MS * sample_rate as f32)).exp(),
+            slow: None,
+        }
+    }
+
+    /// Takes sums of `voices` contributors and gives as many samples, [`look_ahead`] late.
+    pub fn process(&mut self, sum: &[i32], voices: usize, output: &mut [i16]) {
+        debug_assert_eq!(sum.len(), output.len());
+        if self.slow.is_none() && (voices <= 1 || !exceeds_ceiling(sum)) {
+            self.delay(sum, voices <= 1, output);
+            return;
+        }
+        for (value, sample) in sum.iter().zip(output) {
+            *sample = self.step(*value, voices <= 1);
+        }
+        if self.slow.as_ref().is_some_and(Slow::is_idle) {
+            self.slow = None;
+        }
+    }
+
+    /// Unity gain: the delay line alone.
+    fn delay(&mut self, sum: &[i32], single: bool, output: &mut [i16]) {
+        let len = self.delayed.len();
+        let mut done = 0;
+        while done < sum.len() {
+            let n = (len - self.position).min(sum.len() - done);
+            let line = &mut self.delayed[self.position..self.position + n];
+            narrow_slices(line, &mut output[done..done + n]);
+            line.copy_from_slice(&sum[done..done + n]);
+            self.single[self.position..self.position + n].fill(single);
+            self.position = (self.position + n) % len;
+            done += n;
+        }
+    }
+
+    fn step(&mut self, value: i32, single: bool) -> i16 {
+        let len = self.delayed.len();
+        let magnitude = value.unsigned_abs();
+        let needed = if single || magnitude <= CEILING as u32 { 1.0 } else { CEILING as f32 / magnitude as f32 };
+        let gain = self.slow.get_or_insert_with(|| Slow::new(len)).gain(needed, len, self.release);
+        let old = std::mem::replace(&mut self.delayed[self.position], value);
+        let exact = std::mem::replace(&mut self.single[self.position], single);
+        self.position = (self.position + 1) % len;
+        if exact || gain >= 1.0 {
+            return old.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+        }
+        // Truncation towards zero cannot pass the ceiling; the clamp is for the rounding of f32.
+        (old as f32 * gain).clamp(-CEILING as f32, CEILING as f32) as i16
+    }
+}
+
+impl Slow {
+    fn new(len: usize) -> Self {
+        Self {
+            least: VecDeque::with_capacity(len + 2),
+            held: std::iter::repeat_n(1.0, len + 1).collect(),
+            held_sum: (len + 1) as f64,
+            released: 1.0,
+            index: 0,
+        }
+    }
+
+    /// The gain of the sample that is `len` older than the one that needs `needed`.
+    fn gain(&mut self, needed: f32, len: usize, release: f32) -> f32 {
+        while self.least.back().is_some_and(|(_, gain)| *gain >= needed) {
+            self.least.pop_back();
+        }
+        self.least.push_back((self.index, needed));
+        while self.least.front().is_some_and(|(index, _)| index + (len as u64) < self.index) {
+            self.least.pop_front();
+        }
+        self.index += 1;
+        let least = self.least.front().map_or(1.0, |(_, gain)| *gain);
+        let risen = self.released + (1.0 - self.released) * release;
+        self.released = least.min(if risen > UNITY { 1.0 } else { risen });
+        self.held_sum += f64::from(self.released) - f64::from(self.held.pop_front().unwrap_or(1.0));
+        self.held.push_back(self.released);
+        if self.is_idle() { 1.0 } else { (self.held_sum / self.held.len() as f64) as f32 }
+    }
+
+    /// Every gain that counts is 1.
+    fn is_idle(&self) -> bool {
+        self.held.iter().all(|gain| *gain == 1.0)
+    }
+}
+
+/// Delays samples as [`Limiter`] does, for files that are never limited.
+#[derive(Debug, Clone)]
+pub struct Delay {
+    line: Vec<i16>,
+    position: usize,
+}
+
+impl Delay {
+    /// For a sample rate in Hz.
+    pub fn new(sample_rate: u32) -> Self {
+        Self { line: vec![0; look_ahead(sample_rate)], position: 0 }
+    }
+
+    /// Replaces each sample by the one [`look_ahead`] before it.
+    pub fn process(&mut self, samples: &mut [i16]) {
+        let len = self.line.len();
+        let mut done = 0;
+        while done < samples.len() {
+            let n = (len - self.position).min(samples.len() - done);
+            samples[done..done + n].swap_with_slice(&mut self.line[self.position..self.position + n]);
+            self.position = (self.position + n) % len;
+            done += n;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    fn limited(sum: &[i32], voices: usize, block: usize) -> Vec<i16> {
+        let mut limiter = Limiter::new(8_000);
+        let mut padded = sum.to_vec();
+        padded.extend([0; 40]);
+        let mut output = vec![0; padded.len()];
+        for (sums, samples) in padded.chunks(block).zip(output.chunks_mut(block)) {
+            limiter.process(sums, voices, samples);
+        }
+        output.split_off(40)
+    }
+
+    #[test]
+    fn sums_within_the_range_pass_bit_for_bit() {
+        let sum: Vec<i32> = (-32_767..=32_767).step_by(3).collect();
+        let expected: Vec<i16> = sum.iter().map(|s| *s as i16).collect();
+        assert_eq!(limited(&sum, 2, 160), expected);
+    }
+
+    #[test]
+    fn one_voice_passes_bit_for_bit_even_at_the_lowest_sample() {
+        assert_eq!(limited(&[i32::from(i16::MIN); 100], 1, 33), vec![i16::MIN; 100]);
+    }
+
+    #[test]
+    fn nothing_leaves_the_range_whatever_comes() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let sum: Vec<i32> = (0..50_000).map(|i| rng.random_range(-1..=1) * ((i * 7) % 262_144)).collect();
+        let output = limited(&sum, 8, 200);
+        assert!(output.iter().all(|s| s.unsigned_abs() <= 32_767));
+        assert!(output.iter().any(|s| s.unsigned_abs() > 30_000));
+    }
+
+    #[test]
+    fn the_gain_falls_within_5_ms_before_a_peak_and_is_1_again_half_a_second_later() {
+        let mut sum = vec![10_000; 10_000];
+        sum[2_000] = 65_534;
+        let output = limited(&sum, 2, 160);
+        assert!(output[..1_959].iter().all(|s| *s == 10_000));
+        assert!(output[1_980] < 9_000);
+        assert!((32_700..=32_767).contains(&output[2_000]), "{}", output[2_000]);
+        assert!(output[2_060] < 9_000);
+        assert!(output[2_000 + 4_200..].iter().all(|s| *s == 10_000));
+    }
+
+    #[test]
+    fn the_gain_never_jumps() {
+        let mut sum = vec![20_000; 4_000];
+        sum[1_000..1_400].fill(60_000);
+        let output = limited(&sum, 2, 160);
+        let jumps = (1..output.len()).filter(|i| (sum[*i] == sum[*i - 1]) && (output[*i] - output[*i - 1]).abs() > 500);
+        assert_eq!(jumps.count(), 0);
+    }
+
+    #[test]
+    fn blocks_of_any_size_give_the_same() {
+        let mut rng = StdRng::seed_from_u64(2);
+        let sum: Vec<i32> = (0..5_000).map(|_| rng.random_range(-50_000..50_000)).collect();
+        assert_eq!(limited(&sum, 2, 5_040), limited(&sum, 2, 7));
+    }
+
+    #[test]
+    fn a_lone_voice_after_a_loud_sum_is_exact_at_once() {
+        let mut limiter = Limiter::new(8_000);
+        let mut output = [0; 160];
+        limiter.process(&[60_000; 160], 2, &mut output);
+        limiter.process(&[12_345; 160], 1, &mut output);
+        assert!(output[..40].iter().all(|s| *s > 32_000));
+        assert!(output[40..].iter().all(|s| *s == 12_345));
+    }
+
+    #[test]
+    fn the_delay_is_as_late_as_the_limiter() {
+        let mut delay = Delay::new(8_000);
+        let mut samples: Vec<i16> = (1..=300).collect();
+        for block in samples.chunks_mut(70) {
+            delay.process(block);
+        }
+        assert!(samples[..40].iter().all(|s| *s == 0));
+        assert_eq!(samples[40..], (1..=260).collect::<Vec<i16>>());
+    }
+
+    #[test]
+    fn samples_add_up() {
+        let mut sum = [1, 2, 3];
+        add(&[i16::MAX, i16::MIN], &mut sum);
+        assert_eq!(sum, [32_768, -32_766, 3]);
+    }
+}
