@@ -1,0 +1,88 @@
+//! A ring of samples addressed by position on an endless grid.
+
+/// Holds the last positions written, up to its capacity. Positions that were never written are the owner's to clear.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    ring: Vec<i16>,
+}
+
+impl Samples {
+    /// All zero; at least `capacity` positions, rounded up to a power of two.
+    pub fn new(capacity: usize) -> Self {
+        Self { ring: vec![0; capacity.next_power_of_two()] }
+    }
+
+    /// Positions held.
+    pub fn capacity(&self) -> usize {
+        self.ring.len()
+    }
+
+    fn split(&self, at: i64, len: usize) -> (usize, usize) {
+        let start = (at as u64 as usize) & (self.ring.len() - 1);
+        (start, len.min(self.ring.len() - start))
+    }
+
+    /// Writes samples from `at` on; no more than the capacity.
+    pub fn write(&mut self, at: i64, samples: &[i16]) {
+        let (start, first) = self.split(at, samples.len());
+        self.ring[start..start + first].copy_from_slice(&samples[..first]);
+        self.ring[..samples.len() - first].copy_from_slice(&samples[first..]);
+    }
+
+    /// Zeros from `from` up to `to`; no more than the capacity.
+    pub fn clear(&mut self, from: i64, to: i64) {
+        let len = (to - from).max(0) as usize;
+        let (start, first) = self.split(from, len);
+        self.ring[start..start + first].fill(0);
+        self.ring[..len - first].fill(0);
+    }
+
+    /// The samples from `at` on, in up to two pieces; no more than the capacity.
+    pub fn slices(&self, at: i64, len: usize) -> (&[i16], &[i16]) {
+        let (start, first) = self.split(at, len);
+        (&self.ring[start..start + first], &self.ring[..len - first])
+    }
+
+    /// Copies the samples from `at` on; no more than the capacity.
+    pub fn read(&self, at: i64, samples: &mut [i16]) {
+        let (a, b) = self.slices(at, samples.len());
+        samples[..a.len()].copy_from_slice(a);
+        samples[a.len()..].copy_from_slice(b);
+    }
+
+    /// Makes room for twice as many; what lies from `from` up to `to` stays, the rest is zero.
+    pub fn grow(&mut self, from: i64, to: i64) {
+        let mut larger = Self { ring: vec![0; self.ring.len() * 2] };
+        let (a, b) = self.slices(from, (to - from).clamp(0, self.ring.len() as i64) as usize);
+        larger.write(from, a);
+        larger.write(from + a.len() as i64, b);
+        *self = larger;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_wrap_also_below_zero() {
+        let mut samples = Samples::new(8);
+        samples.write(-3, &[1, 2, 3, 4, 5]);
+        let mut read = [0; 5];
+        samples.read(-3, &mut read);
+        assert_eq!(read, [1, 2, 3, 4, 5]);
+        samples.clear(-1, 1);
+        samples.read(-3, &mut read);
+        assert_eq!(read, [1, 2, 0, 0, 5]);
+    }
+
+    #[test]
+    fn growing_keeps_what_is_held() {
+        let mut samples = Samples::new(4);
+        samples.write(6, &[1, 2, 3, 4]);
+        samples.grow(7, 10);
+        let mut read = [9; 6];
+        samples.read(5, &mut read);
+        assert_eq!((samples.capacity(), read), (8, [0, 0, 2, 3, 4, 0]));
+    }
+}
