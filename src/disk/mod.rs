@@ -11,6 +11,7 @@ use jiff::Timestamp;
 mod real;
 
 pub mod active;
+pub mod facts;
 pub mod floor;
 pub mod list;
 pub mod publish;

@@ -1,1 +1,264 @@
-//! The invariants of a published recording.
+//! The invariants of a recording (spec/recording.md §6), checked over its metadata and what its files really are. Pure:
+//! whoever reads the files hands in [`FileFacts`].
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::mark::StopCause;
+use super::metadata::{FileKind, MaskKind, MediaFile, Recording, State};
+
+/// A pause is widened by so many milliseconds on both sides (spec/recording.md §4.7).
+const WIDENED_MS: u64 = 20;
+
+/// What a file really is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileFacts {
+    /// Name within the folder.
+    pub file: String,
+    /// Why it is no WAV file that can be played; the other fields mean nothing then.
+    pub unreadable: Option<String>,
+    /// Frames per second by its header.
+    pub sample_rate: u32,
+    /// Channels by its header.
+    pub channels: u16,
+    /// Frames by its header.
+    pub frames: u64,
+    /// Whole frames that the file's length has room for.
+    pub frames_on_disk: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Lowercase hexadecimal; `None` when it was not computed.
+    pub sha256: Option<String>,
+    /// First frame of the file that is not digital silence though it stands in a pause ([`silent_ranges`]).
+    pub sound_in_pause: Option<u64>,
+}
+
+/// The stretches of the recording that must be digital silence in every file.
+pub fn silent_ranges(recording: &Recording) -> Vec<Range<u64>> {
+    let paused = recording.segments.iter().filter(|s| s.paused && s.start_sample < s.end_sample);
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for segment in paused {
+        match ranges.last_mut() {
+            Some(last) if last.end == segment.start_sample => last.end = segment.end_sample,
+            _ => ranges.push(segment.start_sample..segment.end_sample),
+        }
+    }
+    let widened = u64::from(sample_rate(recording)) * WIDENED_MS / 1_000;
+    let total = total_samples(recording);
+    ranges.iter().map(|r| r.start.saturating_sub(widened)..(r.end + widened).min(total)).collect()
+}
+
+/// What is wrong, one sentence each; empty when nothing is. `facts` has one entry per WAV file of the folder, and for
+/// each file that `mediaFiles` names and that is missing none.
+pub fn verify(recording: &Recording, facts: &[FileFacts]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    check_session(recording, &mut wrong);
+    check_files(recording, facts, &mut wrong);
+    check_parts(recording, &mut wrong);
+    check_segments(recording, &mut wrong);
+    check_pauses(recording, &mut wrong);
+    check_lists(recording, &mut wrong);
+    wrong
+}
+
+fn sample_rate(recording: &Recording) -> u32 {
+    recording.media_files.first().map_or(8_000, |f| f.sample_rate)
+}
+
+fn total_samples(recording: &Recording) -> u64 {
+    recording.media_files.iter().map(|f| f.start_sample + f.samples).max().unwrap_or(0)
+}
+
+fn check_session(recording: &Recording, wrong: &mut Vec<String>) {
+    let session = &recording.recording_session;
+    match (session.state, session.stop_cause) {
+        (State::Recording, _) => wrong.push("it calls itself still running".into()),
+        (_, None) => wrong.push("it has ended without a stop cause".into()),
+        (State::Complete, Some(StopCause::Crash)) => wrong.push("it is complete, but its stop cause is crash".into()),
+        (State::Failed, Some(cause)) if !matches!(cause, StopCause::WriteError | StopCause::DiskFull) => {
+            wrong.push("it has failed, but its stop cause is neither write-error nor disk-full".into());
+        }
+        _ => {}
+    }
+    let rate = u64::from(sample_rate(recording).max(1));
+    let expected_ms = total_samples(recording) * 1_000 / rate;
+    match recording.duration_ms {
+        None => wrong.push("durationMs is missing".into()),
+        Some(ms) if ms.abs_diff(expected_ms) > 1 => {
+            wrong.push(format!("durationMs says {ms}, the files last {expected_ms} ms"));
+        }
+        Some(_) => {}
+    }
+    let Some(stop) = recording.stop_time else {
+        wrong.push("stopTime is missing".into());
+        return;
+    };
+    let lasted_ms = stop.as_millisecond() - recording.start_time.as_millisecond();
+    if u64::try_from(lasted_ms).is_ok_and(|ms| ms.abs_diff(expected_ms) <= 1) {
+        return;
+    }
+    wrong.push(format!("stopTime is {lasted_ms} ms after startTime, the files last {expected_ms} ms"));
+}
+
+fn check_files(recording: &Recording, facts: &[FileFacts], wrong: &mut Vec<String>) {
+    if recording.media_files.is_empty() {
+        wrong.push("it has no file".into());
+    }
+    for (index, file) in recording.media_files.iter().enumerate() {
+        if recording.media_files[..index].iter().any(|other| other.file == file.file) {
+            wrong.push(format!("{} is listed twice", file.file));
+        }
+        match facts.iter().find(|f| f.file == file.file) {
+            None => wrong.push(format!("{} is missing", file.file)),
+            Some(found) => check_file(file, found, wrong),
+        }
+    }
+    for found in facts {
+        if !recording.media_files.iter().any(|file| file.file == found.file) {
+            wrong.push(format!("{} is in the folder, but not in mediaFiles", found.file));
+        }
+    }
+}
+
+fn check_file(file: &MediaFile, found: &FileFacts, wrong: &mut Vec<String>) {
+    let name = &file.file;
+    if let Some(why) = &found.unreadable {
+        wrong.push(format!("{name} cannot be read: {why}"));
+        return;
+    }
+    if found.frames != found.frames_on_disk {
+        let (header, disk) = (found.frames, found.frames_on_disk);
+        wrong.push(format!("{name}'s header says {header} samples, its length has room for {disk}"));
+    }
+    if (found.sample_rate, found.channels) != (file.sample_rate, file.channels) {
+        wrong.push(format!(
+            "{name} has {} channels at {} Hz, mediaFiles says {} at {} Hz",
+            found.channels, found.sample_rate, file.channels, file.sample_rate
+        ));
+    }
+    if found.frames != file.samples {
+        wrong.push(format!("{name} has {} samples, mediaFiles says {}", found.frames, file.samples));
+    }
+    match file.size {
+        None => wrong.push(format!("{name} has no size in mediaFiles")),
+        Some(size) if size != found.size => {
+            wrong.push(format!("{name} has {} bytes, mediaFiles says {size}", found.size));
+        }
+        Some(_) => {}
+    }
+    match (&file.sha256, &found.sha256) {
+        (None, _) => wrong.push(format!("{name} has no sha256 in mediaFiles")),
+        (Some(said), Some(is)) if said != is => wrong.push(format!("{name} was changed: its hash is another one")),
+        _ => {}
+    }
+    if let Some(frame) = found.sound_in_pause {
+        wrong.push(format!("{name} has sound in a pause, at its sample {frame}"));
+    }
+}
+
+/// Files of a part begin and end together, and the parts follow each other.
+fn check_parts(recording: &Recording, wrong: &mut Vec<String>) {
+    let mut parts: BTreeMap<u32, Vec<&MediaFile>> = BTreeMap::new();
+    for file in &recording.media_files {
+        parts.entry(file.part).or_default().push(file);
+        if file.sample_rate != sample_rate(recording) {
+            wrong.push(format!("{} has another sample rate than the first file", file.file));
+        }
+    }
+    let mut at = 0;
+    for (number, (part, files)) in (1..).zip(&parts) {
+        if *part != number {
+            wrong.push(format!("part {number} is missing"));
+            return;
+        }
+        for file in files {
+            if file.start_sample != at {
+                wrong.push(format!("{} begins at sample {}, its part at {at}", file.file, file.start_sample));
+            }
+            if file.samples != files[0].samples {
+                let (name, first) = (&file.file, &files[0].file);
+                wrong.push(format!("{name} has {} samples, {first} has {}", file.samples, files[0].samples));
+            }
+        }
+        if !files.iter().any(|f| f.kind == FileKind::Mixed) {
+            wrong.push(format!("part {part} has no mixed.wav"));
+        }
+        at += files[0].samples;
+    }
+}
+
+fn check_segments(recording: &Recording, wrong: &mut Vec<String>) {
+    let total = total_samples(recording);
+    let mut at = 0;
+    for (index, segment) in recording.segments.iter().enumerate() {
+        let number = index + 1;
+        if segment.start_sample != at {
+            let what = if segment.start_sample > at { "a gap" } else { "an overlap" };
+            wrong.push(format!("there is {what} before segment {number}: {} after {at}", segment.start_sample));
+        }
+        if segment.end_sample < segment.start_sample {
+            wrong.push(format!("segment {number} ends before it begins"));
+        }
+        at = segment.end_sample;
+        // A room owns without being a party.
+        let room = recording.recording_session.side == super::mark::Side::Room;
+        if !room && !segment.participants.contains(&segment.owner) {
+            wrong.push(format!("the owner of segment {number} is not among its participants"));
+        }
+        for speaker in &segment.speakers {
+            if !segment.participants.contains(speaker) {
+                wrong.push(format!("leg {speaker} speaks in segment {number}, but is not among its participants"));
+            }
+        }
+        if segment.paused && !segment.speakers.is_empty() {
+            wrong.push(format!("segment {number} is paused and has speakers"));
+        }
+    }
+    match recording.segments.last() {
+        None => wrong.push("it has no segment".into()),
+        Some(last) if last.end_sample != total => {
+            wrong.push(format!("the segments end at sample {}, the files at {total}", last.end_sample));
+        }
+        Some(_) => {}
+    }
+    let changes = recording.segments.windows(2).filter(|pair| pair[0].owner != pair[1].owner).count();
+    if changes > 1 {
+        wrong.push(format!("the owner changes {changes} times; it may change once, when it is maintained"));
+    }
+    if let Some(first) = recording.segments.first()
+        && first.owner != recording.recording_session.owner_leg
+    {
+        wrong.push("the owner of the first segment is not ownerLeg".into());
+    }
+}
+
+/// The masks say what the segments say.
+fn check_pauses(recording: &Recording, wrong: &mut Vec<String>) {
+    let mut last = None;
+    for mask in &recording.masks {
+        if last == Some(mask.kind) || (last.is_none() && mask.kind == MaskKind::Resumed) {
+            wrong.push("masks[] does not alternate between paused and resumed".into());
+            return;
+        }
+        last = Some(mask.kind);
+    }
+    let paused = recording.segments.iter().any(|s| s.paused && s.start_sample < s.end_sample);
+    if paused && recording.masks.is_empty() {
+        wrong.push("a segment is paused, but masks[] is empty".into());
+    }
+}
+
+fn check_lists(recording: &Recording, wrong: &mut Vec<String>) {
+    let total = total_samples(recording);
+    for gap in &recording.gaps {
+        if gap.start_sample > gap.end_sample || gap.end_sample > total {
+            let (leg, from, to) = (gap.leg, gap.start_sample, gap.end_sample);
+            wrong.push(format!("a gap of leg {leg} reaches from sample {from} to {to} of {total}"));
+        }
+    }
+    for participant in &recording.participants {
+        if participant.left.is_none() {
+            wrong.push(format!("participant {} has never left", participant.leg_id));
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! All but [`driver`] is pure: `now` is an argument, datagrams are values. [`network::Network`] moves datagrams between
 //! [`network::Node`]s in virtual time; [`driver`] moves them over real sockets on loopback.
 
+pub mod disk;
 pub mod driver;
 pub mod ladder;
 pub mod network;
