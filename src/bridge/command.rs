@@ -145,7 +145,7 @@ pub struct PortPair {
 /// From a media thread to signaling.
 #[derive(Debug)]
 pub enum Notice {
-    /// Pairs ready to hand out. A pair comes back after its cool-down as a new announcement.
+    /// Pairs ready to hand out. The ports of a leg that ended are bound again, when asked for, after their cool-down.
     PortsBound(Vec<PortPair>),
     /// Fewer could be bound than asked for.
     PortsFailed {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use slab::Slab;
 
-use super::command::{NewLeg, Notice, Playback, Remote};
+use super::command::{LegStats, NewLeg, Notice, Playback, Remote};
 use super::latch::Judgement;
 use super::leg::Leg;
 pub use super::leg::{MAX_TAPS, Taps};
@@ -152,6 +152,11 @@ impl Detached {
     pub fn id(&self) -> LegId {
         self.0.id
     }
+
+    /// Its counters.
+    pub fn stats(&self) -> LegStats {
+        self.0.stats()
+    }
 }
 
 // Commands.
@@ -180,6 +185,11 @@ impl Relay {
     /// Legs that are here.
     pub fn len(&self) -> usize {
         self.legs.len()
+    }
+
+    /// The names of all legs.
+    pub fn legs(&self) -> Vec<LegId> {
+        self.legs.iter().map(|(_, leg)| leg.id).collect()
     }
 
     /// True when no leg is here.

@@ -1,13 +1,20 @@
 //! The media threads: RTP sockets, relay, tap.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::sync::mpsc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::bridge::command::{Command, Notice};
+use crate::bridge::relay::Detached;
 use crate::id::WorkerId;
+use crate::net::udp::{Pair, Poller, Waker};
 use crate::runtime::ring;
+
+mod ports;
+mod worker;
 
 /// What one media thread is given at its start.
 #[derive(Debug, Clone)]
@@ -62,19 +69,28 @@ pub enum Error {
 /// A running media thread. Dropping it stops the thread without waiting; [`Handle::join`] waits.
 pub struct Handle {
     sender: Sender,
+    counters: Arc<Counters>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Sends commands to one media thread; cheap to clone.
 #[derive(Clone)]
 pub struct Sender {
-    inbox: mpsc::Sender<Command>,
+    inbox: mpsc::Sender<Message>,
+    waker: Waker,
 }
 
 impl Sender {
     /// Queues a command and wakes the thread. Never blocks. After the thread has stopped commands are discarded.
     pub fn send(&self, command: Command) {
-        let _ = self.inbox.send(command);
+        // A stopped thread has given back everything that a command could be about.
+        let _ = self.deliver(Message::Command(command));
+    }
+
+    fn deliver(&self, message: Message) -> Result<(), mpsc::SendError<Message>> {
+        self.inbox.send(message)?;
+        self.waker.wake();
+        Ok(())
     }
 }
 
@@ -89,13 +105,44 @@ impl Handle {
         self.sender.clone()
     }
 
+    /// Its counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
     /// Sends [`Command::Shutdown`] and waits until the thread has given everything back.
     pub fn join(mut self) {
         self.send(Command::Shutdown);
         if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported when it happened.
             let _ = thread.join();
         }
     }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.send(Command::Shutdown);
+    }
+}
+
+/// Totals of one media thread since its start, for `/metrics`; updated once per pass.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Datagrams read.
+    pub received: AtomicU64,
+    /// Datagrams sent.
+    pub sent: AtomicU64,
+    /// Datagrams that were not taken: not RTP, wrong source, payload type not negotiated.
+    pub refused: AtomicU64,
+    /// Datagrams that the kernel did not take.
+    pub unsent: AtomicU64,
+    /// Copies for recorders that found the ring full.
+    pub untapped: AtomicU64,
+    /// Times that the thread woke up.
+    pub passes: AtomicU64,
+    /// Legs that live on it now.
+    pub legs: AtomicU64,
 }
 
 /// Disjoint parts of `ports` for `workers` threads, each beginning on an even port and holding whole pairs.
@@ -116,27 +163,53 @@ pub fn split_ports(ports: RangeInclusive<u16>, workers: usize) -> Vec<RangeInclu
         .collect()
 }
 
-/// Starts all media threads (they know each other: legs move between them). `notices` is called on the media threads
-/// and must not block: an unbounded sender.
+/// Starts all media threads (they know each other: legs move between them). The worker at index i has
+/// `WorkerId(i)`. `notices` is called on the media threads and must not block: an unbounded sender.
 pub fn spawn(
     workers: Vec<Worker>,
     notices: impl Fn(WorkerId, Notice) + Clone + Send + 'static,
 ) -> Result<Vec<Handle>, Error> {
-    let _ = notices;
-    let mut handles = Vec::with_capacity(workers.len());
+    let mut parts = Vec::with_capacity(workers.len());
     for worker in workers {
-        let (inbox, commands) = mpsc::channel();
-        let builder = std::thread::Builder::new().name(format!("media-{}", worker.options.worker.0));
-        let thread = builder
-            .spawn(move || {
-                for command in commands {
-                    if matches!(command, Command::Shutdown) {
-                        return;
-                    }
-                }
-            })
-            .map_err(|source| Error::Start { worker: worker.options.worker.0, source })?;
-        handles.push(Handle { sender: Sender { inbox }, thread: Some(thread) });
+        let failed = |source| Error::Start { worker: worker.options.worker.0, source };
+        let poller = Poller::new().map_err(failed)?;
+        let (inbox, messages) = mpsc::channel();
+        let sender = Sender { inbox, waker: poller.waker() };
+        parts.push((worker, poller, messages, sender));
+    }
+    let senders: Vec<Sender> = parts.iter().map(|(.., sender)| sender.clone()).collect();
+    let mut handles = Vec::with_capacity(parts.len());
+    for (worker, poller, messages, sender) in parts {
+        let id = worker.options.worker;
+        let counters = Arc::new(Counters::default());
+        let edges = worker::Edges { poller, messages, peers: senders.clone(), counters: Arc::clone(&counters) };
+        let notices = notices.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("media-{}", id.0))
+            .spawn(move || worker::run(worker, edges, move |notice| notices(id, notice)))
+            .map_err(|source| Error::Start { worker: id.0, source })?;
+        handles.push(Handle { sender, counters, thread: Some(thread) });
     }
     Ok(handles)
+}
+
+/// What comes into a thread's inbox.
+enum Message {
+    Command(Command),
+    /// A leg with its sockets from another thread.
+    Arrive(Detached, Bound),
+    /// A pair of this thread's range was closed by the thread that its leg had moved to.
+    Closed {
+        address: IpAddr,
+        port: u16,
+    },
+}
+
+/// A bound pair and whose range it is of.
+#[derive(Debug)]
+struct Bound {
+    pair: Pair,
+    home: WorkerId,
+    address: IpAddr,
+    port: u16,
 }

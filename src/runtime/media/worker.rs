@@ -1,0 +1,588 @@
+//! The loop of one media thread: wait, read, relay, send, copy to the recorders.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+
+use super::ports::Ports;
+use super::{Bound, Counters, Message, Options, Priority, Sender, Worker};
+use crate::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
+use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, Tapped, Transmit};
+use crate::clock;
+use crate::id::{LegId, PortId, WorkerId};
+use crate::net::udp::{Pair, Poller, Ready};
+use crate::record::tap::TapHeader;
+use crate::runtime::ring;
+
+/// Messages handled in one pass.
+const MESSAGES: usize = 256;
+/// Pairs bound in one pass: a pair costs about 20 µs, and packets wait meanwhile.
+const BINDS: usize = 32;
+/// Datagrams read in one pass from a socket that had one in the pass before, too: a burst. Others give one a pass.
+const BURST: usize = 16;
+/// The clock is read again after so many datagrams.
+const PER_CLOCK: usize = 16;
+/// How often it is judged whether the thread is busy.
+const WINDOW: Duration = Duration::from_millis(10);
+/// Busy: at least so many datagrams per `batch_interval`; then a pass with a sleep before it saves wake-ups.
+const BUSY: f64 = 2.0;
+/// How long commands for a leg that has moved are sent after it: signaling knows of the move long before.
+const SEND_AFTER: Duration = Duration::from_secs(10);
+/// Longest wait: housekeeping is due once a second.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Where in SCHED_RR's range of 1…99 media threads stand, in percent: above ordinary real-time work, below the kernel's.
+const REALTIME_PERCENT: u8 = 20;
+/// The largest UDP datagram.
+const DATAGRAM: usize = 65_535;
+/// NTP counts from 1900 (RFC 3550 §4).
+const NTP_UNIX: u64 = 2_208_988_800;
+
+/// The edges that the thread is given.
+pub(super) struct Edges {
+    pub poller: Poller,
+    pub messages: mpsc::Receiver<Message>,
+    pub peers: Vec<Sender>,
+    pub counters: Arc<Counters>,
+}
+
+/// Runs until [`Command::Shutdown`].
+pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
+    let Worker { options, taps } = worker;
+    if options.priority == Priority::Realtime {
+        ask_for_realtime(options.worker);
+    }
+    let relay = Relay::new(relay::Options {
+        epoch: options.epoch,
+        epoch_ntp: epoch_ntp(options.epoch),
+        rng: StdRng::seed_from_u64(options.seed),
+    });
+    let mut this = Loop {
+        ports: Ports::new(options.ports.clone(), options.cooldown),
+        sockets: Sockets { pairs: Vec::new(), poller: edges.poller },
+        messages: edges.messages,
+        peers: edges.peers,
+        counters: edges.counters,
+        notices,
+        relay,
+        taps,
+        waiting: HashMap::new(),
+        next_port: 0,
+        to_bind: VecDeque::new(),
+        moved: HashMap::new(),
+        totals: Totals::default(),
+        pace: Pace::new(options.batch_interval, clock::now()),
+        housekept: clock::now(),
+        options,
+    };
+    this.run();
+}
+
+fn ask_for_realtime(worker: WorkerId) {
+    let percent =
+        ThreadPriorityValue::try_from(REALTIME_PERCENT).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), percent, policy) {
+        tracing::warn!(worker = worker.0, ?error, "no real-time priority: under load packets will be late or lost");
+    }
+}
+
+fn epoch_ntp(epoch: Instant) -> u64 {
+    let since_1970 = clock::wall().as_nanosecond().max(0) as u128;
+    let at_epoch = since_1970.saturating_sub(clock::now().saturating_duration_since(epoch).as_nanos());
+    let seconds = (at_epoch / 1_000_000_000) as u64 + NTP_UNIX;
+    let fraction = ((at_epoch % 1_000_000_000) << 32) / 1_000_000_000;
+    (seconds << 32).wrapping_add(fraction as u64)
+}
+
+struct Loop<F> {
+    options: Options,
+    ports: Ports,
+    sockets: Sockets,
+    messages: mpsc::Receiver<Message>,
+    peers: Vec<Sender>,
+    counters: Arc<Counters>,
+    notices: F,
+    relay: Relay,
+    taps: Vec<ring::Producer>,
+    /// Bound and announced, not yet a leg's.
+    waiting: HashMap<PortId, Bound>,
+    next_port: u32,
+    /// Pairs still to be bound.
+    to_bind: VecDeque<(IpAddr, usize)>,
+    /// Legs that went to another thread lately.
+    moved: HashMap<LegId, (WorkerId, Instant)>,
+    totals: Totals,
+    pace: Pace,
+    housekept: Instant,
+}
+
+/// Counted without atomics during a pass.
+#[derive(Default)]
+struct Totals {
+    received: u64,
+    sent: u64,
+    refused: u64,
+    unsent: u64,
+    untapped: u64,
+}
+
+impl<F: Fn(Notice)> Loop<F> {
+    fn run(&mut self) {
+        let mut ready = Ready::default();
+        let mut datagram = vec![0; DATAGRAM].into_boxed_slice();
+        let mut pass = 0_u64;
+        loop {
+            pass += 1;
+            let more = match self.receive_messages() {
+                Flow::Stop => return self.give_back_all(),
+                Flow::More => true,
+                Flow::Done => self.bind_some(),
+            };
+            let timeout = if more { Duration::ZERO } else { self.until_next(clock::now()) };
+            if let Err(error) = self.sockets.poller.wait(Some(timeout), &mut ready) {
+                // Only a broken descriptor does that; going on would spin.
+                tracing::error!(worker = self.options.worker.0, %error, "epoll failed: the media thread stops");
+                return self.give_back_all();
+            }
+            let begun = clock::now();
+            let before = self.totals.received;
+            self.read_all(&ready, pass, begun, &mut datagram);
+            self.send_own(clock::now());
+            self.tell();
+            self.publish_totals();
+            self.housekeep(begun);
+            if let Some(pause) = self.pace.after_pass((self.totals.received - before) as u32, begun) {
+                let spent = clock::now().saturating_duration_since(begun);
+                std::thread::sleep(pause.saturating_sub(spent));
+            }
+        }
+    }
+
+    fn until_next(&self, now: Instant) -> Duration {
+        let due = self.relay.poll_timeout().map(|(at, _)| at.saturating_duration_since(now));
+        due.unwrap_or(HOUSEKEEPING).min(HOUSEKEEPING)
+    }
+
+    // Packets.
+
+    fn read_all(&mut self, ready: &Ready, pass: u64, begun: Instant, datagram: &mut [u8]) {
+        let mut now = begun;
+        let mut read = 0;
+        for token in ready.tokens() {
+            let (slot, channel) = socket_of(token);
+            let budget = match self.sockets.pairs.get_mut(slot.0).and_then(Option::as_mut) {
+                Some(open) => open.budget(pass),
+                // Closed in this very pass.
+                None => continue,
+            };
+            for _ in 0..budget {
+                if !self.read_one(slot, channel, datagram, now) {
+                    break;
+                }
+                read += 1;
+                if read % PER_CLOCK == 0 {
+                    now = clock::now();
+                }
+            }
+        }
+    }
+
+    /// False when there is nothing to read.
+    fn read_one(&mut self, slot: Slot, channel: Channel, buffer: &mut [u8], now: Instant) -> bool {
+        let Some(socket) = self.sockets.get(slot, channel) else { return false };
+        let (len, from) = match socket.recv_from(buffer) {
+            Ok(received) => received,
+            // Errors of an earlier send (ICMP) are read here; they say nothing about what comes next.
+            Err(error) => return error.kind() != ErrorKind::WouldBlock && error.kind() != ErrorKind::Interrupted,
+        };
+        self.totals.received += 1;
+        let verdict = self.relay.packet(slot, channel, from, &mut buffer[..len], now);
+        if let Some(forward) = verdict.forward {
+            let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, &buffer[forward.range]);
+            self.totals.count_sent(sent);
+        }
+        if let Some(tap) = verdict.tap {
+            self.tap(slot, &tap, &buffer[tap.header.payload()], now);
+        }
+        self.totals.refused += u64::from(verdict.refused.is_some());
+        true
+    }
+
+    fn tap(&mut self, slot: Slot, tap: &Tapped, payload: &[u8], now: Instant) {
+        let header = TapHeader {
+            leg: tap.leg,
+            arrival_ns: now.saturating_duration_since(self.options.epoch).as_nanos() as u64,
+            timestamp: tap.header.timestamp,
+            ssrc: tap.header.ssrc,
+            sequence: tap.header.sequence,
+            len: 0,
+            payload_type: tap.header.payload_type,
+            marker: tap.header.marker,
+        };
+        for recorder in tap.taps.recorders() {
+            let copied = self.taps.get_mut(usize::from(recorder.0)).is_some_and(|ring| ring.push(header, payload));
+            if !copied {
+                self.totals.untapped += 1;
+                self.relay.count_untapped(slot);
+            }
+        }
+    }
+
+    fn send_own(&mut self, now: Instant) {
+        if self.relay.poll_timeout().is_none_or(|(at, _)| at > now) {
+            return;
+        }
+        let mut out = [0; MAX_TRANSMIT];
+        while let Some(transmit) = self.relay.poll_transmit(now, &mut out) {
+            self.transmit(transmit, &out);
+        }
+    }
+
+    fn transmit(&mut self, transmit: Transmit, out: &[u8; MAX_TRANSMIT]) {
+        let sent = self.sockets.send(transmit.slot, transmit.channel, transmit.to, &out[..transmit.len]);
+        self.totals.count_sent(sent);
+    }
+
+    fn tell(&mut self) {
+        while let Some(notice) = self.relay.poll_notice() {
+            (self.notices)(notice);
+        }
+    }
+
+    fn publish_totals(&self) {
+        let Totals { received, sent, refused, unsent, untapped } = self.totals;
+        self.counters.received.store(received, Relaxed);
+        self.counters.sent.store(sent, Relaxed);
+        self.counters.refused.store(refused, Relaxed);
+        self.counters.unsent.store(unsent, Relaxed);
+        self.counters.untapped.store(untapped, Relaxed);
+        self.counters.passes.fetch_add(1, Relaxed);
+        self.counters.legs.store(self.relay.len() as u64, Relaxed);
+    }
+
+    fn housekeep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.housekept) < HOUSEKEEPING {
+            return;
+        }
+        self.housekept = now;
+        self.taps.iter_mut().for_each(ring::Producer::flush);
+        self.moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < SEND_AFTER);
+    }
+
+    // Messages.
+
+    fn receive_messages(&mut self) -> Flow {
+        for _ in 0..MESSAGES {
+            match self.messages.try_recv() {
+                Ok(Message::Command(Command::Shutdown)) | Err(mpsc::TryRecvError::Disconnected) => return Flow::Stop,
+                Ok(Message::Command(command)) => self.command(command),
+                Ok(Message::Arrive(leg, bound)) => self.arrive(leg, bound),
+                Ok(Message::Closed { address, port }) => self.ports.give_back(address, port, clock::now()),
+                Err(mpsc::TryRecvError::Empty) => return Flow::Done,
+            }
+        }
+        Flow::More
+    }
+
+    fn command(&mut self, command: Command) {
+        let Some(command) = self.send_after(command) else { return };
+        let now = clock::now();
+        let done = match command {
+            Command::BindPorts { address, count } => {
+                self.to_bind.push_back((address, count));
+                Ok(())
+            }
+            Command::AddLeg(new) => {
+                self.add_leg(&new, now);
+                Ok(())
+            }
+            Command::SetRemote { leg, remote } => self.relay.set_remote(leg, *remote),
+            Command::Route { from, to } => self.relay.route(from, to),
+            Command::Play { leg, what } => self.relay.play(leg, what, now),
+            Command::Tap { leg, recorders } => self.relay.tap(leg, &recorders),
+            Command::Watch { leg, timeout } => self.relay.watch(leg, timeout, now),
+            Command::Move { leg, to } => self.move_leg(leg, to, now),
+            Command::RemoveLeg(leg) => self.remove_leg(leg, now),
+            Command::Shutdown => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::warn!(worker = self.options.worker.0, %error, "a media command was not carried out");
+        }
+    }
+
+    /// Sends a command after its leg when that has moved away; gives it back when it is for this thread.
+    fn send_after(&mut self, command: Command) -> Option<Command> {
+        let leg = match &command {
+            Command::SetRemote { leg, .. }
+            | Command::Play { leg, .. }
+            | Command::Tap { leg, .. }
+            | Command::Watch { leg, .. }
+            | Command::Move { leg, .. }
+            | Command::Route { from: leg, .. }
+            | Command::RemoveLeg(leg) => *leg,
+            Command::BindPorts { .. } | Command::AddLeg(_) | Command::Shutdown => return Some(command),
+        };
+        let Some((to, _)) = self.moved.get(&leg) else { return Some(command) };
+        // The other thread exists, or the leg would not have gone there.
+        if let Some(peer) = self.peers.get(usize::from(to.0)) {
+            peer.send(command);
+        }
+        None
+    }
+
+    fn add_leg(&mut self, new: &NewLeg, now: Instant) {
+        let Some(bound) = self.waiting.remove(&new.port) else {
+            tracing::warn!(worker = self.options.worker.0, leg = %new.leg, "a leg was given a pair that is not bound");
+            return (self.notices)(Notice::Removed { leg: new.leg, stats: LegStats::default() });
+        };
+        bound.pair.drain();
+        match self.relay.add(new, now) {
+            Ok(slot) => self.open(new.leg, slot, bound),
+            Err(error) => {
+                tracing::warn!(worker = self.options.worker.0, %error, "a leg was not added");
+                self.close(bound);
+                (self.notices)(Notice::Removed { leg: new.leg, stats: LegStats::default() });
+            }
+        }
+    }
+
+    fn open(&mut self, leg: LegId, slot: Slot, bound: Bound) {
+        if let Err(error) = self.sockets.open(slot, bound) {
+            tracing::warn!(worker = self.options.worker.0, %leg, %error, "a leg's sockets cannot be watched");
+            // The leg was put there a moment ago; its notice tells signaling.
+            let _ = self.remove_leg(leg, clock::now());
+        }
+    }
+
+    fn remove_leg(&mut self, leg: LegId, now: Instant) -> Result<(), relay::Error> {
+        let mut out = [0; MAX_TRANSMIT];
+        if let Some(transmit) = self.relay.farewell(leg, now, &mut out) {
+            self.transmit(transmit, &out);
+        }
+        let slot = self.relay.remove(leg)?;
+        if let Some(bound) = self.sockets.close(slot) {
+            self.close(bound);
+        }
+        self.tell();
+        Ok(())
+    }
+
+    fn close(&mut self, bound: Bound) {
+        let Bound { pair, home, address, port } = bound;
+        drop(pair);
+        if home == self.options.worker {
+            self.ports.give_back(address, port, clock::now());
+        } else if let Some(peer) = self.peers.get(usize::from(home.0)) {
+            // When its home has stopped nobody will bind the pair again.
+            let _ = peer.deliver(Message::Closed { address, port });
+        }
+    }
+
+    fn move_leg(&mut self, leg: LegId, to: WorkerId, now: Instant) -> Result<(), relay::Error> {
+        if to == self.options.worker {
+            self.relay.slot(leg)?;
+            (self.notices)(Notice::Moved { leg });
+            return Ok(());
+        }
+        let Some(peer) = self.peers.get(usize::from(to.0)).cloned() else {
+            tracing::warn!(worker = self.options.worker.0, %leg, "a leg was told to move to a thread that does not exist");
+            return Ok(());
+        };
+        let (slot, detached) = self.relay.detach(leg)?;
+        let Some(bound) = self.sockets.close(slot) else {
+            tracing::warn!(worker = self.options.worker.0, %leg, "a leg without sockets ends instead of moving");
+            (self.notices)(Notice::Removed { leg, stats: detached.stats() });
+            return Ok(());
+        };
+        match peer.deliver(Message::Arrive(detached, bound)) {
+            Ok(()) => drop(self.moved.insert(leg, (to, now))),
+            Err(mpsc::SendError(Message::Arrive(detached, bound))) => {
+                // The other thread has stopped: so does the leg.
+                self.close(bound);
+                (self.notices)(Notice::Removed { leg, stats: detached.stats() });
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn arrive(&mut self, leg: Detached, bound: Bound) {
+        let id = leg.id();
+        self.moved.remove(&id);
+        match self.relay.attach(leg, clock::now()) {
+            Ok(slot) => self.open(id, slot, bound),
+            Err((leg, error)) => {
+                tracing::warn!(worker = self.options.worker.0, %error, "a leg could not be taken over and ends");
+                self.close(bound);
+                (self.notices)(Notice::Removed { leg: id, stats: leg.stats() });
+            }
+        }
+        self.tell();
+    }
+
+    /// Binds some of the pairs asked for; true when more are to be bound.
+    fn bind_some(&mut self) -> bool {
+        let Some((address, count)) = self.to_bind.pop_front() else { return false };
+        let now = clock::now();
+        let mut bound = Vec::with_capacity(count.min(BINDS));
+        let mut tries = self.ports.left(address);
+        while bound.len() < count.min(BINDS) && tries > 0 {
+            tries -= 1;
+            let Some(port) = self.ports.take(address, now) else { break };
+            match Pair::bind(address, port) {
+                Ok(pair) => {
+                    let id = PortId(self.next_port);
+                    self.next_port = self.next_port.wrapping_add(1);
+                    self.waiting.insert(id, Bound { pair, home: self.options.worker, address, port });
+                    bound.push(PortPair { id, rtp: SocketAddr::new(address, port) });
+                }
+                Err(error) => {
+                    self.ports.give_back(address, port, now);
+                    if error.kind() != ErrorKind::AddrInUse {
+                        tracing::warn!(worker = self.options.worker.0, %error, "a pair of RTP ports cannot be bound");
+                        break;
+                    }
+                }
+            }
+        }
+        let done = bound.len();
+        if done > 0 {
+            (self.notices)(Notice::PortsBound(bound));
+        }
+        match count - done {
+            0 => {}
+            missing if done < BINDS => (self.notices)(Notice::PortsFailed { address, missing }),
+            missing => self.to_bind.push_front((address, missing)),
+        }
+        !self.to_bind.is_empty()
+    }
+
+    fn give_back_all(&mut self) {
+        let now = clock::now();
+        for leg in self.relay.legs() {
+            // Each is there: the list was made from the relay.
+            let _ = self.remove_leg(leg, now);
+        }
+        self.waiting.clear();
+        self.taps.iter_mut().for_each(ring::Producer::flush);
+        self.publish_totals();
+    }
+}
+
+enum Flow {
+    /// The inbox is empty.
+    Done,
+    /// It may not be.
+    More,
+    Stop,
+}
+
+impl Totals {
+    fn count_sent(&mut self, sent: bool) {
+        self.sent += u64::from(sent);
+        self.unsent += u64::from(!sent);
+    }
+}
+
+/// The legs' sockets by slot.
+struct Sockets {
+    pairs: Vec<Option<Open>>,
+    poller: Poller,
+}
+
+struct Open {
+    bound: Bound,
+    /// The last pass in which one of them had something to read.
+    pass: u64,
+}
+
+impl Open {
+    fn budget(&mut self, pass: u64) -> usize {
+        let before = std::mem::replace(&mut self.pass, pass);
+        if before + 1 == pass { BURST } else { 1 }
+    }
+}
+
+impl Sockets {
+    fn open(&mut self, slot: Slot, bound: Bound) -> std::io::Result<()> {
+        if self.pairs.len() <= slot.0 {
+            self.pairs.resize_with(slot.0 + 1, || None);
+        }
+        let added = self
+            .poller
+            .add(&bound.pair.rtp, token(slot, Channel::Rtp))
+            .and_then(|()| self.poller.add(&bound.pair.rtcp, token(slot, Channel::Rtcp)));
+        self.pairs[slot.0] = Some(Open { bound, pass: 0 });
+        added
+    }
+
+    fn close(&mut self, slot: Slot) -> Option<Bound> {
+        let bound = self.pairs.get_mut(slot.0)?.take()?.bound;
+        // A pair that was never added is not there to remove; one that is closed leaves epoll by itself.
+        let _ = self.poller.remove(&bound.pair.rtp);
+        let _ = self.poller.remove(&bound.pair.rtcp);
+        Some(bound)
+    }
+
+    fn get(&self, slot: Slot, channel: Channel) -> Option<&UdpSocket> {
+        let pair = &self.pairs.get(slot.0)?.as_ref()?.bound.pair;
+        Some(match channel {
+            Channel::Rtp => &pair.rtp,
+            Channel::Rtcp => &pair.rtcp,
+        })
+    }
+
+    fn send(&self, slot: Slot, channel: Channel, to: SocketAddr, bytes: &[u8]) -> bool {
+        self.get(slot, channel).is_some_and(|socket| socket.send_to(bytes, to).is_ok())
+    }
+}
+
+fn token(slot: Slot, channel: Channel) -> u64 {
+    (slot.0 as u64) << 1 | u64::from(channel == Channel::Rtcp)
+}
+
+fn socket_of(token: u64) -> (Slot, Channel) {
+    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
+    (Slot((token >> 1) as usize), channel)
+}
+
+/// How the thread paces itself: a wake per arrival while it is quiet, a pass every `batch_interval` while it is busy.
+struct Pace {
+    interval: Duration,
+    /// Datagrams per window from which on the thread is busy.
+    threshold: u32,
+    since: Instant,
+    count: u32,
+    busy: bool,
+}
+
+impl Pace {
+    fn new(interval: Duration, now: Instant) -> Self {
+        let threshold = match interval.is_zero() {
+            true => u32::MAX,
+            false => (BUSY * WINDOW.as_secs_f64() / interval.as_secs_f64()).max(1.0) as u32,
+        };
+        Self { interval, threshold, since: now, count: 0, busy: false }
+    }
+
+    /// After a pass that began at `begun` and read `count` datagrams: the least time until the next one begins.
+    fn after_pass(&mut self, count: u32, begun: Instant) -> Option<Duration> {
+        self.count += count;
+        if begun.saturating_duration_since(self.since) >= WINDOW {
+            self.busy = self.count >= self.threshold;
+            self.count = 0;
+            self.since = begun;
+        }
+        self.busy.then_some(self.interval)
+    }
+}
