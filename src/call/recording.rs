@@ -1,7 +1,7 @@
 //! The recordings of one call: when sessions start and stop, and what the recorder must know in between
 //! (spec/recording.md §2–4).
 
-use super::call::{Call, Ending, State};
+use super::call::{Call, Ending};
 use super::core::Core;
 use super::directory::Identity;
 use super::fact::{ReleaseCause, What};
@@ -256,7 +256,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         owner,
         members: call.legs.iter().enumerate().map(member).collect(),
         consult: false,
-        early: matches!(call.state, State::Calling(_)),
+        early: call.answered.is_none(),
         unbridged: false,
     }
 }
