@@ -49,8 +49,6 @@ pub(super) struct Line {
     pub(super) text: Range<usize>,
     /// Where the next line starts.
     pub(super) next: usize,
-    /// Whether the line continues over several physical lines.
-    pub(super) folded: bool,
 }
 
 /// Where the first line of the message starts: behind any leading line ends (RFC 3261 §7.5).
@@ -64,17 +62,15 @@ pub(super) fn start_line(buf: &[u8], at: usize) -> Result<Line, Fault> {
     if end - at > MAX_LINE {
         return Err(Fault::LineTooLong);
     }
-    Ok(Line { text: at..end, next, folded: false })
+    Ok(Line { text: at..end, next })
 }
 
 /// The logical header line at `at`, with its folds (RFC 3261 §7.3.1); an empty range is the end of the header.
 pub(super) fn header_line(buf: &[u8], at: usize) -> Result<Line, Fault> {
     let (mut end, mut next) = physical_line(buf, at)?;
-    let mut folded = false;
     if end > at {
         while matches!(buf.get(next), Some(b' ' | b'\t')) {
             (end, next) = physical_line(buf, next)?;
-            folded = true;
             if end - at > MAX_LINE {
                 break;
             }
@@ -83,7 +79,7 @@ pub(super) fn header_line(buf: &[u8], at: usize) -> Result<Line, Fault> {
     if end - at > MAX_LINE {
         return Err(Fault::LineTooLong);
     }
-    Ok(Line { text: at..end, next, folded })
+    Ok(Line { text: at..end, next })
 }
 
 /// End of the line at `at` and start of the next.
@@ -196,7 +192,6 @@ mod tests {
         let buf = b"Subject: a\r\n b\n\tc\r\n\r\n body";
         let line = header_line(buf, 0).unwrap();
         assert_eq!(&buf[line.text.clone()], b"Subject: a\r\n b\n\tc");
-        assert!(line.folded);
         let blank = header_line(buf, line.next).unwrap();
         assert!(blank.text.is_empty());
         assert_eq!(&buf[blank.next..], b" body");
