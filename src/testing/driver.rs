@@ -86,7 +86,7 @@ impl Running {
         self.happenings.recv().await
     }
 
-    /// Waits until it is done (script and call are over).
+    /// Waits until it is done ([`Phone::is_done`]: a phone that is never called waits for ever).
     ///
     /// # Panics
     /// When the phone's task has panicked.

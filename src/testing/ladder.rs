@@ -9,35 +9,32 @@ use super::network::Traced;
 /// Width between two columns, in characters.
 const WIDTH: usize = 34;
 
-/// Draws what was sent: a column per party, an arrow per SIP message, one line for a run of RTP packets. `parties` are
+/// Draws what was sent: a column per party, an arrow per SIP message, one line per direction for the RTP packets between two
+/// SIP messages. `parties` are
 /// the column heads with the addresses (SIP and RTP) that belong to them; datagrams of others are left out.
 pub fn draw(trace: &[Traced], parties: &[(&str, &[SocketAddr])], start: Instant) -> String {
     let column = |address: SocketAddr| parties.iter().position(|(_, owned)| owned.contains(&address));
     let mut text = head(parties);
-    let mut rtp: Option<Rtp> = None;
+    let mut rtp: Vec<Rtp> = Vec::new();
     for traced in trace {
         let (Some(from), Some(to)) = (column(traced.datagram.from), column(traced.datagram.to)) else {
             continue;
         };
         let Some(label) = sip_label(&traced.datagram.bytes) else {
-            match &mut rtp {
-                Some(run) if run.from == from && run.to == to => run.count += 1,
-                // Talk in both directions is one run per direction, drawn when it ends or a SIP message comes.
-                _ => {
-                    flush(&mut text, rtp.take(), parties.len(), start);
-                    rtp = Some(Rtp { from, to, since: traced.sent, count: 1 });
-                }
+            match rtp.iter_mut().find(|run| run.from == from && run.to == to) {
+                Some(run) => run.count += 1,
+                None => rtp.push(Rtp { from, to, since: traced.sent, count: 1 }),
             }
             continue;
         };
-        flush(&mut text, rtp.take(), parties.len(), start);
+        flush(&mut text, &mut rtp, parties.len(), start);
         arrow(&mut text, traced.sent, start, (from, to), parties.len(), &label, traced.lost);
     }
-    flush(&mut text, rtp, parties.len(), start);
+    flush(&mut text, &mut rtp, parties.len(), start);
     text
 }
 
-/// A run of RTP packets in one direction.
+/// The RTP packets of one direction since the last SIP message.
 struct Rtp {
     from: usize,
     to: usize,
@@ -45,8 +42,8 @@ struct Rtp {
     count: usize,
 }
 
-fn flush(text: &mut String, run: Option<Rtp>, columns: usize, start: Instant) {
-    if let Some(run) = run {
+fn flush(text: &mut String, runs: &mut Vec<Rtp>, columns: usize, start: Instant) {
+    for run in runs.drain(..) {
         arrow(text, run.since, start, (run.from, run.to), columns, &format!("RTP x{}", run.count), false);
     }
 }

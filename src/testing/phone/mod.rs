@@ -62,7 +62,8 @@ pub struct Phone {
     requests: Vec<Request>,
     responses: Vec<Response>,
     out: VecDeque<Datagram>,
-    now: Option<Instant>,
+    /// The first input: the script counts from it.
+    started: Option<Instant>,
     vanished: bool,
 }
 
@@ -124,7 +125,7 @@ impl Phone {
             requests: Vec::new(),
             responses: Vec::new(),
             out: VecDeque::new(),
-            now: None,
+            started: None,
             vanished: false,
             options,
         }
@@ -185,9 +186,9 @@ impl Phone {
         matches!(self.call, Call::Talking { .. })
     }
 
-    /// True when the script has been taken to its end and there is no call.
+    /// True when something has happened, the script has been taken to its end and there is no call.
     pub fn is_done(&self) -> bool {
-        self.script.is_empty() && self.is_idle()
+        !self.happenings.is_empty() && self.script.is_empty() && self.is_idle()
     }
 
     /// True when nothing of SIP is left: no transaction, no dialog.
@@ -197,7 +198,7 @@ impl Phone {
 
     /// Does something now.
     pub fn act(&mut self, action: Action, now: Instant) {
-        self.now = Some(now);
+        self.started.get_or_insert(now);
         self.perform(action, now);
         self.drain(now);
     }
@@ -443,7 +444,7 @@ impl Phone {
                     self.happenings.get(self.cursor..)?.iter().find(|happened| signal.matches(&happened.what))?;
                 seen.at
             }
-            None => self.stepped.or(self.now)?,
+            None => self.stepped.or(self.started)?,
         };
         Some(from + step.after)
     }
@@ -481,7 +482,7 @@ impl Node for Phone {
     }
 
     fn receive(&mut self, datagram: Datagram, now: Instant) {
-        self.now = Some(now);
+        self.started.get_or_insert(now);
         if self.vanished {
             return;
         }
@@ -511,7 +512,7 @@ impl Node for Phone {
     }
 
     fn timeout(&mut self, now: Instant) {
-        self.now = Some(now);
+        self.started.get_or_insert(now);
         if self.vanished {
             return;
         }
