@@ -188,7 +188,7 @@ impl Default for Options {
 /// Whether requests of a dialog go to the source of its last message instead of its Contact (spec/sip.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Nat {
-    /// When there is no route set and the Contact's host is an address that its own message did not come from.
+    /// When there is no route set, and the Contact's host is a private address that its message did not come from.
     #[default]
     Auto,
     /// Always.

@@ -280,6 +280,20 @@ impl Endpoint {
         }
     }
 
+    /// See [`Endpoint::drop_dialog`].
+    pub(super) fn forget_dialog(&mut self, id: DialogId, now: Instant) {
+        let Some(record) = self.dialogs.get_mut(&id) else {
+            return;
+        };
+        let begins = record.their_invite.filter(|_| record.dialog.state == State::Early);
+        if let Some(server) = begins.and_then(|tx| self.servers.get_mut(&tx.0)) {
+            server.early.retain(|early| *early != id);
+        } else {
+            self.settle(id, now);
+        }
+        self.remove_dialog(id, now);
+    }
+
     /// Timer Answer: the 2xx once more (§13.3.1.4).
     pub(super) fn repeat_answer(&mut self, id: DialogId, now: Instant) {
         let Some(unacked) = self.dialogs.get_mut(&id).and_then(|record| record.unacked.as_mut()) else {

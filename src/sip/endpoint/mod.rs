@@ -235,7 +235,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Refused::Full`], [`Refused::NoDialog`], [`Refused::InvitePending`] (INVITE), [`Refused::WrongState`] (ACK,
-    /// CANCEL, re-INVITE in an early dialog, BYE from the callee of an early dialog, anything after BYE).
+    /// CANCEL, re-INVITE or BYE in an early dialog: a caller cancels, a callee refuses; anything after BYE).
     pub fn request(
         &mut self,
         dialog: DialogId,
@@ -281,10 +281,10 @@ impl Endpoint {
         self.answer(tx, dialog, reply, now)
     }
 
-    /// Forgets a dialog without a word to the peer (its peer has said 481, or does not answer).
+    /// Forgets a dialog without a word to the peer (it has said 481, or does not answer); requests that are open in it
+    /// end. One of several early dialogs of an [`Event::Invite`]: only that one.
     pub fn drop_dialog(&mut self, dialog: DialogId, now: Instant) {
-        self.settle(dialog, now);
-        self.remove_dialog(dialog, now);
+        self.forget_dialog(dialog, now);
     }
 
     /// Replaces what a dialog knows of its peer (its DN or trunk was reloaded or resolved again).

@@ -240,15 +240,15 @@ impl Endpoint {
         let Some(record) = self.dialogs.get_mut(&id) else {
             return;
         };
-        let is_early_callee = record.dialog.state == State::Early;
-        if record.their_invite.is_some() || is_early_callee {
+        if record.their_invite.is_some() {
             let mut reply = Reply::new(500);
             let seconds: u8 = self.rng.random_range(0..=10);
             reply.headers.push(Name::RetryAfter, seconds.to_string());
             self.refuse(tx, reply, now);
             return;
         }
-        if record.is_invite_open() {
+        // Early and not theirs: our INVITE is the one that is open.
+        if record.is_invite_open() || record.dialog.state == State::Early {
             self.refuse(tx, Reply::new(491), now);
             return;
         }

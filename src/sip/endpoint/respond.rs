@@ -152,6 +152,10 @@ impl Endpoint {
         let Some((id, record)) = kept.and_then(|id| Some((id, self.dialogs.get_mut(&id)?))) else {
             return;
         };
+        // A second re-INVITE was refused while the first one is open.
+        if record.their_invite != Some(tx) {
+            return;
+        }
         record.their_invite = None;
         if code >= 300 {
             return;

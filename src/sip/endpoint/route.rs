@@ -62,9 +62,11 @@ impl Endpoint {
             // Nothing of ours speaks that transport there; the flow that the peer itself uses is what is left.
             return home;
         };
-        let same = record.flow.transport == transport && record.flow.remote == remote;
-        let connection = record.flow.connection.filter(|_| same);
-        let local = if same { record.flow.local } else { local };
+        // A stream that the peer has opened is used as long as it lives (RFC 5923 §3); when it is gone, the Contact is
+        // what is left.
+        let is_its = record.flow.transport == transport && record.flow.remote.ip() == ip;
+        let connection = record.flow.connection.filter(|_| is_its);
+        let local = if is_its { record.flow.local } else { local };
         Way { flow: Flow { transport, local, remote, connection }, sent_by: self.sent_by(record, transport, local) }
     }
 
@@ -105,18 +107,27 @@ impl Endpoint {
         self.tcp_refused.insert(remote, now + TCP_PAUSE);
     }
 
-    /// True when a Contact does not lead back to where its message came from (spec/sip.md §4, `nat = auto`).
+    /// True when a Contact cannot lead back to the peer: an address that only its own network routes, and not the one
+    /// that its message came from (spec/sip.md §4, `nat = auto`). A public address that differs is believed: carriers
+    /// take the calls that they make on other hosts.
     pub(super) fn is_natted(&self, contact: &Bytes, has_routes: bool, flow: &Flow) -> bool {
         if has_routes {
             return false;
         }
-        let Ok(uri) = Uri::parse(contact.clone()) else {
-            return true;
-        };
-        match uri.host_ip() {
-            Some(ip) => ip != flow.remote.ip(),
-            None => !self.names.contains_key(&uri.host().to_ascii_lowercase()),
+        let ip = Uri::parse(contact.clone()).ok().and_then(|uri| uri.host_ip());
+        ip.is_some_and(|ip| ip != flow.remote.ip() && is_local_only(ip))
+    }
+}
+
+/// Private, shared, loopback, link-local and unspecified addresses (RFC 1918, 6598, 4193, 3927, 4291).
+fn is_local_only(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            let is_shared = a == 100 && (64..128).contains(&b);
+            ip.is_private() || is_shared || ip.is_loopback() || ip.is_link_local() || ip.is_unspecified()
         }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback() || ip.is_unspecified(),
     }
 }
 
