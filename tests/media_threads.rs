@@ -1,0 +1,253 @@
+//! Media threads with real sockets on loopback: what a phone sends reaches the other phone, the recorder's ring and,
+//! when a leg moves, the other thread.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use stickytape::bridge::command::{Command, LatchMode, LegStats, NewLeg, Notice, Playback, PortPair, Remote};
+use stickytape::codec::{Codec, Direction, Payload};
+use stickytape::id::{LegId, RecorderId, WorkerId};
+use stickytape::rtp::packet::Packet;
+use stickytape::runtime::media::{self, Handle, Options, Priority, Worker};
+use stickytape::runtime::ring::{self, Frame};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Media threads with one recorder's ring each.
+struct Threads {
+    handles: Vec<Handle>,
+    rings: Vec<ring::Consumer>,
+    notices: mpsc::Receiver<(WorkerId, Notice)>,
+}
+
+impl Threads {
+    fn start(count: usize, ports: std::ops::RangeInclusive<u16>, batch_interval: Duration) -> Self {
+        let (sender, notices) = mpsc::channel();
+        let (mut workers, mut rings) = (vec![], vec![]);
+        for (n, ports) in media::split_ports(ports, count).into_iter().enumerate() {
+            let (producer, consumer) = ring::tap(1 << 20);
+            let options = Options {
+                worker: WorkerId(n as u8),
+                ports,
+                cooldown: Duration::from_millis(50),
+                batch_interval,
+                priority: Priority::Normal,
+                epoch: stickytape::clock::now(),
+                seed: n as u64,
+            };
+            workers.push(Worker { options, taps: vec![producer] });
+            rings.push(consumer);
+        }
+        let handles = media::spawn(workers, move |worker, notice| drop(sender.send((worker, notice)))).unwrap();
+        Self { handles, rings, notices }
+    }
+
+    /// The next notice that `pick` takes; others are passed over.
+    fn wait<T>(&self, mut pick: impl FnMut(WorkerId, Notice) -> Option<T>) -> T {
+        loop {
+            let (worker, notice) = self.notices.recv_timeout(PATIENCE).expect("a notice in time");
+            if let Some(picked) = pick(worker, notice) {
+                return picked;
+            }
+        }
+    }
+
+    fn bind(&self, worker: usize, count: usize) -> Vec<PortPair> {
+        self.handles[worker].send(Command::BindPorts { address: LOOPBACK, count });
+        let mut pairs = vec![];
+        while pairs.len() < count {
+            pairs.extend(self.wait(|_, notice| match notice {
+                Notice::PortsBound(pairs) => Some(pairs),
+                Notice::PortsFailed { missing, .. } => panic!("{missing} are missing"),
+                _ => None,
+            }));
+        }
+        pairs
+    }
+
+    /// A leg on `worker` with a phone of its own.
+    fn phone(&self, worker: usize, leg: u64) -> Phone {
+        let pair = self.bind(worker, 1)[0];
+        let socket = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let leg = LegId(leg);
+        let new = NewLeg { leg, port: pair.id, ssrc: 1, sequence: 1, timestamp: 0, cname: "c".into() };
+        self.handles[worker].send(Command::AddLeg(Box::new(new)));
+        let payloads = vec![Payload { payload_type: 0, codec: Codec::pcmu() }];
+        let remote = Remote {
+            rtp: Some(socket.local_addr().unwrap()),
+            rtcp: None,
+            rtcp_mux: false,
+            receive: payloads.clone(),
+            send: payloads,
+            direction: Direction::SendRecv,
+            ptime_ms: 20,
+            latch: LatchMode::Strict,
+        };
+        self.handles[worker].send(Command::SetRemote { leg, remote: Box::new(remote) });
+        self.handles[worker].send(Command::Tap { leg, recorders: vec![RecorderId(0)] });
+        Phone { leg, socket, anchor: pair.rtp, sequence: 0 }
+    }
+
+    fn bridge(&self, worker: usize, a: &Phone, b: &Phone) {
+        self.handles[worker].send(Command::Route { from: a.leg, to: Some(b.leg) });
+        self.handles[worker].send(Command::Route { from: b.leg, to: Some(a.leg) });
+        // A move to where it is does nothing but answer: every command before it has been carried out.
+        self.handles[worker].send(Command::Move { leg: a.leg, to: WorkerId(worker as u8) });
+        self.wait(|_, notice| matches!(notice, Notice::Moved { leg } if leg == a.leg).then_some(()));
+    }
+
+    fn removed(&self, leg: LegId) -> LegStats {
+        self.wait(|_, notice| match notice {
+            Notice::Removed { leg: l, stats } if l == leg => Some(stats),
+            _ => None,
+        })
+    }
+}
+
+struct Phone {
+    leg: LegId,
+    socket: UdpSocket,
+    anchor: SocketAddr,
+    sequence: u16,
+}
+
+impl Phone {
+    fn say(&mut self, byte: u8) {
+        let (sequence, timestamp) = (self.sequence, 160 * u32::from(self.sequence));
+        let payload = vec![byte; 160].into();
+        let packet = Packet { payload_type: 0, marker: false, sequence, timestamp, ssrc: 5, csrc: vec![], payload };
+        self.socket.send_to(&packet.write().unwrap(), self.anchor).unwrap();
+        self.sequence += 1;
+    }
+
+    fn hear(&self) -> (Packet, SocketAddr) {
+        let mut buffer = [0; 2_000];
+        let (len, from) = self.socket.recv_from(&mut buffer).expect("a packet in time");
+        (Packet::read(&buffer[..len]).unwrap(), from)
+    }
+}
+
+#[test]
+fn a_call_is_relayed_both_ways_and_tapped() {
+    let mut threads = Threads::start(1, 23_000..=23_019, Duration::from_millis(1));
+    let (mut a, mut b) = (threads.phone(0, 1), threads.phone(0, 2));
+    threads.bridge(0, &a, &b);
+    for n in 0..50 {
+        a.say(n);
+        b.say(100 + n);
+        let (heard, from) = b.hear();
+        assert_eq!((heard.payload[0], from), (n, b.anchor), "from the port that our description names");
+        assert_eq!(a.hear().0.payload[0], 100 + n);
+    }
+    threads.handles[0].send(Command::RemoveLeg(a.leg));
+    let stats = threads.removed(a.leg);
+    assert_eq!((stats.received, stats.sent, stats.refused), (50, 50, 0));
+    threads.handles.remove(0).join();
+    assert_eq!(threads.removed(b.leg).received, 50, "a thread that stops gives its legs back");
+
+    // Copies are made after sending, so the ring is read when the thread has stopped.
+    let mut tapped: HashMap<LegId, Vec<(u16, u8)>> = HashMap::new();
+    for _ in 0..100 {
+        threads.rings[0].pop(|frame| match frame {
+            Frame::Packet(header, payload) => {
+                assert_eq!((header.ssrc, payload.len()), (5, 160));
+                tapped.entry(header.leg).or_default().push((header.sequence, payload[0]));
+            }
+            Frame::Dropped(_) => panic!("the ring is large enough"),
+        });
+    }
+    assert_eq!(tapped[&a.leg], (0..50).map(|n| (n, n as u8)).collect::<Vec<_>>());
+    assert_eq!(tapped[&b.leg], (0..50).map(|n| (n, 100 + n as u8)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_busy_thread_that_sleeps_between_passes_loses_nothing() {
+    let threads = Threads::start(1, 23_020..=23_039, Duration::from_millis(5));
+    let (mut a, b) = (threads.phone(0, 1), threads.phone(0, 2));
+    threads.bridge(0, &a, &b);
+    for n in 0..2_000_u32 {
+        a.say(n as u8);
+        if n % 50 == 49 {
+            let heard: Vec<_> = (0..50).map(|_| b.hear().0.payload[0]).collect();
+            assert_eq!(heard, (n - 49..=n).map(|n| n as u8).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_leg_moves_to_another_thread_with_its_sockets_and_loses_nothing() {
+    let threads = Threads::start(2, 23_040..=23_079, Duration::from_millis(1));
+    let (mut a, b, mut c) = (threads.phone(0, 1), threads.phone(0, 2), threads.phone(1, 3));
+    threads.bridge(0, &a, &b);
+    for n in 0..5 {
+        a.say(n);
+        b.hear();
+    }
+    threads.handles[0].send(Command::Move { leg: b.leg, to: WorkerId(1) });
+    let moved = threads.wait(|worker, notice| match notice {
+        Notice::Moved { leg } => Some((worker, leg)),
+        _ => None,
+    });
+    assert_eq!(moved, (WorkerId(1), b.leg));
+    threads.bridge(1, &b, &c);
+    c.say(200);
+    let (heard, from) = b.hear();
+    assert_eq!((heard.payload[0], heard.sequence, from), (200, 6, b.anchor), "one stream from one address");
+
+    // A command that was on its way to the old thread follows the leg.
+    threads.handles[0].send(Command::RemoveLeg(b.leg));
+    let by = threads.wait(|worker, notice| matches!(notice, Notice::Removed { .. }).then_some(worker));
+    assert_eq!(by, WorkerId(1));
+    // Its pair goes home and can be bound there again after the cool-down.
+    std::thread::sleep(Duration::from_millis(200));
+    let home: Vec<_> = threads.bind(0, 9).iter().map(|pair| pair.rtp).collect();
+    assert!(home.contains(&b.anchor), "{home:?}");
+}
+
+#[test]
+fn ports_are_even_disjoint_between_threads_and_run_out_with_an_answer() {
+    let threads = Threads::start(2, 23_081..=23_101, Duration::from_millis(1));
+    let mut all: Vec<u16> = [0, 1].iter().flat_map(|n| threads.bind(*n, 5)).map(|pair| pair.rtp.port()).collect();
+    all.sort_unstable();
+    assert_eq!(all, (23_082..=23_100).step_by(2).collect::<Vec<u16>>());
+    threads.handles[0].send(Command::BindPorts { address: LOOPBACK, count: 3 });
+    let missing = threads.wait(|_, notice| match notice {
+        Notice::PortsFailed { missing, .. } => Some(missing),
+        _ => None,
+    });
+    assert_eq!(missing, 3);
+}
+
+#[test]
+fn a_pair_that_another_program_holds_is_passed_over() {
+    let taken = UdpSocket::bind((LOOPBACK, 23_111)).unwrap();
+    let threads = Threads::start(1, 23_110..=23_119, Duration::from_millis(1));
+    let bound: Vec<u16> = threads.bind(0, 4).iter().map(|pair| pair.rtp.port()).collect();
+    assert_eq!(bound, [23_112, 23_114, 23_116, 23_118]);
+    drop(taken);
+}
+
+#[test]
+fn silence_is_played_every_20_ms_by_the_threads_own_clock() {
+    let threads = Threads::start(1, 23_120..=23_129, Duration::from_millis(1));
+    let a = threads.phone(0, 1);
+    threads.handles[0].send(Command::Play { leg: a.leg, what: Playback::Silence });
+    a.hear();
+    let begin = stickytape::clock::now();
+    (0..25).for_each(|_| assert_eq!(a.hear().0.payload, vec![0xff; 160]));
+    let took = stickytape::clock::now() - begin;
+    assert!((Duration::from_millis(400)..Duration::from_millis(900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_leg_without_a_bound_pair_is_refused_with_an_answer() {
+    let threads = Threads::start(1, 23_130..=23_139, Duration::from_millis(1));
+    let port = stickytape::id::PortId(99);
+    let new = NewLeg { leg: LegId(1), port, ssrc: 1, sequence: 1, timestamp: 0, cname: "c".into() };
+    threads.handles[0].send(Command::AddLeg(Box::new(new)));
+    assert_eq!(threads.removed(LegId(1)), LegStats::default());
+}
