@@ -1,1 +1,379 @@
 //! Builds every part, joins the queues, owns start and stop order.
+//!
+//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling. Whatever fails, nothing
+//! before it stays. Stop: signaling drains → sockets → media threads → recorders → publisher. Each part ends because
+//! what fed it is gone.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::api::{self, Readiness};
+use crate::call::options::{Listener, Options, Plan};
+use crate::call::{Calls, Input, Reach, Seats};
+use crate::clock;
+use crate::config::Config;
+use crate::disk::store;
+use crate::id::{RecorderId, WorkerId};
+use crate::net::sip::{self, Sockets};
+use crate::net::{bind, reach};
+use crate::runtime::http::Answers;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
+use crate::runtime::shutdown::{Signals, Wish};
+use crate::runtime::signaling::{self, Edges, Inbox};
+use crate::runtime::{levels, log, media, ring};
+
+/// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
+/// disk is bridged behind them, by the writers' queues.
+const RING_SECONDS: usize = 2;
+
+/// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
+const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
+
+/// How long the stopping process waits for BYEs to be answered once the drain time is over.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why the server did not start. Nothing is left running or bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder of recordings.
+    #[error(transparent)]
+    Recordings(#[from] store::Error),
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] bind::Error),
+    /// A media thread.
+    #[error(transparent)]
+    Media(#[from] media::Error),
+    /// A recorder thread.
+    #[error("cannot start a recorder: {0}")]
+    Recorder(io::Error),
+    /// The runtime or the signals.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+/// A running proxy.
+pub struct Server {
+    inbox: Inbox,
+    listeners: Vec<Listener>,
+    http: Option<SocketAddr>,
+    signaling: JoinHandle<()>,
+    levels: JoinHandle<()>,
+    web: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    sockets: Sockets,
+    media: Vec<media::Handle>,
+    recorders: Vec<Arc<RecorderHandle>>,
+    keeper: Arc<Keeper>,
+    draining: Arc<AtomicBool>,
+    metrics: Arc<Metrics>,
+}
+
+/// Runs the proxy until a signal ends it: `stickytape serve`.
+///
+/// # Errors
+/// It could not be started.
+pub fn run(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Runtime)?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(StartError::Runtime)?;
+        let file = config.file.clone();
+        let to = config.plan.to.clone();
+        let server = Server::start(config).await?;
+        loop {
+            match signals.next().await {
+                Wish::Stop => break,
+                Wish::Reload => server.reload(file.as_deref().map(Config::read), to.clone()),
+            }
+        }
+        tracing::info!("stopping: new calls are refused, running ones may end; a second signal ends them now");
+        server.drain();
+        let hang_up = server.inbox.clone();
+        let again = async move {
+            signals.next().await;
+            hang_up.send(Input::HangUpAll);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = server.stop() => {}
+            () = again => {}
+        }
+        Ok(())
+    })
+}
+
+impl Server {
+    /// Starts everything. Within a tokio runtime with several threads.
+    ///
+    /// # Errors
+    /// See [`StartError`]; what had been started is stopped.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let epoch = clock::now();
+        let (inbox, queue) = signaling::inbox();
+        let metrics = Arc::new(Metrics::new());
+
+        let space = inbox.clone();
+        let options = keeper::Options {
+            directory: config.storage.directory.clone(),
+            min_free_space: config.storage.min_free_space,
+        };
+        let keeper = Arc::new(keeper::open(options, move |room| {
+            space.send(Input::Space { ok: room.takes_new() });
+        })?);
+
+        let (packets, received) = mpsc::channel(signaling::PACKETS);
+        let sockets = sip::open(&config.listen, packets, metrics.clone()).await?;
+        let listeners = sockets.listeners().to_vec();
+        let web = match config.api.listen {
+            Some(address) => {
+                Some(TcpListener::bind(address).await.map_err(|source| bind::Error::new("http", address, source))?)
+            }
+            None => None,
+        };
+
+        let (taps, rings) = tap_rings(&config);
+        let recorders = start_recorders(&config, epoch, rings, &keeper, &inbox)?;
+        let media = start_media(&config, epoch, taps, &inbox)?;
+
+        let options = Options {
+            listeners: listeners.clone(),
+            sip: config.sip.clone(),
+            media: config.media.clone(),
+            recording: config.recording.clone(),
+            plan: config.plan.clone(),
+        };
+        let seats = Seats {
+            workers: (0..media.len()).map(|n| WorkerId(n as u8)).collect(),
+            recorders: (0..recorders.len()).map(|n| RecorderId(n as u8)).collect(),
+            reach: Reach::new(reach::local_for as fn(IpAddr) -> Option<IpAddr>),
+            seed: rand::random(),
+        };
+        let calls = Calls::new(options, seats, clock::now());
+        let counted = metrics.clone();
+        let edges = Edges {
+            sip: sockets.sender(),
+            media: media.iter().map(media::Handle::sender).collect(),
+            recorders: recorders.clone(),
+            facts: Box::new(move |fact| {
+                log::fact(fact);
+                counted.fact(fact);
+            }),
+        };
+        let signaling = tokio::spawn(signaling::run(calls, edges, received, queue));
+        let levels = tokio::spawn(levels::run(inbox.clone(), metrics.clone(), recorders.clone(), keeper.clone()));
+
+        let draining = Arc::new(AtomicBool::new(false));
+        let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
+        let answers = Answers {
+            inbox: inbox.clone(),
+            store: keeper.store().clone(),
+            metrics: metrics.clone(),
+            readiness: readiness(draining.clone(), &keeper),
+        };
+        let token = config.api.token.clone();
+        let web = web.map(|listener| {
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serve = async move {
+                let token = token.as_ref().map(|token| token.reveal());
+                let stopped = async move {
+                    let _ = stopped.await;
+                };
+                api::http::serve(listener, Arc::new(answers), token, stopped).await;
+            };
+            (stop, tokio::spawn(serve))
+        });
+
+        announce(&listeners, http, &config);
+        Ok(Self {
+            inbox,
+            listeners,
+            http,
+            signaling,
+            levels,
+            web,
+            sockets,
+            media,
+            recorders,
+            keeper,
+            draining,
+            metrics,
+        })
+    }
+
+    /// The SIP sockets as they were bound.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
+    }
+
+    /// The HTTP listener as it was bound.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// Replaces DNs, trunks and routes; a wrong file changes nothing.
+    fn reload(
+        &self,
+        read: Option<Result<Config, crate::config::ConfigError>>,
+        to: Option<crate::call::options::PeerAddress>,
+    ) {
+        match read {
+            None => tracing::warn!("nothing to reload: no configuration file was read at start"),
+            Some(Err(error)) => tracing::error!("the configuration was not reloaded and nothing changes: {error}"),
+            Some(Ok(config)) => {
+                let plan = Plan { to, ..config.plan };
+                self.inbox.send(Input::Reload(Box::new(plan)));
+                tracing::info!("DNs, trunks and routes reloaded");
+            }
+        }
+    }
+
+    /// Refuses new calls from now on; running ones have `drain-timeout`.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.metrics.draining();
+        self.inbox.send(Input::Drain);
+    }
+
+    /// Ends every call at once.
+    pub fn hang_up(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.inbox.send(Input::HangUpAll);
+    }
+
+    /// Waits until the calls are gone (after [`Server::drain`] or [`Server::hang_up`]), then stops every part and
+    /// returns when the last recording is published.
+    pub async fn stop(self) {
+        if self.signaling.await.is_err() {
+            tracing::error!("the signaling task has panicked");
+        }
+        if let Some((stop, task)) = self.web {
+            let _ = stop.send(());
+            let _ = task.await;
+        }
+        let _ = self.levels.await;
+        self.sockets.close(LAST_WORDS).await;
+        let (media, recorders, keeper) = (self.media, self.recorders, self.keeper);
+        let rest = tokio::task::spawn_blocking(move || {
+            for worker in media {
+                worker.join();
+            }
+            for recorder in recorders {
+                match Arc::try_unwrap(recorder) {
+                    Ok(recorder) => recorder.shutdown(),
+                    Err(_) => tracing::error!("a recorder is still in use at its end"),
+                }
+            }
+            match Arc::try_unwrap(keeper) {
+                Ok(keeper) => keeper.shutdown(),
+                Err(_) => tracing::error!("the folder of recordings is still in use at its end"),
+            }
+        });
+        let _ = rest.await;
+    }
+}
+
+fn readiness(draining: Arc<AtomicBool>, keeper: &Keeper) -> Box<dyn Fn() -> Readiness + Send + Sync> {
+    let room = keeper.room_cell();
+    Box::new(move || Readiness { draining: draining.load(Ordering::Relaxed), no_space: !room.get().takes_new() })
+}
+
+/// One tap ring from every media thread to every recorder: producers by worker, consumers by recorder.
+fn tap_rings(config: &Config) -> (Vec<Vec<ring::Producer>>, Vec<Vec<ring::Consumer>>) {
+    let count = config.threads.count();
+    let all = (config.sip.max_calls * CALL_BYTES_PER_SECOND * RING_SECONDS).min(config.storage.buffer as usize / 4);
+    // A call's legs share one worker and one recorder, and calls are spread evenly: twice the even share each.
+    let bytes = 2 * all / (count * count);
+    let mut rings: Vec<Vec<ring::Consumer>> = (0..count).map(|_| Vec::with_capacity(count)).collect();
+    let taps = (0..count)
+        .map(|_| {
+            rings
+                .iter_mut()
+                .map(|recorder| {
+                    let (producer, consumer) = ring::tap(bytes);
+                    recorder.push(consumer);
+                    producer
+                })
+                .collect()
+        })
+        .collect();
+    (taps, rings)
+}
+
+fn start_recorders(
+    config: &Config,
+    epoch: std::time::Instant,
+    rings: Vec<Vec<ring::Consumer>>,
+    keeper: &Keeper,
+    inbox: &Inbox,
+) -> Result<Vec<Arc<RecorderHandle>>, StartError> {
+    let count = rings.len() as u64;
+    let inbox = inbox.clone();
+    let notices: recorder::Notices = Arc::new(move |id, notice| {
+        inbox.send(Input::Record(id, notice));
+    });
+    rings
+        .into_iter()
+        .enumerate()
+        .map(|(n, rings)| {
+            let options = recorder::Options {
+                id: RecorderId(n as u8),
+                epoch,
+                buffer: config.storage.buffer / 4 * 3 / count,
+                max_file_size: config.storage.max_file_size,
+            };
+            recorder::spawn(options, keeper, rings, notices.clone()).map(Arc::new).map_err(StartError::Recorder)
+        })
+        .collect()
+}
+
+fn start_media(
+    config: &Config,
+    epoch: std::time::Instant,
+    taps: Vec<Vec<ring::Producer>>,
+    inbox: &Inbox,
+) -> Result<Vec<media::Handle>, StartError> {
+    let ports = media::split_ports(config.threads.ports.clone(), taps.len());
+    let workers = taps
+        .into_iter()
+        .zip(ports)
+        .enumerate()
+        .map(|(n, (taps, ports))| media::Worker {
+            options: media::Options {
+                worker: WorkerId(n as u8),
+                ports,
+                cooldown: config.threads.cooldown,
+                batch_interval: config.threads.batch_interval,
+                priority: config.threads.priority,
+                epoch,
+                seed: rand::random(),
+            },
+            taps,
+        })
+        .collect();
+    let inbox = inbox.clone();
+    Ok(media::spawn(workers, move |worker, notice| {
+        inbox.send(Input::Media(worker, notice));
+    })?)
+}
+
+fn announce(listeners: &[Listener], http: Option<SocketAddr>, config: &Config) {
+    for listener in listeners {
+        tracing::info!(transport = ?listener.transport, address = %listener.address, "listening for SIP");
+    }
+    if let Some(address) = http {
+        tracing::info!(%address, "listening for HTTP");
+    }
+    tracing::info!(
+        calls = config.sip.max_calls,
+        ports = ?config.threads.ports,
+        recordings = %config.storage.directory.display(),
+        "ready"
+    );
+}

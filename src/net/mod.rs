@@ -2,6 +2,7 @@
 
 pub mod bind;
 pub mod sip;
+pub mod reach;
 pub mod sip_tcp;
 pub mod sip_udp;
 pub mod udp;
