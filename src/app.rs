@@ -8,27 +8,28 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Readiness};
-use crate::call::options::{Listener, Options, Plan};
+use crate::call::options::{Listener, Options, PeerAddress, Plan};
 use crate::call::{Calls, Input, Reach, Seats};
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::disk::store;
 use crate::id::{RecorderId, WorkerId};
-use crate::net::sip::{self, Sockets};
-use crate::net::{bind, reach};
+use crate::net::bind::BindError;
+use crate::net::reach;
+use crate::net::sip::{self, SipSockets};
 use crate::runtime::http::Answers;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox};
 use crate::runtime::{levels, log, media, ring};
+use crate::sip::endpoint;
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
 /// disk is bridged behind them, by the writers' queues.
@@ -36,9 +37,6 @@ const RING_SECONDS: usize = 2;
 
 /// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
 const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
-
-/// How long the stopping process waits for BYEs to be answered once the drain time is over.
-const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Why the server did not start. Nothing is left running or bound.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +46,7 @@ pub enum StartError {
     Recordings(#[from] store::Error),
     /// A socket.
     #[error(transparent)]
-    Bind(#[from] bind::Error),
+    Bind(#[from] BindError),
     /// A media thread.
     #[error(transparent)]
     Media(#[from] media::Error),
@@ -68,7 +66,7 @@ pub struct Server {
     signaling: JoinHandle<()>,
     levels: JoinHandle<()>,
     web: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-    sockets: Sockets,
+    sockets: Arc<SipSockets>,
     media: Vec<media::Handle>,
     recorders: Vec<Arc<RecorderHandle>>,
     keeper: Arc<Keeper>,
@@ -129,11 +127,13 @@ impl Server {
         })?);
 
         let (packets, received) = mpsc::channel(signaling::PACKETS);
-        let sockets = sip::open(&config.listen, packets, metrics.clone()).await?;
-        let listeners = sockets.listeners().to_vec();
+        let sockets =
+            sip::Options { listen: config.listen.iter().map(as_endpoint).collect(), ..sip::Options::default() };
+        let sockets = Arc::new(SipSockets::open(sockets, packets)?);
+        let listeners: Vec<Listener> = sockets.listeners().iter().map(as_bound).collect();
         let web = match config.api.listen {
             Some(address) => {
-                Some(TcpListener::bind(address).await.map_err(|source| bind::Error::new("http", address, source))?)
+                Some(TcpListener::bind(address).await.map_err(|source| BindError::of("http", address, source))?)
             }
             None => None,
         };
@@ -156,9 +156,9 @@ impl Server {
             seed: rand::random(),
         };
         let calls = Calls::new(options, seats, clock::now());
-        let counted = metrics.clone();
+        let (counted, sending) = (metrics.clone(), sockets.clone());
         let edges = Edges {
-            sip: sockets.sender(),
+            sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
             recorders: recorders.clone(),
             facts: Box::new(move |fact| {
@@ -218,11 +218,7 @@ impl Server {
     }
 
     /// Replaces DNs, trunks and routes; a wrong file changes nothing.
-    fn reload(
-        &self,
-        read: Option<Result<Config, crate::config::ConfigError>>,
-        to: Option<crate::call::options::PeerAddress>,
-    ) {
+    fn reload(&self, read: Option<Result<Config, ConfigError>>, to: Option<PeerAddress>) {
         match read {
             None => tracing::warn!("nothing to reload: no configuration file was read at start"),
             Some(Err(error)) => tracing::error!("the configuration was not reloaded and nothing changes: {error}"),
@@ -258,7 +254,8 @@ impl Server {
             let _ = task.await;
         }
         let _ = self.levels.await;
-        self.sockets.close(LAST_WORDS).await;
+        // What TCP still has to write is written first.
+        drop(self.sockets);
         let (media, recorders, keeper) = (self.media, self.recorders, self.keeper);
         let rest = tokio::task::spawn_blocking(move || {
             for worker in media {
@@ -277,6 +274,14 @@ impl Server {
         });
         let _ = rest.await;
     }
+}
+
+fn as_endpoint(listener: &Listener) -> endpoint::Listener {
+    endpoint::Listener { transport: listener.transport, local: listener.address }
+}
+
+fn as_bound(listener: &endpoint::Listener) -> Listener {
+    Listener { transport: listener.transport, address: listener.local }
 }
 
 fn readiness(draining: Arc<AtomicBool>, keeper: &Keeper) -> Box<dyn Fn() -> Readiness + Send + Sync> {

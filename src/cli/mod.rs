@@ -54,6 +54,8 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the proxy.
+    Serve(serve::Serve),
     /// Check the configuration and print what it means.
     Check(check::Check),
     /// List, show, verify, repair, export and delete recordings.
@@ -89,6 +91,7 @@ pub fn run() -> ExitCode {
     let root = Root::parse();
     start_log(root.log_format);
     match root.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Recordings(library) => match library.config.load(None) {
             Ok(config) => recordings::run(library.recordings, &config.storage.directory),
@@ -127,6 +130,8 @@ mod tests {
     #[test]
     fn every_documented_form_is_understood() {
         for line in [
+            "serve",
+            "serve --config a.toml --to 127.0.0.1:5070",
             "check --config a.toml",
             "recordings list --json",
             "recordings --config a.toml verify",
