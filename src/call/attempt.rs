@@ -167,6 +167,15 @@ impl Attempt {
             core.index.dialogs.remove(&upstream.dialog);
         }
     }
+
+    /// The early dialogs that did not win are gone.
+    fn forget_losers(&mut self, core: &mut Core, winner: DialogId) {
+        self.forget_upstream(core);
+        let forks = self.branch.iter().flat_map(|b| &b.forks);
+        for fork in forks.filter(|f| f.dialog != winner) {
+            core.index.dialogs.remove(&fork.dialog);
+        }
+    }
 }
 
 /// The socket and our addresses for a target; `None`: we have no socket of its transport and family.
@@ -277,15 +286,12 @@ impl Call {
         let first_ringing = !branch.ringing && response.code >= 180;
         branch.ringing |= response.code >= 180;
         let leg = branch.leg;
-        if let Some(dialog) = dialog {
-            core.index.dialogs.insert(dialog, self.conn_id);
-        }
         let content = Content::of(&response.headers, &response.body);
         let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
         let early = match (dialog, &answer) {
             (Some(dialog), Some(answer)) => self.early_media(core, dialog, answer),
             (Some(dialog), None) => {
-                self.fork(dialog);
+                self.fork(core, dialog);
                 None
             }
             _ => None,
@@ -301,7 +307,7 @@ impl Call {
     }
 
     /// The fork of a downstream dialog, made when it is new and there is room.
-    fn fork(&mut self, dialog: DialogId) -> Option<&mut Fork> {
+    fn fork(&mut self, core: &mut Core, dialog: DialogId) -> Option<&mut Fork> {
         let State::Calling(attempt) = &mut self.state else { return None };
         let branch = attempt.branch.as_mut()?;
         if let Some(at) = branch.forks.iter().position(|f| f.dialog == dialog) {
@@ -312,13 +318,14 @@ impl Call {
         }
         let sdp = self.legs.iter().find(|l| l.id == branch.leg)?.sdp.clone();
         branch.forks.push(Fork { dialog, sdp });
+        core.index.dialogs.insert(dialog, self.conn_id);
         branch.forks.last_mut()
     }
 
     /// A fork's answer: its media is forwarded from now on. Gives the dialog towards D1 and our answer in it; `None`
     /// when D1 made no offer or the answer is not usable (then the 18x passes without SDP).
     fn early_media(&mut self, core: &mut Core, dialog: DialogId, answer: &Session) -> Option<(DialogId, bytes::Bytes)> {
-        let fork = self.fork(dialog)?;
+        let fork = self.fork(core, dialog)?;
         fork.sdp.apply_answer(answer).ok()?;
         let downstream = fork.sdp.negotiated()?.clone();
         let terms = answer.terms().ok()?;
@@ -420,7 +427,7 @@ impl Call {
         if let Some(leg) = self.leg_mut(called) {
             leg.dialog = Some(dialog);
         }
-        let own = self.fork(dialog).map(|f| f.sdp.clone());
+        let own = self.fork(core, dialog).map(|f| f.sdp.clone());
         let answer = match content.sdp.as_deref().map(Session::parse) {
             Some(Ok(answer)) => Some(answer),
             // The answer was in a provisional response (RFC 3261 §13.2.1 wants it again; some leave it out).
@@ -502,6 +509,9 @@ impl Call {
             headers.push(Name::Reason, "SIP;cause=503;text=\"Recording required\"");
             self.bye_called(core, headers);
             return self.refuse_unrecorded(core);
+        }
+        if let State::Calling(attempt) = &mut self.state {
+            attempt.forget_losers(core, fork);
         }
         let trusted = self.legs.iter().all(|l| l.identity.trusted);
         let reply = Reply {
