@@ -253,6 +253,23 @@ impl Node for Proxy {
     }
 }
 
+/// What a hand-written peer can send.
+pub trait Wire {
+    fn wire(&self) -> Bytes;
+}
+
+impl Wire for Request {
+    fn wire(&self) -> Bytes {
+        self.encode()
+    }
+}
+
+impl Wire for Response {
+    fn wire(&self) -> Bytes {
+        self.encode()
+    }
+}
+
 /// A peer whose messages a test writes by hand.
 pub struct Raw {
     pub address: SocketAddr,
@@ -265,8 +282,8 @@ impl Raw {
         Self { address: addr(address), got: Vec::new(), out: VecDeque::new() }
     }
 
-    pub fn send(&mut self, message: Message) {
-        let bytes = message.encode();
+    pub fn send(&mut self, message: impl Wire) {
+        let bytes = message.wire();
         self.out.push_back(Datagram { from: self.address, to: addr(PROXY), bytes });
     }
 
