@@ -9,29 +9,26 @@ use rand::rngs::StdRng;
 use slab::Slab;
 
 use super::command::{LegStats, NewLeg, Notice, Playback, Remote};
-use super::latch::Judgement;
 use super::leg::Leg;
 pub use super::leg::{MAX_TAPS, Taps};
-use super::outgoing::Incoming;
 use super::playback::{self, Player};
 use super::route::Map;
 pub use super::timers::Reason;
 use super::timers::Timers;
-use crate::codec::Kind;
 use crate::id::{LegId, RecorderId};
-use crate::rtp::rtcp::{self, Compound, Item, Report};
-use crate::rtp::source::Order;
-use crate::rtp::view::{FIXED_LEN, is_rtcp};
+use crate::rtp::rtcp;
+use crate::rtp::view::FIXED_LEN;
 use crate::rtp::{Header, Malformed};
+
+mod packets;
+mod time;
+
+use time::STATS_INTERVAL;
 
 /// Legs of one relay; more are refused.
 pub const MAX_LEGS: usize = 16_384;
-/// Between two [`Notice::Stats`] of a leg.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest packet of ours: what a buffer for [`Relay::poll_transmit`] must hold.
 pub const MAX_TRANSMIT: usize = FIXED_LEN + playback::MAX_PAYLOAD;
-/// Audio packets are at most this long; a longer step between two of them is silence that was left out.
-const LONGEST_PACKET: Duration = Duration::from_millis(200);
 
 /// What a relay is given at its start.
 #[derive(Debug)]
@@ -145,7 +142,7 @@ pub struct Relay {
 
 /// A leg between two relays: everything but its sockets.
 #[derive(Debug)]
-pub struct Detached(Leg);
+pub struct Detached(Box<Leg>);
 
 impl Detached {
     /// Its name.
@@ -159,7 +156,6 @@ impl Detached {
     }
 }
 
-// Commands.
 impl Relay {
     /// A relay without legs.
     pub fn new(options: Options) -> Self {
@@ -174,7 +170,8 @@ impl Relay {
 
     /// A leg begins. It receives and sends nothing before [`Relay::set_remote`].
     pub fn add(&mut self, new: &NewLeg, now: Instant) -> Result<Slot, Error> {
-        self.insert(Leg::new(new), now).map_err(|(_, error)| error)
+        self.room_for(new.leg)?;
+        Ok(self.insert(Leg::new(new), now))
     }
 
     /// The slot of a leg.
@@ -292,25 +289,29 @@ impl Relay {
             self.cut(from);
         }
         self.slots.remove(&leg);
-        Ok((Slot(key), Detached(self.legs.remove(key))))
+        Ok((Slot(key), Detached(Box::new(self.legs.remove(key)))))
     }
 
     /// Puts a leg of another relay in; the leg comes back when there is no place for it.
     pub fn attach(&mut self, leg: Detached, now: Instant) -> Result<Slot, (Detached, Error)> {
         let id = leg.id();
-        let slot = self.insert(leg.0, now).map_err(|(leg, error)| (Detached(leg), error))?;
+        if let Err(error) = self.room_for(id) {
+            return Err((leg, error));
+        }
+        let slot = self.insert(*leg.0, now);
         self.notices.push_back(Notice::Moved { leg: id });
         Ok(slot)
     }
 
-    fn insert(&mut self, leg: Leg, now: Instant) -> Result<Slot, (Leg, Error)> {
-        if self.slots.contains_key(&leg.id) {
-            let error = Error::Exists(leg.id);
-            return Err((leg, error));
+    fn room_for(&self, leg: LegId) -> Result<(), Error> {
+        match self.slots.contains_key(&leg) {
+            true => Err(Error::Exists(leg)),
+            false if self.legs.len() >= MAX_LEGS => Err(Error::Full),
+            false => Ok(()),
         }
-        if self.legs.len() >= MAX_LEGS {
-            return Err((leg, Error::Full));
-        }
+    }
+
+    fn insert(&mut self, leg: Leg, now: Instant) -> Slot {
         let id = leg.id;
         let key = self.legs.insert(leg);
         self.slots.insert(id, key);
@@ -325,7 +326,7 @@ impl Relay {
             let next = player.next();
             self.timers.arm(&mut leg.armed, key, Reason::Play, next);
         }
-        Ok(Slot(key))
+        Slot(key)
     }
 
     fn cut(&mut self, from: usize) {
@@ -345,227 +346,6 @@ impl Relay {
     fn renew_map(&mut self, from: usize) {
         if let Some(to) = self.legs[from].to {
             self.legs[from].map = Map::new(&self.legs[from].receive_payloads, &self.legs[to].send_payloads);
-        }
-    }
-}
-
-// The packet path.
-impl Relay {
-    /// A datagram came on a leg's socket. The verdict's ranges are of `datagram`, whose header may have been replaced.
-    pub fn packet(
-        &mut self,
-        slot: Slot,
-        channel: Channel,
-        from: SocketAddr,
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> Verdict {
-        let Some(leg) = self.legs.get_mut(slot.0) else { return Verdict::refuse(Refusal::NoLeg) };
-        let muxed = channel == Channel::Rtp && leg.rtcp_mux && is_rtcp(datagram);
-        if channel == Channel::Rtcp || muxed {
-            return match receive_rtcp(leg, muxed, from, datagram, now) {
-                Ok(()) => Verdict::default(),
-                Err(refusal) => leg.refuse(refusal),
-            };
-        }
-        let header = match Header::parse(datagram) {
-            Ok(header) => header,
-            Err(malformed) => return leg.refuse(Refusal::Malformed(malformed)),
-        };
-        let incoming = leg.receive.get(header.payload_type);
-        let judgement = leg.rtp.judge(from, header.ssrc, Some(header.sequence), incoming.is_some(), now);
-        let Some(incoming) = incoming else { return self.unknown_payload(slot, from, &header) };
-        if judgement == Judgement::Refuse {
-            return leg.refuse(Refusal::Source);
-        }
-        let order = leg.count_received(header.ssrc, header.sequence, now);
-        let longest = (LONGEST_PACKET.as_millis() as u32) * (incoming.clock_rate / 1_000);
-        leg.watchdog.rtp(&header, incoming.kind, longest, now);
-        if let Some(source) = leg.source.as_mut().filter(|_| incoming.kind != Kind::TelephoneEvent) {
-            let arrival = now.saturating_duration_since(self.options.epoch);
-            source.measure(arrival, header.timestamp, incoming.clock_rate);
-        }
-        if judgement == Judgement::Latched {
-            self.notices.push_back(Notice::Latched { leg: leg.id, from });
-        }
-        let taps = leg.taps;
-        let tap = (!taps.recorders().is_empty()).then_some(Tapped { leg: leg.id, header, taps });
-        let event = incoming.kind == Kind::TelephoneEvent;
-        let packet = Incoming { from: leg.id, header: &header, clock_rate: incoming.clock_rate, event };
-        let forward = self.forward(slot.0, packet, order, datagram, now);
-        Verdict { forward, tap, refused: None }
-    }
-
-    /// Counts a copy for a recorder whose ring was full.
-    pub fn count_untapped(&mut self, slot: Slot) {
-        self.legs.get_mut(slot.0).into_iter().for_each(Leg::count_untapped);
-    }
-
-    fn forward(
-        &mut self,
-        from: usize,
-        packet: Incoming<'_>,
-        order: Order,
-        datagram: &mut [u8],
-        now: Instant,
-    ) -> Option<Forward> {
-        let to_key = self.legs[from].to?;
-        let (leg, to) = self.legs.get2_mut(from, to_key)?;
-        match order {
-            Order::Doubtful => return None,
-            Order::Restarted => to.outgoing.interrupt(),
-            Order::Newer { .. } | Order::Behind => {}
-        }
-        let destination = to.rtp_destination().filter(|_| leg.direction.receives());
-        let Some(destination) = destination else {
-            to.outgoing.interrupt();
-            return None;
-        };
-        let Some(payload_type) = leg.map.get(packet.header.payload_type) else {
-            to.outgoing.leave_out(packet.from, packet.header);
-            return None;
-        };
-        let outgoing = to.outgoing.forward(packet, payload_type, to.ptime_ms, now)?;
-        let range = outgoing.replace(packet.header, datagram);
-        Some(Forward { slot: Slot(to_key), to: destination, range })
-    }
-
-    fn unknown_payload(&mut self, slot: Slot, from: SocketAddr, header: &Header) -> Verdict {
-        let leg = &mut self.legs[slot.0];
-        let (id, to) = (leg.id, leg.to);
-        leg.count_refused();
-        if let Some(to) = to.filter(|_| leg.rtp.accepts(from)) {
-            self.legs[to].outgoing.leave_out(id, header);
-        }
-        Verdict::refuse(Refusal::PayloadType)
-    }
-}
-
-impl Verdict {
-    fn refuse(refusal: Refusal) -> Self {
-        Self { refused: Some(refusal), ..Self::default() }
-    }
-}
-
-impl Leg {
-    fn refuse(&mut self, refusal: Refusal) -> Verdict {
-        self.count_refused();
-        Verdict::refuse(refusal)
-    }
-}
-
-/// RTCP ends here: it is life, the time of the last SR, and the end of a source.
-fn receive_rtcp(leg: &mut Leg, muxed: bool, from: SocketAddr, bytes: &[u8], now: Instant) -> Result<(), Refusal> {
-    let compound = Compound::parse(bytes).map_err(Refusal::Malformed)?;
-    if muxed {
-        // On the RTP socket its latch counts, and RTCP does not move it.
-        let expected = leg.rtp.destination().or(leg.rtp.latched());
-        if expected != Some(from) {
-            return Err(Refusal::Source);
-        }
-    } else if leg.rtcp_mux || leg.rtcp.judge(from, compound.ssrc, None, true, now) == Judgement::Refuse {
-        return Err(Refusal::Source);
-    }
-    leg.watchdog.alive(now);
-    compound.for_each(|item| match item {
-        Item::Sender { ssrc, info } if leg.source.as_ref().is_some_and(|source| source.ssrc() == ssrc) => {
-            leg.last_sr = Some(((info.ntp >> 16) as u32, now));
-        }
-        Item::Bye(ssrc) => leg.source.iter_mut().filter(|source| source.ssrc() == ssrc).for_each(|source| source.end()),
-        Item::Sender { .. } | Item::Block(_) => {}
-    });
-    Ok(())
-}
-
-// Time.
-impl Relay {
-    /// When to call [`Relay::poll_transmit`] next, and why; it may turn out that nothing is due.
-    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        self.timers.next()
-    }
-
-    /// Does what is due and returns the next packet of our own, written to `out`; drain until `None`.
-    pub fn poll_transmit(&mut self, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
-        while let Some((at, reason, key)) = self.timers.pop(now) {
-            let Some(leg) = self.legs.get_mut(key) else { continue };
-            if !leg.armed.fire(reason, at) {
-                continue;
-            }
-            let transmit = match reason {
-                Reason::Play => self.play_on(key, now, out),
-                Reason::Report => {
-                    let first = !leg.reported;
-                    let next = rtcp::next_report(now, first, &mut self.options.rng);
-                    self.timers.arm(&mut leg.armed, key, Reason::Report, next);
-                    self.write_report(key, false, now, out)
-                }
-                Reason::Watch => {
-                    self.look(key, now);
-                    None
-                }
-                Reason::Stats => {
-                    let (leg_id, stats) = (leg.id, leg.stats());
-                    self.timers.arm(&mut leg.armed, key, Reason::Stats, now + STATS_INTERVAL);
-                    self.notices.push_back(Notice::Stats { leg: leg_id, stats });
-                    None
-                }
-            };
-            if transmit.is_some() {
-                return transmit;
-            }
-        }
-        None
-    }
-
-    /// What signaling should know; drain until `None`.
-    pub fn poll_notice(&mut self) -> Option<Notice> {
-        self.notices.pop_front()
-    }
-
-    fn play_on(&mut self, key: usize, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
-        let leg = &mut self.legs[key];
-        let (ptime, ptime_ms, destination) = (leg.ptime(), leg.ptime_ms, leg.rtp_destination());
-        let player = leg.player.as_mut()?;
-        let steps = player.step(ptime, now);
-        self.timers.arm(&mut leg.armed, key, Reason::Play, player.next());
-        let (Some(to), Some(voice)) = (destination, leg.voice) else {
-            player.interrupt();
-            return None;
-        };
-        let payload: &mut [u8; playback::MAX_PAYLOAD] = out.last_chunk_mut()?;
-        let Some(len) = player.fill(voice, ptime_ms, payload) else {
-            self.stop_playing(key);
-            return None;
-        };
-        let ticks = voice.ticks(ptime_ms);
-        let header = leg.outgoing.own(voice.payload_type, voice.clock_rate, ticks, steps, now);
-        leg.outgoing.count(len);
-        out[..FIXED_LEN].copy_from_slice(&header.encode());
-        Some(Transmit { slot: Slot(key), channel: Channel::Rtp, to, len: FIXED_LEN + len })
-    }
-
-    fn write_report(&mut self, key: usize, bye: bool, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
-        let since_epoch = now.saturating_duration_since(self.options.epoch);
-        let fraction = (u64::from(since_epoch.subsec_nanos()) << 32) / 1_000_000_000;
-        let ntp = self.options.epoch_ntp.wrapping_add((since_epoch.as_secs() << 32) + fraction);
-        let leg = &mut self.legs[key];
-        let to = leg.rtcp_destination()?;
-        let last_sr = leg.last_sr.map(|(middle, at)| (middle, now.saturating_duration_since(at)));
-        let block = leg.source.as_mut().filter(|source| !source.has_ended()).map(|source| source.report(last_sr));
-        let sender = leg.outgoing.report(ntp, now);
-        let report = Report { ssrc: leg.outgoing.ssrc(), sender, block, cname: &leg.cname, bye };
-        let len = report.write(out.first_chunk_mut()?);
-        leg.reported = true;
-        let channel = if leg.rtcp_mux { Channel::Rtp } else { Channel::Rtcp };
-        Some(Transmit { slot: Slot(key), channel, to, len })
-    }
-
-    fn look(&mut self, key: usize, now: Instant) {
-        let leg = &mut self.legs[key];
-        if leg.watchdog.expired(now) {
-            self.notices.push_back(Notice::Inactive { leg: leg.id });
-        } else if let Some(deadline) = leg.watchdog.deadline() {
-            self.timers.arm(&mut leg.armed, key, Reason::Watch, deadline);
         }
     }
 }

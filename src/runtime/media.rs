@@ -13,7 +13,9 @@ use crate::id::WorkerId;
 use crate::net::udp::{Pair, Poller, Waker};
 use crate::runtime::ring;
 
+mod pace;
 mod ports;
+mod sockets;
 mod worker;
 
 /// What one media thread is given at its start.
@@ -157,7 +159,7 @@ pub fn split_ports(ports: RangeInclusive<u16>, workers: usize) -> Vec<RangeInclu
             let to = first + 2 * (pairs * (worker + 1) / workers);
             match to > from {
                 true => from as u16..=(to - 1) as u16,
-                false => 1..=0,
+                false => RangeInclusive::new(1, 0),
             }
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
+use super::pace::Pace;
 use super::ports::Ports;
+use super::sockets::{Sockets, socket_of};
 use super::{Bound, Counters, Message, Options, Priority, Sender, Worker};
 use crate::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
 use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, Tapped, Transmit};
@@ -28,14 +30,8 @@ use crate::runtime::ring;
 const MESSAGES: usize = 256;
 /// Pairs bound in one pass: a pair costs about 20 µs, and packets wait meanwhile.
 const BINDS: usize = 32;
-/// Datagrams read in one pass from a socket that had one in the pass before, too: a burst. Others give one a pass.
-const BURST: usize = 16;
 /// The clock is read again after so many datagrams.
 const PER_CLOCK: usize = 16;
-/// How often it is judged whether the thread is busy.
-const WINDOW: Duration = Duration::from_millis(10);
-/// Busy: at least so many datagrams per `batch_interval`; then a pass with a sleep before it saves wake-ups.
-const BUSY: f64 = 2.0;
 /// How long commands for a leg that has moved are sent after it: signaling knows of the move long before.
 const SEND_AFTER: Duration = Duration::from_secs(10);
 /// Longest wait: housekeeping is due once a second.
@@ -68,7 +64,7 @@ pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
     });
     let mut this = Loop {
         ports: Ports::new(options.ports.clone(), options.cooldown),
-        sockets: Sockets { pairs: Vec::new(), poller: edges.poller },
+        sockets: Sockets::new(edges.poller),
         messages: edges.messages,
         peers: edges.peers,
         counters: edges.counters,
@@ -149,7 +145,7 @@ impl<F: Fn(Notice)> Loop<F> {
                 Flow::Done => self.bind_some(),
             };
             let timeout = if more { Duration::ZERO } else { self.until_next(clock::now()) };
-            if let Err(error) = self.sockets.poller.wait(Some(timeout), &mut ready) {
+            if let Err(error) = self.sockets.wait(Some(timeout), &mut ready) {
                 // Only a broken descriptor does that; going on would spin.
                 tracing::error!(worker = self.options.worker.0, %error, "epoll failed: the media thread stops");
                 return self.give_back_all();
@@ -180,12 +176,7 @@ impl<F: Fn(Notice)> Loop<F> {
         let mut read = 0;
         for token in ready.tokens() {
             let (slot, channel) = socket_of(token);
-            let budget = match self.sockets.pairs.get_mut(slot.0).and_then(Option::as_mut) {
-                Some(open) => open.budget(pass),
-                // Closed in this very pass.
-                None => continue,
-            };
-            for _ in 0..budget {
+            for _ in 0..self.sockets.budget(slot, pass) {
                 if !self.read_one(slot, channel, datagram, now) {
                     break;
                 }
@@ -491,98 +482,5 @@ impl Totals {
     fn count_sent(&mut self, sent: bool) {
         self.sent += u64::from(sent);
         self.unsent += u64::from(!sent);
-    }
-}
-
-/// The legs' sockets by slot.
-struct Sockets {
-    pairs: Vec<Option<Open>>,
-    poller: Poller,
-}
-
-struct Open {
-    bound: Bound,
-    /// The last pass in which one of them had something to read.
-    pass: u64,
-}
-
-impl Open {
-    fn budget(&mut self, pass: u64) -> usize {
-        let before = std::mem::replace(&mut self.pass, pass);
-        if before + 1 == pass { BURST } else { 1 }
-    }
-}
-
-impl Sockets {
-    fn open(&mut self, slot: Slot, bound: Bound) -> std::io::Result<()> {
-        if self.pairs.len() <= slot.0 {
-            self.pairs.resize_with(slot.0 + 1, || None);
-        }
-        let added = self
-            .poller
-            .add(&bound.pair.rtp, token(slot, Channel::Rtp))
-            .and_then(|()| self.poller.add(&bound.pair.rtcp, token(slot, Channel::Rtcp)));
-        self.pairs[slot.0] = Some(Open { bound, pass: 0 });
-        added
-    }
-
-    fn close(&mut self, slot: Slot) -> Option<Bound> {
-        let bound = self.pairs.get_mut(slot.0)?.take()?.bound;
-        // A pair that was never added is not there to remove; one that is closed leaves epoll by itself.
-        let _ = self.poller.remove(&bound.pair.rtp);
-        let _ = self.poller.remove(&bound.pair.rtcp);
-        Some(bound)
-    }
-
-    fn get(&self, slot: Slot, channel: Channel) -> Option<&UdpSocket> {
-        let pair = &self.pairs.get(slot.0)?.as_ref()?.bound.pair;
-        Some(match channel {
-            Channel::Rtp => &pair.rtp,
-            Channel::Rtcp => &pair.rtcp,
-        })
-    }
-
-    fn send(&self, slot: Slot, channel: Channel, to: SocketAddr, bytes: &[u8]) -> bool {
-        self.get(slot, channel).is_some_and(|socket| socket.send_to(bytes, to).is_ok())
-    }
-}
-
-fn token(slot: Slot, channel: Channel) -> u64 {
-    (slot.0 as u64) << 1 | u64::from(channel == Channel::Rtcp)
-}
-
-fn socket_of(token: u64) -> (Slot, Channel) {
-    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
-    (Slot((token >> 1) as usize), channel)
-}
-
-/// How the thread paces itself: a wake per arrival while it is quiet, a pass every `batch_interval` while it is busy.
-struct Pace {
-    interval: Duration,
-    /// Datagrams per window from which on the thread is busy.
-    threshold: u32,
-    since: Instant,
-    count: u32,
-    busy: bool,
-}
-
-impl Pace {
-    fn new(interval: Duration, now: Instant) -> Self {
-        let threshold = match interval.is_zero() {
-            true => u32::MAX,
-            false => (BUSY * WINDOW.as_secs_f64() / interval.as_secs_f64()).max(1.0) as u32,
-        };
-        Self { interval, threshold, since: now, count: 0, busy: false }
-    }
-
-    /// After a pass that began at `begun` and read `count` datagrams: the least time until the next one begins.
-    fn after_pass(&mut self, count: u32, begun: Instant) -> Option<Duration> {
-        self.count += count;
-        if begun.saturating_duration_since(self.since) >= WINDOW {
-            self.busy = self.count >= self.threshold;
-            self.count = 0;
-            self.since = begun;
-        }
-        self.busy.then_some(self.interval)
     }
 }

@@ -1,0 +1,81 @@
+//! The legs' sockets, and the epoll that watches them.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use super::Bound;
+use crate::bridge::relay::{Channel, Slot};
+use crate::net::udp::{Poller, Ready};
+
+/// Datagrams read in one pass from a socket that had one in the pass before, too: a burst. Others give one a pass.
+const BURST: usize = 16;
+
+/// The legs' sockets by slot.
+pub(super) struct Sockets {
+    pairs: Vec<Option<Open>>,
+    poller: Poller,
+}
+
+struct Open {
+    bound: Bound,
+    /// The last pass in which one of them had something to read.
+    pass: u64,
+}
+
+impl Sockets {
+    pub fn new(poller: Poller) -> Self {
+        Self { pairs: Vec::new(), poller }
+    }
+
+    pub fn wait(&self, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
+        self.poller.wait(timeout, ready)
+    }
+
+    /// How many datagrams may be read in this pass from a slot that is ready.
+    pub fn budget(&mut self, slot: Slot, pass: u64) -> usize {
+        let Some(open) = self.pairs.get_mut(slot.0).and_then(Option::as_mut) else { return 0 };
+        let before = std::mem::replace(&mut open.pass, pass);
+        if before + 1 == pass { BURST } else { 1 }
+    }
+    pub fn open(&mut self, slot: Slot, bound: Bound) -> io::Result<()> {
+        if self.pairs.len() <= slot.0 {
+            self.pairs.resize_with(slot.0 + 1, || None);
+        }
+        let added = self
+            .poller
+            .add(&bound.pair.rtp, token(slot, Channel::Rtp))
+            .and_then(|()| self.poller.add(&bound.pair.rtcp, token(slot, Channel::Rtcp)));
+        self.pairs[slot.0] = Some(Open { bound, pass: 0 });
+        added
+    }
+
+    pub fn close(&mut self, slot: Slot) -> Option<Bound> {
+        let bound = self.pairs.get_mut(slot.0)?.take()?.bound;
+        // A pair that was never added is not there to remove; one that is closed leaves epoll by itself.
+        let _ = self.poller.remove(&bound.pair.rtp);
+        let _ = self.poller.remove(&bound.pair.rtcp);
+        Some(bound)
+    }
+
+    pub fn get(&self, slot: Slot, channel: Channel) -> Option<&UdpSocket> {
+        let pair = &self.pairs.get(slot.0)?.as_ref()?.bound.pair;
+        Some(match channel {
+            Channel::Rtp => &pair.rtp,
+            Channel::Rtcp => &pair.rtcp,
+        })
+    }
+
+    pub fn send(&self, slot: Slot, channel: Channel, to: SocketAddr, bytes: &[u8]) -> bool {
+        self.get(slot, channel).is_some_and(|socket| socket.send_to(bytes, to).is_ok())
+    }
+}
+
+fn token(slot: Slot, channel: Channel) -> u64 {
+    (slot.0 as u64) << 1 | u64::from(channel == Channel::Rtcp)
+}
+
+pub(super) fn socket_of(token: u64) -> (Slot, Channel) {
+    let channel = if token & 1 == 1 { Channel::Rtcp } else { Channel::Rtp };
+    (Slot((token >> 1) as usize), channel)
+}
