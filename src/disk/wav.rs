@@ -336,7 +336,13 @@ pub fn mend(disk: &dyn Disk, path: &Path, spec: Spec, frames: u64) -> io::Result
     let header = header(spec, frames)?;
     let mut found = [0; HEADER_LEN as usize];
     let read = super::read_full(&*file, &mut found, 0)?;
-    if file.len()? != spec.file_len(frames) {
+    let len = file.len()?;
+    let whole = spec.file_len(spec.frames_in(len));
+    if len > whole {
+        // Half a sample before the silence would be a click.
+        file.set_len(whole)?;
+    }
+    if len.min(whole) != spec.file_len(frames) {
         file.set_len(spec.file_len(frames))?;
     }
     if read < found.len() || found != header {
@@ -487,6 +493,18 @@ mod tests {
         assert_eq!(read(&RealDisk, &path).unwrap().1, ramp(200));
         mend(&RealDisk, &path, STEREO, 130).unwrap();
         assert_eq!(read(&RealDisk, &path).unwrap().1, [ramp(200), vec![0; 60]].concat());
+    }
+
+    #[test]
+    fn nothing_of_a_torn_frame_is_left_before_the_silence() {
+        let dir = folder();
+        let path = dir.path().join("a.wav");
+        let mut writer = Writer::create(&RealDisk, &path, STEREO).unwrap();
+        writer.append(&ramp(4)).unwrap();
+        drop(writer);
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(44 + 7).unwrap();
+        mend(&RealDisk, &path, STEREO, 5).unwrap();
+        assert_eq!(read(&RealDisk, &path).unwrap().1, [ramp(2), vec![0; 8]].concat());
     }
 
     #[test]
