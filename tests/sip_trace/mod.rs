@@ -177,12 +177,12 @@ pub fn start(message: &Message) -> String {
 }
 
 pub fn text(message: &Message) -> String {
-    String::from_utf8(message.encode().to_vec()).unwrap()
+    String::from_utf8_lossy(&message.encode()).into_owned()
 }
 
 pub fn header(message: &Message, name: Name<'_>) -> String {
     let value = message.headers().get(name).unwrap_or_else(|| panic!("{name:?} in {}", text(message)));
-    String::from_utf8(value.into_owned()).unwrap()
+    String::from_utf8_lossy(&value).into_owned()
 }
 
 pub fn param(value: &str, name: &str) -> Option<String> {
