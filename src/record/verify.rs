@@ -262,3 +262,206 @@ fn check_lists(recording: &Recording, wrong: &mut Vec<String>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use uuid::Uuid;
+
+    use super::super::mark::{Role, Side};
+    use super::super::metadata::{
+        Gap, GapCause, MEDIA_TYPE, Mask, Participant, RecordingSession, Segment, time_of_sample,
+    };
+    use super::*;
+    use crate::id::{CallUuid, ConnId, LegId, RecordingId};
+
+    const RATE: u32 = 8_000;
+    const TOTAL: u64 = 16_000;
+
+    fn start() -> Timestamp {
+        "2026-11-20T09:00:00Z".parse().unwrap()
+    }
+
+    fn segment(from: u64, to: u64) -> Segment {
+        Segment {
+            start_sample: from,
+            end_sample: to,
+            start: time_of_sample(start(), from, RATE),
+            end: time_of_sample(start(), to, RATE),
+            conn_id: ConnId(1),
+            owner: LegId(1),
+            participants: vec![LegId(1), LegId(2)],
+            speakers: vec![LegId(1), LegId(2)],
+            channels: vec![],
+            paused: false,
+            held: false,
+            consult: false,
+            early: false,
+        }
+    }
+
+    fn file(name: &str, part: u32, start_sample: u64, samples: u64) -> MediaFile {
+        MediaFile {
+            file: name.into(),
+            part,
+            start_sample,
+            kind: if name.starts_with("mixed") { FileKind::Mixed } else { FileKind::Supervisor },
+            participant: None,
+            media_type: MEDIA_TYPE.into(),
+            channels: 1,
+            sample_rate: RATE,
+            samples,
+            size: Some(44 + samples * 2),
+            sha256: Some("aa".into()),
+        }
+    }
+
+    /// Two parts with two files each, a pause from 8,000 to 10,000.
+    fn good() -> Recording {
+        let end = time_of_sample(start(), TOTAL, RATE);
+        let pause = Segment { paused: true, speakers: vec![], ..segment(8_000, 10_000) };
+        let mask = |kind, sample| Mask { time: time_of_sample(start(), sample, RATE), kind };
+        Recording {
+            id: RecordingId(Uuid::from_u128(1)),
+            call_uuid: CallUuid(Uuid::from_u128(2)),
+            caller_phone_number: String::new(),
+            dialed_phone_number: String::new(),
+            start_time: start(),
+            stop_time: Some(end),
+            duration_ms: Some(2_000),
+            recording_session: RecordingSession {
+                owner_dn: None,
+                owner_leg: LegId(1),
+                side: Side::Origination,
+                trigger: "default".into(),
+                rule: "default = origination".into(),
+                state: State::Complete,
+                stop_cause: Some(StopCause::Released),
+            },
+            participants: vec![Participant {
+                leg_id: LegId(1),
+                dn: None,
+                uri: String::new(),
+                role: Role::Customer,
+                joined: start(),
+                left: Some(end),
+                leave_cause: Some("released".into()),
+            }],
+            segments: vec![segment(0, 8_000), pause, segment(10_000, TOTAL)],
+            media_files: vec![
+                file("mixed.wav", 1, 0, 9_000),
+                file("supervisor-1.wav", 1, 0, 9_000),
+                file("mixed.2.wav", 2, 9_000, 7_000),
+                file("supervisor-1.2.wav", 2, 9_000, 7_000),
+            ],
+            media: vec![],
+            gaps: vec![Gap { leg: LegId(1), start_sample: 10, end_sample: TOTAL, cause: GapCause::Network }],
+            masks: vec![mask(MaskKind::Paused, 8_000), mask(MaskKind::Resumed, 10_000)],
+            events: vec![],
+            warnings: vec![],
+        }
+    }
+
+    fn facts(recording: &Recording) -> Vec<FileFacts> {
+        let fact = |f: &MediaFile| FileFacts {
+            file: f.file.clone(),
+            unreadable: None,
+            sample_rate: f.sample_rate,
+            channels: f.channels,
+            frames: f.samples,
+            frames_on_disk: f.samples,
+            size: 44 + f.samples * 2,
+            sha256: Some("aa".into()),
+            sound_in_pause: None,
+        };
+        recording.media_files.iter().map(fact).collect()
+    }
+
+    #[test]
+    fn a_recording_that_keeps_every_invariant_has_nothing_wrong() {
+        assert_eq!(verify(&good(), &facts(&good())), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_pause_is_widened_on_both_sides_and_ends_with_the_recording() {
+        assert_eq!(silent_ranges(&good()), [7_840..10_160]);
+        let mut recording = good();
+        recording.segments[2].paused = true;
+        assert_eq!(silent_ranges(&recording), [7_840..TOTAL]);
+    }
+
+    /// A change of the metadata, and a part of the sentence that must tell of it.
+    type Damage = (fn(&mut Recording), &'static str);
+
+    #[test]
+    fn each_broken_invariant_of_the_metadata_is_told() {
+        let damages: &[Damage] = &[
+            (|r| r.recording_session.state = State::Recording, "still running"),
+            (|r| r.recording_session.stop_cause = None, "without a stop cause"),
+            (|r| r.recording_session.stop_cause = Some(StopCause::Crash), "stop cause is crash"),
+            (|r| r.recording_session.state = State::Failed, "neither write-error nor disk-full"),
+            (|r| r.duration_ms = None, "durationMs is missing"),
+            (|r| r.duration_ms = Some(1_990), "durationMs says 1990"),
+            (|r| r.stop_time = None, "stopTime is missing"),
+            (|r| r.stop_time = Some(r.start_time), "stopTime is 0 ms after startTime"),
+            (|r| drop(r.media_files.drain(2..)), "the segments end at sample 16000, the files at 9000"),
+            (|r| r.media_files[1].samples = 8_999, "supervisor-1.wav has 8999 samples, mixed.wav has 9000"),
+            (|r| r.media_files[3].start_sample = 8_999, "begins at sample 8999, its part at 9000"),
+            (|r| r.media_files[2].kind = FileKind::Party, "part 2 has no mixed.wav"),
+            (|r| r.media_files.iter_mut().for_each(|f| f.part += 1), "part 1 is missing"),
+            (|r| r.media_files[1].file = "mixed.wav".into(), "mixed.wav is listed twice"),
+            (|r| r.media_files[0].size = None, "mixed.wav has no size"),
+            (|r| r.media_files[0].sha256 = None, "mixed.wav has no sha256"),
+            (|r| r.media_files.clear(), "it has no file"),
+            (|r| r.segments[1].start_sample = 8_001, "a gap before segment 2"),
+            (|r| r.segments[1].start_sample = 7_999, "an overlap before segment 2"),
+            (|r| r.segments[1].end_sample = 7_000, "segment 2 ends before it begins"),
+            (|r| r.segments[2].end_sample = 15_999, "the segments end at sample 15999"),
+            (|r| r.segments.clear(), "it has no segment"),
+            (|r| drop(r.segments[0].participants.remove(0)), "the owner of segment 1 is not among"),
+            (|r| r.segments[0].speakers.push(LegId(9)), "leg 9 speaks in segment 1"),
+            (|r| r.segments[1].speakers.push(LegId(1)), "segment 2 is paused and has speakers"),
+            (|r| r.segments[0].owner = LegId(2), "the owner of the first segment is not ownerLeg"),
+            (|r| r.segments[1].owner = LegId(2), "the owner changes 2 times"),
+            (|r| r.masks.clear(), "masks[] is empty"),
+            (|r| drop(r.masks.remove(0)), "does not alternate"),
+            (|r| r.gaps[0].end_sample = TOTAL + 1, "a gap of leg 1"),
+            (|r| r.participants[0].left = None, "participant 1 has never left"),
+        ];
+        for (damage, expected) in damages {
+            let mut recording = good();
+            damage(&mut recording);
+            let wrong = verify(&recording, &facts(&recording));
+            assert!(wrong.iter().any(|w| w.contains(expected)), "{expected}: {wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_owner_may_change_once_when_it_is_maintained() {
+        let mut recording = good();
+        recording.segments[2].owner = LegId(2);
+        assert_eq!(verify(&recording, &facts(&recording)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_difference_between_file_and_metadata_is_told() {
+        let damages: &[(fn(&mut FileFacts), &str)] = &[
+            (|f| f.unreadable = Some("no RIFF tag found".into()), "mixed.wav cannot be read: no RIFF tag found"),
+            (|f| f.frames = 8_990, "mixed.wav's header says 8990 samples, its length has room for 9000"),
+            (|f| (f.frames, f.frames_on_disk) = (1, 1), "mixed.wav has 1 samples, mediaFiles says 9000"),
+            (|f| f.channels = 2, "mixed.wav has 2 channels"),
+            (|f| f.sample_rate = 16_000, "at 16000 Hz"),
+            (|f| f.size = 1, "mixed.wav has 1 bytes"),
+            (|f| f.sha256 = Some("bb".into()), "mixed.wav was changed"),
+            (|f| f.sound_in_pause = Some(8_000), "mixed.wav has sound in a pause, at its sample 8000"),
+            (|f| f.file = "other.wav".into(), "other.wav is in the folder, but not in mediaFiles"),
+            (|f| f.file = "other.wav".into(), "mixed.wav is missing"),
+        ];
+        for (damage, expected) in damages {
+            let mut facts = facts(&good());
+            damage(&mut facts[0]);
+            let wrong = verify(&good(), &facts);
+            assert!(wrong.iter().any(|w| w.contains(expected)), "{expected}: {wrong:?}");
+        }
+    }
+}
