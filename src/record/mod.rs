@@ -1,12 +1,14 @@
 //! From packets and marks to aligned samples and metadata. Pure: no file, no thread, no clock.
 
 pub mod conceal;
+pub mod leg;
 pub mod mark;
 pub mod metadata;
 pub mod mixdown;
 pub mod recorder;
 pub mod samples;
 pub mod session;
+pub mod stream;
 pub mod tap;
 pub mod timeline;
 pub mod track;

@@ -1,0 +1,358 @@
+//! What one leg's peer said: packets in, tracks out. It belongs to no session; any number of them read it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::metadata::GapCause;
+use super::stream::{Coding, Packet, Stream};
+use super::tap::TapHeader;
+use super::timeline::Held;
+use super::track::{Track, quantum};
+use crate::audio::resample::Stretch;
+use crate::audio::{g711, pcm};
+use crate::codec::{Codec, Kind, Payload};
+
+/// Payload tables whose packets may still be on their way.
+const MAX_TABLES: usize = 8;
+
+/// Streams followed at a time. A peer that changes its SSRC more often than its packets are late loses nothing by it.
+const MAX_STREAMS: usize = 4;
+
+/// SSRCs named in the metadata.
+const MAX_SSRCS: usize = 32;
+
+/// Stretches that we dropped and whose holes have not been seen yet.
+const MAX_DROPPED: usize = 16;
+
+/// Samples of the longest payload that is decoded: a whole datagram of G.711.
+const MAX_SAMPLES: usize = 2_048;
+
+/// A packet's place may precede its arrival by W, and the hole that it leaves is seen later still.
+const DROPPED_BEFORE_NS: i64 = 500_000_000;
+
+/// Audio rates of tracks.
+const RATES: [u32; 3] = [8_000, 16_000, 48_000];
+
+/// What a packet was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// Placed, held, or without audio.
+    Yes,
+    /// Its payload type is in no table of its time: perhaps the table is still on its way.
+    UnknownPayload,
+}
+
+/// Missing speech in ns after the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// Beginning.
+    pub start_ns: i64,
+    /// End.
+    pub end_ns: i64,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// Totals since the leg began.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Totals {
+    /// The codec of the latest audio packet.
+    pub codec: Option<Codec>,
+    /// Its payload type.
+    pub payload_type: Option<u8>,
+    /// In order of appearance.
+    pub ssrcs: Vec<u32>,
+    /// Packets.
+    pub received: u64,
+    /// Missing by sequence number.
+    pub lost: u64,
+    /// Packets that came too late, in part or whole.
+    pub late: u64,
+    /// Packets that came before.
+    pub duplicates: u64,
+    /// Concealed time in ns.
+    pub concealed_ns: u64,
+    /// Of the stream heard last.
+    pub clock_skew_ppm: Option<f64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Leg {
+    /// From which arrival (ns) which table holds, oldest first.
+    tables: VecDeque<(i64, Arc<[Payload]>)>,
+    streams: Vec<Stream>,
+    next_stream: u32,
+    tracks: Vec<Track>,
+    totals: Totals,
+    /// Of streams that are gone.
+    lost_before: u64,
+    dropped: VecDeque<(i64, i64)>,
+    missing: Vec<Missing>,
+    /// Everything before this instant (ns) has been sealed.
+    sealed_ns: i64,
+}
+
+impl Leg {
+    /// A leg that is sealed up to `sealed_ns` and has no table yet.
+    pub fn new(sealed_ns: i64) -> Self {
+        Self {
+            tables: VecDeque::new(),
+            streams: Vec::new(),
+            next_stream: 0,
+            tracks: Vec::new(),
+            totals: Totals::default(),
+            lost_before: 0,
+            dropped: VecDeque::new(),
+            missing: Vec::new(),
+            sealed_ns,
+        }
+    }
+
+    /// From `at` (ns) on, arrivals are read with this table.
+    pub fn payloads(&mut self, at: i64, table: Arc<[Payload]>) {
+        let i = self.tables.partition_point(|(from, _)| *from <= at);
+        self.tables.insert(i, (at, table));
+        if self.tables.len() > MAX_TABLES {
+            self.tables.pop_front();
+        }
+    }
+
+    /// Arrivals in this stretch (ns) may have been dropped by us.
+    pub fn dropped(&mut self, from: i64, until: i64) {
+        if let Some(last) = self.dropped.back_mut()
+            && from <= last.1
+        {
+            last.0 = last.0.min(from);
+            last.1 = last.1.max(until);
+            return;
+        }
+        if self.dropped.len() == MAX_DROPPED {
+            // The two oldest become one: too long a stretch rather than a hole blamed on the network.
+            let (from, _) = self.dropped.pop_front().unwrap_or_default();
+            if let Some(next) = self.dropped.front_mut() {
+                next.0 = from;
+            }
+        }
+        self.dropped.push_back((from, until));
+    }
+
+    /// Takes a packet.
+    pub fn packet(&mut self, header: &TapHeader, payload: &[u8]) -> Taken {
+        let arrival = header.arrival_ns.min(i64::MAX as u64) as i64;
+        let Some(codec) = self.codec(header.payload_type, arrival) else { return Taken::UnknownPayload };
+        let coding = coding(&codec, payload.len());
+        self.totals.received += 1;
+        let known = match coding {
+            Some(_) => self.streams.iter().position(|s| s.ssrc == header.ssrc && s.rate == codec.clock_rate),
+            None => self.streams.iter().position(|s| s.ssrc == header.ssrc),
+        };
+        let i = match (known, coding) {
+            (Some(i), _) => i,
+            (None, Some(_)) => self.new_stream(header, codec.clock_rate),
+            // Events or noise before any audio: nothing to place, nothing to miss.
+            (None, None) => return Taken::Yes,
+        };
+        let stream = &mut self.streams[i];
+        stream.last_arrival = arrival;
+        let Some(sequence) = stream.arrivals.note(header.sequence) else {
+            self.totals.duplicates += 1;
+            return Taken::Yes;
+        };
+        if let Some(coding) = coding {
+            let timestamp = stream.timestamps.extend(header.timestamp);
+            if self.totals.payload_type != Some(header.payload_type) || self.totals.codec.as_ref() != Some(&codec) {
+                self.totals.payload_type = Some(header.payload_type);
+                self.totals.codec = Some(codec);
+            }
+            self.audio(i, Packet { timestamp, sequence, coding, len: payload.len() }, payload, arrival);
+        }
+        Taken::Yes
+    }
+
+    fn codec(&self, payload_type: u8, arrival: i64) -> Option<Codec> {
+        let i = self.tables.partition_point(|(from, _)| *from <= arrival);
+        // A packet from before the first table is read with it: the peer began to send before we had decided.
+        let (_, table) = self.tables.get(i.saturating_sub(1))?;
+        table.iter().find(|payload| payload.payload_type == payload_type).map(|payload| payload.codec.clone())
+    }
+
+    fn new_stream(&mut self, header: &TapHeader, rate: u32) -> usize {
+        if self.streams.len() == MAX_STREAMS {
+            let oldest = (0..self.streams.len()).min_by_key(|i| self.streams[*i].last_arrival).unwrap_or(0);
+            if self.streams[oldest].timeline.anchor() {
+                self.place_held(oldest, Held::Place);
+            }
+            self.lost_before += self.streams.remove(oldest).arrivals.lost();
+        }
+        if !self.totals.ssrcs.contains(&header.ssrc) && self.totals.ssrcs.len() < MAX_SSRCS {
+            self.totals.ssrcs.push(header.ssrc);
+        }
+        if !self.tracks.iter().any(|track| track.rate() == rate) {
+            self.tracks.push(Track::new(rate, grid(self.sealed_ns, rate)));
+        }
+        self.streams.push(Stream::new(self.next_stream, header.ssrc, rate, header.sequence));
+        self.next_stream = self.next_stream.wrapping_add(1);
+        self.streams.len() - 1
+    }
+
+    fn audio(&mut self, i: usize, packet: Packet, payload: &[u8], arrival: i64) {
+        let stream = &mut self.streams[i];
+        let verdict = stream.timeline.packet(packet.timestamp, arrival);
+        if verdict.held != Held::Keep {
+            self.place_held(i, verdict.held);
+        }
+        if verdict.hold {
+            self.streams[i].hold(packet, payload);
+        } else {
+            self.place(i, &packet, payload);
+        }
+    }
+
+    /// Places what the stream holds.
+    fn place_held(&mut self, i: usize, verdict: Held) {
+        if matches!(verdict, Held::PlaceFrom(_)) {
+            self.streams[i].offset = None;
+        }
+        let (packets, bytes, skipped) = self.streams[i].release(verdict);
+        self.totals.late += skipped as u64;
+        let mut at = 0;
+        for packet in packets {
+            self.place(i, &packet, &bytes[at..at + packet.len]);
+            at += packet.len;
+        }
+    }
+
+    /// Decodes a packet to its place.
+    fn place(&mut self, i: usize, packet: &Packet, payload: &[u8]) {
+        let stream = &mut self.streams[i];
+        let Some(track) = self.tracks.iter_mut().find(|track| track.rate() == stream.rate) else { return };
+        let Some(place_ns) = stream.timeline.place(packet.timestamp) else { return };
+        let place = place_ns as f64 * f64::from(stream.rate) / 1e9;
+        let offset = *stream.offset.get_or_insert_with(|| {
+            stream.newest = i64::MIN;
+            place.round() as i64 - track.shift() - packet.timestamp
+        });
+        let at = packet.timestamp + offset;
+        if packet.timestamp > stream.newest {
+            stream.newest = packet.timestamp;
+            track.want_shift(place - at as f64);
+        }
+        let mut samples = [0; MAX_SAMPLES];
+        let samples = decode(packet.coding, payload, &mut samples);
+        let written = track.write(at, samples, stream.origin(packet));
+        if written.late > 0 {
+            self.totals.late += 1;
+        }
+        if written.refused {
+            // Its hole will be seen as missing samples of a packet that came: say now that it was us.
+            let ns = |position: i64| ns_of(position + track.shift(), track.rate());
+            let (start_ns, end_ns) = (ns(at), ns(at + samples.len() as i64));
+            self.missing.push(Missing { start_ns, end_ns, cause: GapCause::DroppedByUs });
+        } else if written.late > 0 {
+            let ns = |position: i64| ns_of(position + track.shift(), track.rate());
+            let (start_ns, end_ns) = (ns(at), ns(at + written.late as i64));
+            self.missing.push(Missing { start_ns, end_ns, cause: GapCause::Late });
+        }
+    }
+
+    /// Seals everything before `until_ns`. What lies before `keep_ns` has been read by every session.
+    pub fn advance(&mut self, until_ns: i64, keep_ns: i64, stretch: &Stretch) {
+        for i in 0..self.streams.len() {
+            let due = self.streams[i].timeline.tentative_place().is_some_and(|place| place < until_ns + MARGIN_NS);
+            if due && self.streams[i].timeline.anchor() {
+                self.place_held(i, Held::Place);
+            }
+        }
+        let streams = &self.streams;
+        for track in &mut self.tracks {
+            let rate = track.rate();
+            let missing = |a: super::track::Origin, b: super::track::Origin| {
+                let stream = streams.iter().find(|stream| stream.id == a.stream);
+                stream.map_or(0, |stream| stream.arrivals.missing_between(a.sequence, b.sequence))
+            };
+            track.advance(grid(until_ns, rate), grid(keep_ns, rate), missing, stretch);
+            for loss in track.take_losses() {
+                let (start_ns, end_ns) = (ns_of(loss.start, rate), ns_of(loss.end, rate));
+                let by_us =
+                    self.dropped.iter().any(|(from, until)| start_ns < *until && end_ns > *from - DROPPED_BEFORE_NS);
+                let cause = if by_us { GapCause::DroppedByUs } else { GapCause::Network };
+                self.missing.push(Missing { start_ns, end_ns, cause });
+            }
+        }
+        self.sealed_ns = self.sealed_ns.max(until_ns);
+        while self.dropped.front().is_some_and(|(_, until)| *until < self.sealed_ns - 20 * DROPPED_BEFORE_NS) {
+            self.dropped.pop_front();
+        }
+    }
+
+    /// Everything before this instant (ns) is sealed.
+    pub fn sealed_ns(&self) -> i64 {
+        self.sealed_ns
+    }
+
+    /// Takes what has been found missing since the last call.
+    pub fn take_missing(&mut self) -> Vec<Missing> {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Its samples, one track per audio rate.
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    /// Counters so far.
+    pub fn totals(&self) -> Totals {
+        let active = self.streams.iter().max_by_key(|stream| stream.last_arrival);
+        let concealed = |track: &Track| track.concealed() * 1_000_000_000 / u64::from(track.rate());
+        Totals {
+            lost: self.lost_before + self.streams.iter().map(|stream| stream.arrivals.lost()).sum::<u64>(),
+            concealed_ns: self.tracks.iter().map(concealed).sum(),
+            clock_skew_ppm: active.and_then(|stream| stream.timeline.skew_ppm()),
+            ..self.totals.clone()
+        }
+    }
+}
+
+/// An anchor is taken this much before the first place is sealed.
+const MARGIN_NS: i64 = 30_000_000;
+
+/// How a payload is decoded; `None` when it holds no samples for us.
+fn coding(codec: &Codec, len: usize) -> Option<Coding> {
+    if !codec.is_decodable() || !RATES.contains(&codec.clock_rate) || len == 0 {
+        return None;
+    }
+    match codec.kind() {
+        Kind::Pcmu => Some(Coding::Ulaw),
+        Kind::Pcma => Some(Coding::Alaw),
+        Kind::L16 => Some(Coding::Linear),
+        Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => None,
+    }
+}
+
+fn decode<'a>(coding: Coding, payload: &[u8], samples: &'a mut [i16]) -> &'a [i16] {
+    let len = match coding {
+        Coding::Ulaw | Coding::Alaw => payload.len(),
+        Coding::Linear => payload.len() / 2,
+    };
+    let samples = &mut samples[..len.min(MAX_SAMPLES)];
+    match coding {
+        Coding::Ulaw => g711::decode_ulaw(payload, samples),
+        Coding::Alaw => g711::decode_alaw(payload, samples),
+        Coding::Linear => pcm::decode_l16(payload, samples),
+    }
+    samples
+}
+
+/// The grid position at or after an instant, in whole quanta when the instant is one.
+pub fn grid(ns: i64, rate: u32) -> i64 {
+    debug_assert!(quantum(rate) > 0);
+    let position = i128::from(ns) * i128::from(rate);
+    // i64::MAX ns is 292 years; the product needs the wider type, the quotient does not.
+    position.div_euclid(1_000_000_000) as i64
+}
+
+/// The instant of a grid position.
+pub fn ns_of(position: i64, rate: u32) -> i64 {
+    (i128::from(position) * 1_000_000_000 / i128::from(rate)) as i64
+}
