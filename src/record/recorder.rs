@@ -5,11 +5,16 @@
 //! backlog, `commit` is called with the arrival of the next packet whenever [`Recorder::next_commit`] is earlier than
 //! it, so that a thread that was late gives the same files as one that was not.
 
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::mark::{Mark, StopCause};
+use super::leg::{Leg, Taken};
+use super::mark::{Change, Mark, StopCause};
 use super::metadata::{FileKind, Recording};
+use super::mixdown::{LOOK_AHEAD_NS, Legs, Tools};
+use super::session::Session;
 use super::tap::TapHeader;
+use super::track::QUANTUM_MS;
 use crate::id::{LegId, RecordingId};
 
 /// How long a packet may be later than its place (spec/recording.md §7, W).
@@ -72,44 +77,274 @@ pub trait Sink {
     fn end(&mut self, id: RecordingId, recording: Recording);
 }
 
+/// A tick: sessions and legs are spread over the ticks of [`COMMIT_INTERVAL`].
+const TICK_NS: i64 = 10_000_000;
+
+/// Ticks per [`COMMIT_INTERVAL`].
+const SLOTS: i64 = COMMIT_INTERVAL.as_nanos() as i64 / TICK_NS;
+
+/// What is older than this is sealed: the window, and how late a packet may be on its way from the socket to us.
+const SEALED_AFTER_NS: i64 = WINDOW.as_nanos() as i64 + 20_000_000;
+
+/// A pause silences this much before its mark, so marks must be complete that much further.
+const MARKS_AHEAD_NS: i64 = 25_000_000;
+
+/// How long after its end a leg is kept for its last packets and for the sessions that read it.
+const LEG_LINGERS_NS: i64 = 3 * SEALED_AFTER_NS;
+
+/// Packets kept until the mark arrives that says how to read them.
+const MAX_WAITING: usize = 1_024;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Recorder {
     options: Options,
+    legs: Legs,
+    /// Which sessions read a leg, and when it ended (ns).
+    readers: HashMap<LegId, Readers>,
+    sessions: HashMap<RecordingId, Session>,
+    /// Sessions whose files have not been asked for yet.
+    new_sessions: Vec<RecordingId>,
+    /// Packets of a leg or payload type that no mark has named yet, with their arrival.
+    waiting: VecDeque<(TapHeader, Vec<u8>)>,
+    /// The last tick that was worked on; `None` while idle.
+    tick: Option<i64>,
+    watermark_ns: i64,
+    tools: Box<Tools>,
+}
+
+#[derive(Debug, Default)]
+struct Readers {
+    sessions: Vec<RecordingId>,
+    ended_ns: Option<i64>,
 }
 
 impl Recorder {
     /// Without legs and sessions.
     pub fn new(options: Options) -> Self {
-        Self { options }
+        Self {
+            options,
+            legs: Legs::new(),
+            readers: HashMap::new(),
+            sessions: HashMap::new(),
+            new_sessions: Vec::new(),
+            waiting: VecDeque::new(),
+            tick: None,
+            watermark_ns: 0,
+            tools: Tools::new(),
+        }
     }
 
     /// Takes a mark. It takes effect at its own instant, also when that is in the past of packets already handed in.
-    pub fn mark(&mut self, _mark: Mark) {}
+    pub fn mark(&mut self, mark: Mark) {
+        let at = self.ns(mark.at);
+        match mark.change {
+            Change::Payloads { leg, payloads } => {
+                let sealed = sealed_at(at);
+                self.legs.entry(leg).or_insert_with(|| Leg::new(sealed)).payloads(at, payloads);
+                self.readers.entry(leg).or_default();
+                self.retry_waiting();
+            }
+            Change::LegEnded(leg) => {
+                if let Some(readers) = self.readers.get_mut(&leg) {
+                    readers.ended_ns.get_or_insert(at);
+                }
+            }
+            Change::Start(start) => {
+                let id = start.id;
+                if self.sessions.contains_key(&id) {
+                    return;
+                }
+                let session = Session::new(*start, mark.at, at, self.options.max_file_bytes);
+                self.sessions.insert(id, session);
+                self.new_sessions.push(id);
+                self.read_members(id);
+            }
+            Change::Conversation { id, .. }
+            | Change::Event { id, .. }
+            | Change::Stop { id, .. }
+            | Change::Pause(id)
+            | Change::Resume(id) => {
+                let Some(session) = self.sessions.get_mut(&id) else { return };
+                session.mark(at, mark.change);
+                self.read_members(id);
+            }
+        }
+    }
 
     /// Every mark before this instant has been handed in. Nothing later than it is committed.
-    pub fn watermark(&mut self, _before: Instant) {}
+    pub fn watermark(&mut self, before: Instant) {
+        self.watermark_ns = self.watermark_ns.max(self.ns(before));
+        self.retry_waiting();
+    }
 
     /// Takes a tapped packet.
-    pub fn packet(&mut self, _header: &TapHeader, _payload: &[u8]) {}
+    pub fn packet(&mut self, header: &TapHeader, payload: &[u8]) {
+        if self.try_packet(header, payload) || self.watermark_ns > header.arrival_ns.min(i64::MAX as u64) as i64 {
+            return;
+        }
+        if self.waiting.len() == MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back((*header, payload.to_vec()));
+    }
+
+    fn try_packet(&mut self, header: &TapHeader, payload: &[u8]) -> bool {
+        self.legs.get_mut(&header.leg).is_some_and(|leg| leg.packet(header, payload) == Taken::Yes)
+    }
+
+    /// Packets whose mark has come are read; those for which none can come any more are not for us.
+    fn retry_waiting(&mut self) {
+        for _ in 0..self.waiting.len() {
+            let Some((header, payload)) = self.waiting.pop_front() else { break };
+            if !self.try_packet(&header, &payload) && header.arrival_ns as i64 >= self.watermark_ns {
+                self.waiting.push_back((header, payload));
+            }
+        }
+    }
 
     /// A tap ring was full for arrivals in this stretch: what is missing there was dropped by us, not by the network.
     /// `None`: any leg of the ring may be concerned.
-    pub fn dropped(&mut self, _leg: Option<LegId>, _from: Instant, _until: Instant) {}
+    pub fn dropped(&mut self, leg: Option<LegId>, from: Instant, until: Instant) {
+        let (from, until) = (self.ns(from), self.ns(until));
+        match leg {
+            Some(id) => self.legs.get_mut(&id).into_iter().for_each(|leg| leg.dropped(from, until)),
+            None => self.legs.values_mut().for_each(|leg| leg.dropped(from, until)),
+        }
+    }
 
     /// Begins, continues and ends what is due at `now`.
-    pub fn commit(&mut self, _now: Instant, _sink: &mut impl Sink) {}
+    pub fn commit(&mut self, now: Instant, sink: &mut impl Sink) {
+        let now = self.ns(now);
+        let sealed = sealed_at(now);
+        for id in std::mem::take(&mut self.new_sessions) {
+            self.commit_session(id, sealed, sink);
+        }
+        if self.legs.is_empty() && self.sessions.is_empty() {
+            self.tick = None;
+            return;
+        }
+        let tick = now / TICK_NS;
+        let from = self.tick.map_or(tick, |last| last + 1).max(tick - SLOTS + 1);
+        if from > tick {
+            return;
+        }
+        self.tick = Some(tick);
+        let is_due = |slot: i64| (from..=tick).any(|tick| tick % SLOTS == slot);
+        let due: Vec<RecordingId> = self.sessions.values().filter(|s| is_due(s.slot(SLOTS))).map(Session::id).collect();
+        for id in due {
+            self.commit_session(id, sealed, sink);
+        }
+        let due = |id: &LegId| is_due((id.0 % SLOTS as u64) as i64);
+        let late: Vec<LegId> = self.legs.keys().filter(|id| due(id)).copied().collect();
+        for id in late {
+            self.tend_leg(id, sealed);
+        }
+    }
 
     /// When to call [`Recorder::commit`] again; `None` while there is nothing to record. Marks may make it earlier.
     pub fn next_commit(&self) -> Option<Instant> {
-        None
+        if let Some(session) = self.new_sessions.first().and_then(|id| self.sessions.get(id)) {
+            return Some(session.began());
+        }
+        if self.legs.is_empty() && self.sessions.is_empty() {
+            return None;
+        }
+        let tick = self.tick.map_or(0, |tick| tick + 1);
+        Some(self.options.epoch + Duration::from_nanos((tick * TICK_NS) as u64))
     }
 
     /// Stops every running session at `at`. Their ends come with the commits of the following [`WINDOW`].
-    pub fn stop_all(&mut self, _at: Instant, _cause: StopCause) {}
+    pub fn stop_all(&mut self, at: Instant, cause: StopCause) {
+        let at = self.ns(at);
+        for (id, session) in &mut self.sessions {
+            session.mark(at, Change::Stop { id: *id, cause });
+        }
+    }
 
     /// Sessions that have not ended yet.
     pub fn sessions(&self) -> usize {
-        0
+        self.sessions.len()
     }
+
+    /// Legs that are known.
+    pub fn legs(&self) -> usize {
+        self.legs.len()
+    }
+
+    fn ns(&self, at: Instant) -> i64 {
+        at.saturating_duration_since(self.options.epoch).as_nanos().min(i64::MAX as u128) as i64
+    }
+
+    /// Notes that a session reads the legs of its conversation.
+    fn read_members(&mut self, id: RecordingId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        for leg in session.members() {
+            let readers = self.readers.entry(leg).or_default();
+            if !readers.sessions.contains(&id) {
+                readers.sessions.push(id);
+            }
+        }
+    }
+
+    /// Seals a session's legs and lets it take what is sealed.
+    fn commit_session(&mut self, id: RecordingId, sealed: i64, sink: &mut impl Sink) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        for leg in session.members().collect::<Vec<_>>() {
+            self.seal_leg(leg, sealed);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let until = (sealed - LOOK_AHEAD_NS).min(self.watermark_ns - MARKS_AHEAD_NS);
+        if session.commit(until, &self.legs, &mut self.tools, sink) {
+            self.sessions.remove(&id);
+            self.readers.retain(|leg, readers| {
+                readers.sessions.retain(|reader| *reader != id);
+                !readers.sessions.is_empty() || self.legs.contains_key(leg)
+            });
+        }
+    }
+
+    /// Seals a leg and tells its readers what is missing.
+    fn seal_leg(&mut self, id: LegId, sealed: i64) {
+        let Some(leg) = self.legs.get_mut(&id) else { return };
+        let readers = self.readers.get(&id).map_or(&[][..], |readers| &readers.sessions);
+        let unread = readers.iter().filter_map(|reader| self.sessions.get(reader)).map(Session::read_ns).min();
+        let keep = unread.map_or(sealed, |read| read - LOOK_AHEAD_NS);
+        leg.advance(sealed, keep, &self.tools.stretch);
+        for missing in leg.take_missing() {
+            for reader in readers {
+                if let Some(session) = self.sessions.get_mut(reader) {
+                    session.missing(id, &missing);
+                }
+            }
+        }
+    }
+
+    /// Seals a leg that no session committed lately; forgets one that ended.
+    fn tend_leg(&mut self, id: LegId, sealed: i64) {
+        let Some(leg) = self.legs.get(&id) else { return };
+        if leg.sealed_ns() < sealed {
+            self.seal_leg(id, sealed);
+        }
+        let Some(readers) = self.readers.get(&id) else { return };
+        let Some(ended) = readers.ended_ns else { return };
+        let over = ended + LEG_LINGERS_NS;
+        let is_read = |reader| self.sessions.get(reader).is_none_or(|session: &Session| session.read_ns() >= over);
+        if sealed < over || !readers.sessions.iter().all(is_read) {
+            return;
+        }
+        for reader in &readers.sessions {
+            if let Some(session) = self.sessions.get_mut(reader) {
+                session.leg_gone(id, &self.legs);
+            }
+        }
+        self.legs.remove(&id);
+        self.readers.remove(&id);
+    }
+}
+
+/// What is sealed at an instant, in whole quanta of every track.
+fn sealed_at(now: i64) -> i64 {
+    let quantum = QUANTUM_MS * 1_000_000;
+    (now - SEALED_AFTER_NS).div_euclid(quantum) * quantum
 }
