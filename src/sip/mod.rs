@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod dialog;
 pub mod endpoint;
+pub mod fuzz;
 pub mod headers;
 pub mod message;
 pub mod method;

@@ -137,9 +137,11 @@ impl NameAddr {
         self.brackets = true;
     }
 
-    /// Takes over the display name of another address, as written.
+    /// Takes over the display name of another address: as written, but quoted when its sender should have done so.
     pub fn set_display_of(&mut self, other: &NameAddr) {
-        self.display = other.display.clone();
+        let quoted = other.display.first() == Some(&b'"');
+        let sound = quoted || other.display.iter().all(|b| scan::is_token_byte(*b) || scan::is_space(*b));
+        self.display = if sound { other.display.clone() } else { quote(&other.display).into() };
         self.brackets = true;
     }
 
@@ -274,6 +276,10 @@ mod tests {
         to.set_uri(to.uri().with_host(b"d", Some(1)));
         to.set_display(Some(b"x\"y"));
         assert_eq!(to.encode(), "\"x\\\"y\" <sip:b@d:1;x=1>;Foo=\"a;b\";tag=t1");
+        to.set_display_of(&address("Doe, J. <sip:x@y>"));
+        assert!(to.encode().starts_with(b"\"Doe, J.\" <sip:b@d"));
+        to.set_display_of(&address("a b <sip:x@y>"));
+        assert!(to.encode().starts_with(b"a b <sip:b@d"));
         to.clear_params();
         to.set_display(None);
         assert_eq!(to.encode(), "<sip:b@d:1;x=1>");

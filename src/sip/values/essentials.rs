@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CSeq, Contacts, NameAddr, ValueError, Via, fields};
+use super::{CSeq, Contacts, NameAddr, Uri, ValueError, Via, fields};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
@@ -27,12 +27,17 @@ pub struct Essentials {
 }
 
 impl Essentials {
-    /// Reads them from a request: each must be there once and be well-formed, CSeq must name the method, Contact, Route and
-    /// Record-Route must be well-formed where they stand. The error is fit for `400 <reason>`.
+    /// Reads them from a request: each must be there once and be well-formed, CSeq must name the method; the Request-URI,
+    /// every Via, Contact, Route and Record-Route must be well-formed where they stand. The error is fit for
+    /// `400 <reason>`. A scheme that is not known is no error here.
     pub fn of_request(request: &Request) -> Result<Essentials, ValueError> {
         let essentials = Self::of(&request.headers)?;
         if essentials.cseq.method != request.method {
             return Err(ValueError::CSeqMethod);
+        }
+        Uri::parse(request.uri.clone())?;
+        for via in request.headers.values(Name::Via).skip(1) {
+            Via::parse(&via)?;
         }
         let contacts = Contacts::of(&request.headers)?;
         if request.method != Method::Register && contacts == Contacts::All {
@@ -117,6 +122,8 @@ mod tests {
             ("x@y", "x y", ValueError::CallId),
             ("Forwards: 70", "Forwards: 256", ValueError::MaxForwards),
             ("<sip:b@c>;tag=2", "\"B <sip:b@c>", ValueError::Address),
+            ("sip:b@c SIP", "<sip:b@c> SIP", ValueError::Uri),
+            ("bK1\r\n", "bK1, ;\r\n", ValueError::Via),
             ("CSeq: 2", "Contact: *\r\nCSeq: 2", ValueError::Contact),
             ("CSeq: 2", "Route: <sip:a\r\nCSeq: 2", ValueError::Address),
         ] {

@@ -5,19 +5,22 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::ValueError;
+use super::uri::unescape;
 use crate::sip::scan;
 
 /// Parameters as written, from the first `;`. Names compare without case.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Params {
     text: Bytes,
+    /// Of a URI: names may be written with %-escapes. In a header field `%` is a character of a token.
+    escapes: bool,
 }
 
 impl Params {
     /// Reads parameters of a header field: empty, or a `;` and what follows. A value is a token, a host or a quoted string;
     /// white space around `;` and `=` is allowed, an empty parameter too (phones write a last `;`).
     pub fn parse(text: Bytes) -> Result<Params, ValueError> {
-        let params = Params { text };
+        let params = Params { text, escapes: false };
         let rest = scan::trim(&params.text);
         if !rest.is_empty() && rest[0] != b';' {
             return Err(ValueError::Params);
@@ -37,7 +40,7 @@ impl Params {
 
     /// Reads parameters of a URI: names and values may hold escapes and any byte that does not end the URI.
     pub(super) fn parse_uri(text: Bytes) -> Result<Params, ValueError> {
-        let params = Params { text };
+        let params = Params { text, escapes: true };
         if params.iter().any(|(name, _)| name.is_empty() || name.contains(&b'"')) {
             return Err(ValueError::Params);
         }
@@ -53,12 +56,12 @@ impl Params {
 
     /// Whether the parameter is there, with or without a value.
     pub fn has(&self, name: &[u8]) -> bool {
-        self.iter().any(|(n, _)| n.eq_ignore_ascii_case(name))
+        self.iter().any(|(n, _)| self.is_name(n, name))
     }
 
     /// The raw value of the first parameter of this name; empty for one without a value, `None` when it is absent.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.unwrap_or_default())
+        self.iter().find(|(n, _)| self.is_name(n, name)).map(|(_, value)| value.unwrap_or_default())
     }
 
     /// The value with quotes and backslashes resolved.
@@ -98,10 +101,17 @@ impl Params {
         &self.text
     }
 
+    fn is_name(&self, written: &[u8], name: &[u8]) -> bool {
+        match self.escapes && written.contains(&b'%') {
+            true => unescape(written).eq_ignore_ascii_case(name),
+            false => written.eq_ignore_ascii_case(name),
+        }
+    }
+
     /// The range of the first parameter of this name, its `;` included.
     fn find(&self, name: &[u8]) -> Option<std::ops::Range<usize>> {
         pieces(&self.text)
-            .find(|range| split_pair(&self.text[range.clone()]).0.eq_ignore_ascii_case(name))
+            .find(|range| self.is_name(split_pair(&self.text[range.clone()]).0, name))
             .map(|range| range.start - 1..range.end)
     }
 }

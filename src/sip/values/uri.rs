@@ -308,7 +308,10 @@ impl Uri {
         // Omitting one of these does not match even its default value.
         const COUNTED: [&[u8]; 5] = [b"transport", b"user", b"ttl", b"method", b"maddr"];
         COUNTED.iter().all(|name| self.params.has(name) == other.params.has(name))
-            && self.params.iter().all(|(name, value)| !other.params.has(name) || same_param(other, name, value))
+            && self
+                .params
+                .iter()
+                .all(|(name, value)| !other.params.has(&unescape(name)) || same_param(other, name, value))
     }
 
     fn headers_match(&self, other: &Uri) -> bool {
@@ -323,6 +326,7 @@ impl Uri {
 }
 
 fn same_param(uri: &Uri, name: &[u8], value: Option<&[u8]>) -> bool {
+    let name = &unescape(name);
     uri.params.has(name)
         && unescape(uri.param(name).unwrap_or_default()).eq_ignore_ascii_case(&unescape(value.unwrap_or_default()))
 }
@@ -528,6 +532,7 @@ mod tests {
             ),
             ("sip:a@x.com?subject=p%20x&priority=urgent", "sip:a@x.com?priority=urgent&subject=p%20x"),
             ("sip:a@[2001:DB8:0::1]", "sip:a@[2001:db8::1]"),
+            ("sip:a@x;%6cR;x%79=%41", "sip:a@x;lr;xy=A"),
             ("tel:+49(30)12-3", "tel:+4930123"),
         ] {
             assert!(uri(a).equivalent(&uri(b)) && uri(b).equivalent(&uri(a)), "{a} {b}");
