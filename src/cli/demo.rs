@@ -1,1 +1,0 @@
-//! stickytape demo: a recorded call on one machine.
