@@ -56,6 +56,8 @@ enum LogFormat {
 enum Command {
     /// Run the proxy.
     Serve(serve::Serve),
+    /// Record a call between two phones on this machine: nothing else is needed.
+    Demo(demo::Demo),
     /// Check the configuration and print what it means.
     Check(check::Check),
     /// List, show, verify, repair, export and delete recordings.
@@ -89,9 +91,12 @@ impl ConfigFile {
 /// The whole program.
 pub fn run() -> ExitCode {
     let root = Root::parse();
-    start_log(root.log_format);
+    // The demo tells its story itself; only what is wrong interrupts it.
+    let level = if matches!(root.command, Command::Demo(_)) { "warn" } else { "info" };
+    start_log(root.log_format, level);
     match root.command {
         Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Recordings(library) => match library.config.load(None) {
             Ok(config) => recordings::run(library.recordings, &config.storage.directory),
@@ -107,8 +112,8 @@ fn refuse(error: &ConfigError) -> ExitCode {
 }
 
 /// Log lines go to stderr from here on: warnings and lives of calls, unless RUST_LOG says otherwise.
-fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+fn start_log(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).with_target(false).init(),
@@ -132,6 +137,7 @@ mod tests {
         for line in [
             "serve",
             "serve --config a.toml --to 127.0.0.1:5070",
+            "demo --dir /tmp/demo",
             "check --config a.toml",
             "recordings list --json",
             "recordings --config a.toml verify",

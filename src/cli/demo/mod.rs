@@ -45,7 +45,7 @@ pub struct Demo {
 
 /// Why the demo could not be shown.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
     /// The proxy did not start.
     #[error("the proxy did not start: {0}")]
     Start(#[from] StartError),
@@ -80,8 +80,7 @@ async fn show(directory: Option<&Path>) -> Result<bool, Error> {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let ann = Sockets::bind(loopback).await.map_err(Error::Phone)?;
     let bob = Sockets::bind(loopback).await.map_err(Error::Phone)?;
-    let (ann_sip, bob_sip) =
-        (ann.sip_address().map_err(Error::Phone)?, bob.sip_address().map_err(Error::Phone)?);
+    let (ann_sip, bob_sip) = (ann.sip_address().map_err(Error::Phone)?, bob.sip_address().map_err(Error::Phone)?);
     let (server, directory) = start(directory, ann_sip, bob_sip).await?;
     // A configuration without a SIP listener does not start.
     let proxy = server.listeners()[0].address;
@@ -92,14 +91,24 @@ async fn show(directory: Option<&Path>) -> Result<bool, Error> {
     let since = whole_milliseconds(clock::wall());
     let ann = driver::start(Phone::new(caller(&ann, proxy).map_err(Error::Phone)?), ann);
     let bob = driver::start(Phone::new(callee(&bob, proxy).map_err(Error::Phone)?), bob);
-    let mut wrong = narrate(ann, bob).await;
+    let wrong = narrate(ann, bob).await;
     server.drain();
     server.hang_up();
     server.stop().await;
 
-    println!("\nThe recordings, as their files tell:\n");
-    let report = report::report(&directory, Some(since))?;
-    println!("{report}");
+    verdict(&directory, Some(since), wrong)
+}
+
+/// The last part of the demo: prints the table of what was recorded in `directory` from `since` on, what is wrong with it
+/// besides what was `wrong` before, and how to listen to it. True when nothing is wrong.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn verdict(directory: &Path, since: Option<jiff::Timestamp>, mut wrong: Vec<String>) -> Result<bool, Error> {
+    let report = report::report(directory, since)?;
+    if !report.is_empty() {
+        println!("\nThe recordings, as their files tell:\n\n{report}");
+    }
     if report.len() > 1 {
         wrong.push(format!("one recording was expected, {} were made", report.len()));
     }
