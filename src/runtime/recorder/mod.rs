@@ -101,7 +101,8 @@ pub fn spawn(
     let sink = QueueSink::new(jobs, shared.clone(), spare, keeper.room_cell(), notices);
     let recorder =
         Recorder::new(recorder::Options { epoch: shared.options.epoch, max_file_bytes: shared.options.max_file_size });
-    let thread = Thread { shared: shared.clone(), inbox, rings, recorder, sink, broken };
+    let passed = shared.options.epoch;
+    let thread = Thread { shared: shared.clone(), inbox, rings, recorder, sink, passed, broken };
     let recorder = std::thread::Builder::new().name(format!("recorder-{number}")).spawn(move || thread.run())?;
     Ok(RecorderHandle { shared, marks, threads: vec![recorder, writer] })
 }
@@ -165,6 +166,8 @@ struct Thread {
     rings: Vec<ring::Consumer>,
     recorder: Recorder,
     sink: QueueSink,
+    /// The instant of the last pass: nothing before it is due any more.
+    passed: Instant,
     /// Sessions that the writer gave up.
     broken: mpsc::Receiver<(RecordingId, StopCause)>,
 }
@@ -199,12 +202,14 @@ impl Thread {
         }
         // A thread that was late commits at the instants at which it would have, so that it gives the same files.
         while let Some(due) = self.recorder.next_commit().filter(|&due| due < now) {
-            self.take_packets(due);
-            self.recorder.commit(due, &mut self.sink);
+            let at = due.max(self.passed);
+            self.take_packets(at);
+            self.recorder.commit(at, &mut self.sink);
             if self.recorder.next_commit() == Some(due) {
                 break;
             }
         }
+        self.passed = now;
         self.take_packets(now);
         self.recorder.commit(now, &mut self.sink);
         for (id, cause) in self.sink.take_refused() {

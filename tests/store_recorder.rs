@@ -1,0 +1,153 @@
+//! The recorder's threads on a real disk: a recording from its first mark to its folder, and what happens when the disk
+//! is slow, full or gone.
+
+#[path = "support/live.rs"]
+mod live;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use live::{Call, Live};
+use stickytape::disk::store::{Error, Store};
+use stickytape::disk::{RealDisk, wav};
+use stickytape::id::RecordingId;
+use stickytape::record::mark::{Layout, Notice, StopCause};
+use stickytape::record::metadata::{GapCause, Recording, State};
+
+fn is_begun(id: RecordingId) -> impl Fn(&Notice) -> bool {
+    move |notice| matches!(notice, Notice::Begun(begun) if *begun == id)
+}
+
+fn is_published(id: RecordingId) -> impl Fn(&Notice) -> bool {
+    move |notice| matches!(notice, Notice::Published(published) if *published == id)
+}
+
+fn open(dir: &tempfile::TempDir) -> Store {
+    Store::new(Arc::new(RealDisk), dir.path().to_owned())
+}
+
+fn verified(store: &Store, call: Call) -> Recording {
+    let (recording, wrong) = store.verify(call.id).unwrap();
+    assert_eq!(wrong, Vec::<String>::new());
+    recording
+}
+
+fn sound(store: &Store, call: Call, file: &str) -> Vec<i16> {
+    let folder: PathBuf = store.find(call.id).unwrap().folder;
+    wav::read(&RealDisk, &folder.join(file)).unwrap().1
+}
+
+#[test]
+fn a_recording_begins_with_its_files_and_ends_in_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut live = Live::start(dir.path(), 0, 1 << 20);
+    let call = live.call(Layout::Stereo);
+    live.speak(Duration::from_millis(60));
+    live.wait_for("begun", is_begun(call.id));
+    assert!(dir.path().join(".active").join(call.id.to_string()).join("mixed.wav").exists());
+    live.speak(Duration::from_millis(1_500));
+    live.stop(call, StopCause::Released);
+    live.wait_for("published", is_published(call.id));
+    let store = open(&dir);
+    let recording = verified(&store, call);
+    assert_eq!(recording.recording_session.state, State::Complete);
+    assert_eq!(recording.recording_session.stop_cause, Some(StopCause::Released));
+    let samples = sound(&store, call, "mixed.wav");
+    let loud = samples.iter().filter(|s| s.abs() > 1_000).count();
+    assert!(loud > samples.len() / 2, "{loud} of {} samples are sound", samples.len());
+    live.shutdown();
+    assert_eq!(store.active().unwrap(), []);
+}
+
+#[test]
+fn a_shutdown_closes_and_publishes_what_still_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut live = Live::start(dir.path(), 0, 1 << 20);
+    let calls = [Layout::Mixed, Layout::Stereo, Layout::Tracks].map(|layout| live.call(layout));
+    live.speak(Duration::from_millis(1_000));
+    live.shutdown();
+    let store = open(&dir);
+    for call in calls {
+        let recording = verified(&store, call);
+        assert_eq!(recording.recording_session.stop_cause, Some(StopCause::Shutdown));
+        assert!(recording.duration_ms.unwrap() >= 980, "{:?}", recording.duration_ms);
+    }
+}
+
+#[test]
+fn a_recording_for_which_there_is_no_room_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut live = Live::start(dir.path(), u64::MAX / 4, 1 << 20);
+    assert!(!live.keeper.room().takes_new());
+    let call = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(100));
+    live.wait_for(
+        "failed",
+        |notice| matches!(notice, Notice::Failed { id, cause: StopCause::DiskFull, .. } if *id == call.id),
+    );
+    live.speak(Duration::from_millis(800));
+    live.shutdown();
+    assert!(matches!(open(&dir).find(call.id), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn a_disk_that_refuses_a_write_fails_its_recording_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut live = Live::start(dir.path(), 0, 1 << 20);
+    let (lost, kept) = (live.call(Layout::Mixed), live.call(Layout::Mixed));
+    live.speak(Duration::from_millis(1_000));
+    live.wait_for("begun", is_begun(lost.id));
+    // Its folder is gone: the metadata of the next change has no place.
+    std::fs::remove_dir_all(dir.path().join(".active").join(lost.id.to_string())).unwrap();
+    live.stop(lost, StopCause::Released);
+    live.speak(Duration::from_millis(1_500));
+    live.wait_for("failed", |notice| {
+        matches!(notice, Notice::Failed { id, cause: StopCause::WriteError, reason } if *id == lost.id
+            && !reason.contains(dir.path().to_str().unwrap()))
+    });
+    live.stop(kept, StopCause::Released);
+    live.wait_for("published", is_published(kept.id));
+    live.shutdown();
+    let recording = verified(&open(&dir), kept);
+    assert_eq!(recording.recording_session.state, State::Complete);
+}
+
+#[test]
+fn what_a_slow_disk_has_no_room_for_is_silence_of_the_exact_length_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    // No buffer at all: every sample finds it full.
+    let mut live = Live::start(dir.path(), 0, 0);
+    let call = live.call(Layout::Stereo);
+    live.speak(Duration::from_millis(1_200));
+    live.stop(call, StopCause::Released);
+    live.wait_for("published", is_published(call.id));
+    live.shutdown();
+    let store = open(&dir);
+    let recording = verified(&store, call);
+    assert!(sound(&store, call, "mixed.wav").iter().all(|&sample| sample == 0));
+    let dropped = recording.gaps.iter().filter(|gap| gap.cause == GapCause::DroppedByUs);
+    assert_eq!(dropped.clone().count(), 2, "one stretch for each leg: {:?}", recording.gaps);
+    let total = recording.media_files[0].samples;
+    assert!(dropped.clone().all(|gap| gap.start_sample == 0 && gap.end_sample == total), "{:?}", recording.gaps);
+    assert!(recording.warnings.iter().any(|w| w.contains("too slow")), "{:?}", recording.warnings);
+}
+
+#[test]
+fn a_second_server_on_the_same_folder_is_refused_and_repairs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut live = Live::start(dir.path(), 0, 1 << 20);
+    let call = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(300));
+    live.wait_for("begun", is_begun(call.id));
+    assert!(matches!(open(&dir).lock(), Err(Error::InUse(_))));
+    let program = env!("CARGO_BIN_EXE_stickytape");
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, format!("[recording]\ndirectory = {:?}\n", dir.path())).unwrap();
+    let repair = std::process::Command::new(program).args(["recordings", "repair", "--config"]).arg(&config).output();
+    let repair = repair.unwrap();
+    assert_eq!(repair.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&repair.stderr).contains("in use by a running stickytape serve"), "{repair:?}");
+    live.shutdown();
+    verified(&open(&dir), call);
+}
