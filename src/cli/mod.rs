@@ -77,7 +77,7 @@ struct Library {
 #[derive(Debug, Clone, Args)]
 pub struct ConfigFile {
     /// The configuration; without it ./stickytape.toml if it exists, else built-in defaults.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
