@@ -562,6 +562,24 @@ fn over_tcp_the_peers_own_connection_carries_requests_while_it_lives() {
     assert_eq!(trace.goes_as(30, "BYE").0.flow.connection, None);
 }
 
+#[test]
+fn an_ack_whose_connection_is_gone_goes_by_another_one() {
+    let mut trace = Trace::tcp();
+    let flow = trace.flow;
+    trace.does(0, |endpoint, now| endpoint.invite(invite(flow), now)).unwrap();
+    let sent = trace.goes(0, "INVITE");
+    trace.comes(0, &answer(&sent, 200, "bob", "Contact: <sip:them@198.51.100.7:5060;transport=tcp>\r\n"));
+    let Event::Answered { dialog, .. } = trace.event(0) else { panic!() };
+    trace.does(0, |endpoint, now| endpoint.ack(dialog, None, now)).unwrap();
+    let (first, _) = trace.goes_as(0, "ACK");
+    assert_eq!(first.flow.connection, Some(ConnectionId(1)));
+    trace.fails(10, first.token);
+    let (second, _) = trace.goes_as(10, "ACK");
+    assert_eq!((second.flow.connection, second.bytes), (None, first.bytes));
+    trace.fails(20, second.token);
+    trace.silent(1_000);
+}
+
 // §14 re-INVITE
 
 #[test]

@@ -16,6 +16,7 @@ use stickytape::sip::endpoint::*;
 use stickytape::sip::headers::Headers;
 use stickytape::sip::message::Message;
 use stickytape::sip::method::Method;
+use stickytape::sip::name::Name;
 
 const SIDES: [&str; 2] = ["192.0.2.1:5060", "198.51.100.7:5060"];
 
@@ -397,7 +398,7 @@ fn take(endpoint: &mut Endpoint, seen: &mut Seen, step: &Step, now: Instant) {
                 // In the dialog of the last response of ours.
                 _ => ours
                     .filter(|message| matches!(message, Message::Response(_)))
-                    .map(|message| sip_trace::header(&message, stickytape::sip::name::Name::To))
+                    .filter_map(|message| message.headers().get(Name::To).map(|to| String::from_utf8_lossy(&to).into()))
                     .next(),
             };
             let to = to.unwrap_or("<sip:bob@192.0.2.1>".to_owned());

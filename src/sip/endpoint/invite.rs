@@ -178,7 +178,7 @@ impl Endpoint {
             return false;
         };
         self.counters.repeated_responses += 1;
-        self.transmit(0, flow, bytes);
+        self.transmit(answer.tx, flow, bytes);
         true
     }
 
@@ -225,7 +225,7 @@ impl Endpoint {
             let to_tag = record.dialog.key.remote_tag.clone();
             tx.acks.push(SentAck { to_tag, flow: way.flow, bytes: bytes.clone() });
         }
-        self.transmit(0, way.flow, bytes);
+        self.transmit(to_ack.tx, way.flow, bytes);
     }
 
     /// Sends a challenged INVITE again with credentials (§22.2, §22.3); false when it cannot be, or was already.

@@ -300,6 +300,12 @@ impl Endpoint {
             return;
         };
         if !tx.machine.is_open() {
+            // An ACK. Each repeated answer brings it again; only a dead connection has to be left.
+            let acks = tx.acks.iter_mut().filter_map(|ack| ack.flow.connection.take().map(|_| ack));
+            let again: Vec<_> = acks.map(|ack| (ack.flow, ack.bytes.clone())).collect();
+            for (flow, bytes) in again {
+                self.transmit(id, flow, bytes);
+            }
             return;
         }
         if tx.flow.connection.take().is_some() {
