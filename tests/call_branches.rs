@@ -181,6 +181,17 @@ fn the_next_address_is_tried_after_503_408_silence_or_a_transport_error() {
 }
 
 #[test]
+fn a_100_is_a_response_and_keeps_the_address() {
+    let mut world = world_of(&["198.51.100.10", "198.51.100.11"], |_| {});
+    let (_, received) = call(&mut world);
+    answer(&mut world, &received, 100, "", None);
+    world.run(ms(10_000));
+    assert!(world.raws[2].requests(Method::Invite).is_empty());
+    answer(&mut world, &received, 486, "x", None);
+    world.settle();
+}
+
+#[test]
 fn the_next_address_is_never_tried_after_ringing_or_another_failure() {
     for (ringing, code) in [(true, 503), (true, 408), (false, 486), (false, 404), (false, 500)] {
         let mut world = world_of(&["198.51.100.10", "198.51.100.11"], |_| {});

@@ -68,6 +68,7 @@ fn a_provisional_answer_stops_the_repeats_of_an_invite_and_its_time_limit() {
     start_invite(&mut trace);
     let sent = trace.goes(0, "INVITE");
     trace.comes(400, &answer(&sent, 100, "", ""));
+    assert!(matches!(trace.event(400), Event::Trying { .. }));
     trace.silent(120_000);
     trace.comes(120_000, &answer(&sent, 486, "b", ""));
     trace.goes(120_000, "ACK");
@@ -445,6 +446,7 @@ fn cancel_waits_for_a_provisional_answer() {
     trace.does(100, |endpoint, now| endpoint.cancel(id, Headers::new(), now)).unwrap();
     trace.goes(500, "INVITE");
     trace.comes(600, &answer(&sent, 100, "", ""));
+    assert!(matches!(trace.event(600), Event::Trying { .. }));
     let cancel = trace.goes(600, "CANCEL");
     assert_eq!(header(&cancel, Name::Via), header(&sent, Name::Via));
     assert_eq!(header(&cancel, Name::CSeq), "1 CANCEL");

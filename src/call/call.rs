@@ -16,7 +16,6 @@ use crate::id::{CallUuid, ConnId, LegId};
 use crate::record::mark::{Role, StopCause};
 use crate::sip::endpoint::{Failure, RequestId, ServerTx};
 use crate::sip::headers::Headers;
-use crate::sip::method::Method;
 
 /// One conversation and how it came to be.
 #[derive(Debug)]
@@ -67,7 +66,7 @@ pub(super) enum Purpose {
     /// An offer of our own.
     OwnOffer { to: LegId },
     /// A request of one leg, passed to the other; its answer goes back.
-    Pass { tx: ServerTx, to: LegId },
+    Pass { tx: ServerTx },
     /// A passed offer whose sender has cancelled it: what `to` answers is taken back.
     Undo { from: LegId, to: LegId },
     /// OPTIONS to a leg that is silent.
@@ -157,10 +156,7 @@ impl Call {
                     if Some(leg.id) != by
                         && let Some(dialog) = leg.dialog
                     {
-                        let headers = ending.bye_headers.clone();
-                        if let Ok(bye) = core.endpoint.request(dialog, Method::Bye, headers, None, core.now) {
-                            core.ending.byes.insert(bye);
-                        }
+                        core.bye(dialog, ending.bye_headers.clone());
                     }
                 }
             }
@@ -168,7 +164,7 @@ impl Call {
         }
         for (request, purpose) in std::mem::take(&mut self.pending) {
             core.index.requests.remove(&request);
-            if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx, .. } = purpose {
+            if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } = purpose {
                 core.index.txs.remove(&tx);
                 core.answer(tx, None, crate::sip::endpoint::Reply::new(487));
             }

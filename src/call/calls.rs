@@ -110,6 +110,8 @@ impl Calls {
             ports_ready: self.core.ports.ready(),
             legs: self.core.index.legs.len(),
             stray: self.stray,
+            sip: *self.core.endpoint.counters(),
+            load: self.core.endpoint.load(),
         }
     }
 
@@ -183,6 +185,10 @@ impl Calls {
             Event::NoAck { dialog } => {
                 let id = self.core.index.dialogs.get(&dialog).copied();
                 self.with(id, |call, core| call.on_no_ack(core, dialog));
+            }
+            Event::Trying { invite } => {
+                let id = self.core.index.invites.get(&invite).copied();
+                self.with(id, |call, core| core.disarm(call.conn_id, Timer::Attempt));
             }
             Event::Provisional { invite, dialog, response } => {
                 let id = self.core.index.invites.get(&invite).copied();

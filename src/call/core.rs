@@ -18,6 +18,8 @@ use crate::bridge::command::Command;
 use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
 use crate::record::mark::{Change, Mark};
 use crate::sip::endpoint::{self, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
+use crate::sip::headers::Headers;
+use crate::sip::method::Method;
 use crate::sip::name::Name;
 
 /// Retry-After of our 503, in seconds.
@@ -190,6 +192,16 @@ impl Core {
     /// Answers a request without a body. An answer that comes too late (cancelled, timed out) is not needed.
     pub(super) fn answer(&mut self, tx: ServerTx, dialog: Option<DialogId>, reply: Reply) {
         let _ = self.endpoint.respond(tx, dialog, reply, self.now);
+    }
+
+    /// BYE. One that cannot be sent leaves nothing behind with us; the peer finds out by itself.
+    pub(super) fn bye(&mut self, dialog: DialogId, headers: Headers) {
+        match self.endpoint.request(dialog, Method::Bye, headers, None, self.now) {
+            Ok(bye) => {
+                self.ending.byes.insert(bye);
+            }
+            Err(_) => self.endpoint.drop_dialog(dialog, self.now),
+        }
     }
 
     /// 503 with Retry-After: we cannot take it.

@@ -10,10 +10,13 @@ mod call;
 mod calls;
 mod core;
 mod directory;
+mod early;
 pub mod fact;
 mod headers;
 mod leg;
+mod offers;
 pub mod options;
+mod outcome;
 mod owners;
 mod peers;
 mod ports;
@@ -122,6 +125,10 @@ pub struct Counters {
     pub ports_ready: usize,
     /// Legs with media.
     pub legs: usize,
-    /// SIP events for calls that are over.
+    /// SIP events and notices for calls that are over.
     pub stray: u64,
+    /// The SIP endpoint's totals.
+    pub sip: endpoint::Counters,
+    /// How full the SIP endpoint is.
+    pub load: endpoint::Load,
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::attempt::{Attempt, way};
-use super::bridge::refused;
 use super::call::{Call, State};
 use super::core::{Core, Timer};
 use super::directory::{Destination, Identity};
 use super::fact::What;
 use super::leg::{Beginning, Leg};
+use super::offers::refused;
 use super::options::Listener;
 use super::owners::roles;
 use super::recording::{Recording, Unable};

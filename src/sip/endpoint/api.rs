@@ -374,6 +374,11 @@ pub enum Event {
         /// The dialog.
         dialog: DialogId,
     },
+    /// 100 to an INVITE of ours: somebody has it.
+    Trying {
+        /// The INVITE.
+        invite: InviteId,
+    },
     /// 101…199 to an INVITE of ours.
     Provisional {
         /// The INVITE.

@@ -44,6 +44,7 @@ impl Endpoint {
             self.send_cancel(answer.tx, &headers, now);
         }
         if answer.response.code == 100 {
+            self.event(Event::Trying { invite: id });
             return;
         }
         let dialog = self.early_dialog(id, &answer);

@@ -20,6 +20,7 @@ impl Phone {
                     self.hang_up(now);
                 }
             }
+            Event::Trying { .. } => {}
             Event::Provisional { response, .. } => {
                 self.keep_response(&response);
                 let media = self.take_answer(&response, now);

@@ -1,0 +1,152 @@
+//! Provisional answers: forks, early media, and the early dialogs towards D1 (spec/sip.md §3).
+//!
+//! Each downstream early dialog with SDP is an early dialog towards D1 with its own To-tag; 18x without SDP fold into
+//! the first. Until the 2xx, media is forwarded from the fork whose SDP came last.
+
+use super::attempt::{Fork, MAX_FORKS, Upstream};
+use super::call::{Call, State};
+use super::core::{Core, Timer};
+use super::fact::What;
+use super::headers::{Content, passed};
+use super::leg::route_both;
+use crate::codec::Direction;
+use crate::sdp::Session;
+use crate::sip::endpoint::{DialogId, Peer, Reply, Transport};
+use crate::sip::message::Response;
+
+impl Call {
+    /// 101…199 of D2.
+    pub(super) fn on_provisional(&mut self, core: &mut Core, dialog: Option<DialogId>, response: Response) {
+        core.disarm(self.conn_id, Timer::Attempt);
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(branch) = &mut attempt.branch else { return };
+        branch.heard = true;
+        let first_ringing = !branch.ringing && response.code >= 180;
+        branch.ringing |= response.code >= 180;
+        let leg = branch.leg;
+        let content = Content::of(&response.headers, &response.body);
+        let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+        let early = match (dialog, &answer) {
+            (Some(dialog), Some(answer)) => self.early_media(core, dialog, answer),
+            (Some(dialog), None) => {
+                self.fork(core, dialog);
+                None
+            }
+            _ => None,
+        };
+        if first_ringing {
+            self.fact(core, What::Ringing { leg, early_media: early.is_some() });
+        }
+        if early.is_some() && core.options.recording.early_media && !self.start_sessions(core) {
+            return self.refuse_unrecorded(core);
+        }
+        self.update_conversations(core);
+        self.pass_provisional(core, &response, &content, early);
+    }
+
+    /// The fork of a downstream dialog, made when it is new and there is room.
+    pub(super) fn fork(&mut self, core: &mut Core, dialog: DialogId) -> Option<&mut Fork> {
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let branch = attempt.branch.as_mut()?;
+        if let Some(at) = branch.forks.iter().position(|f| f.dialog == dialog) {
+            return branch.forks.get_mut(at);
+        }
+        if branch.forks.len() == MAX_FORKS {
+            return None;
+        }
+        let sdp = self.legs.iter().find(|l| l.id == branch.leg)?.sdp.clone();
+        branch.forks.push(Fork { dialog, sdp });
+        core.index.dialogs.insert(dialog, self.conn_id);
+        branch.forks.last_mut()
+    }
+
+    /// A fork's answer: its media is forwarded from now on. Gives the dialog towards D1 and our answer in it; `None`
+    /// when D1 made no offer or the answer is not usable (then the 18x passes without SDP).
+    fn early_media(&mut self, core: &mut Core, dialog: DialogId, answer: &Session) -> Option<(DialogId, bytes::Bytes)> {
+        let fork = self.fork(core, dialog)?;
+        fork.sdp.apply_answer(answer).ok()?;
+        let downstream = fork.sdp.negotiated()?.clone();
+        let terms = answer.terms().ok()?;
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let called = attempt.branch.as_ref()?.leg;
+        let Some(offer) = attempt.offer.clone() else {
+            let leg = self.leg_mut(called)?;
+            leg.apply(core, &downstream);
+            return None;
+        };
+        let index = self.upstream_for(core, Some(dialog))?;
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let upstream = &mut attempt.upstream[index];
+        let body = upstream.sdp.answer(&offer, &terms).ok()?;
+        let negotiated = upstream.sdp.negotiated()?.clone();
+        let towards = upstream.dialog;
+        let (a, b) = self.legs.split_first_mut()?;
+        let b = b.iter_mut().find(|l| l.id == called)?;
+        a.wants = offer.terms().map_or(Direction::SendRecv, |t| t.direction);
+        let offered = b.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
+        b.answered(offered, terms.direction);
+        a.apply(core, &negotiated);
+        b.apply(core, &downstream);
+        route_both(core, a, b);
+        Some((towards, body))
+    }
+
+    /// The early dialog towards D1 for what a fork says: its own, else one that has carried no SDP yet, else (with SDP)
+    /// a new one, else the first.
+    pub(super) fn upstream_for(&mut self, core: &mut Core, with_sdp: Option<DialogId>) -> Option<usize> {
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let Some(fork) = with_sdp else {
+            return if attempt.upstream.is_empty() { self.open_upstream(core, None) } else { Some(0) };
+        };
+        if let Some(own) = attempt.upstream.iter().position(|u| u.fork == Some(fork)) {
+            return Some(own);
+        }
+        if let Some(free) = attempt.upstream.iter().position(|u| u.fork.is_none()) {
+            attempt.upstream[free].fork = Some(fork);
+            return Some(free);
+        }
+        self.open_upstream(core, Some(fork))
+    }
+
+    fn open_upstream(&mut self, core: &mut Core, fork: Option<DialogId>) -> Option<usize> {
+        let peer = self.caller_peer()?;
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let dialog = core.endpoint.open_dialog(attempt.tx, peer).ok()?;
+        core.index.dialogs.insert(dialog, self.conn_id);
+        let sdp = self.legs.first()?.sdp.clone();
+        attempt.upstream.push(Upstream { dialog, fork, sdp });
+        Some(attempt.upstream.len() - 1)
+    }
+
+    fn caller_peer(&self) -> Option<Peer> {
+        let State::Calling(attempt) = &self.state else { return None };
+        let source = attempt.flow.remote.ip();
+        Some(self.legs.first()?.peer(source, attempt.flow.transport == Transport::Tcp))
+    }
+
+    fn pass_provisional(
+        &mut self,
+        core: &mut Core,
+        response: &Response,
+        content: &Content,
+        early: Option<(DialogId, bytes::Bytes)>,
+    ) {
+        let trusted = self.legs.iter().all(|l| l.identity.trusted);
+        let (dialog, sdp) = match early {
+            Some((dialog, sdp)) => (dialog, Some(sdp)),
+            None => {
+                let Some(index) = self.upstream_for(core, None) else { return };
+                let State::Calling(attempt) = &self.state else { return };
+                (attempt.upstream[index].dialog, None)
+            }
+        };
+        let State::Calling(attempt) = &self.state else { return };
+        let reply = Reply {
+            code: response.code,
+            reason: response.reason.clone(),
+            headers: passed(&response.headers, trusted),
+            body: content.with(sdp),
+        };
+        core.answer(attempt.tx, Some(dialog), reply);
+    }
+}

@@ -1,0 +1,376 @@
+//! Offers within a call (spec/sip.md §2).
+//!
+//! One offer is open per bridge. An offer that changes direction, codecs or m-lines goes to the other leg and its
+//! answer comes back; a refresh or an address change is answered by us alone.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::bridge::Exchange;
+use super::call::{Call, Ending, Purpose, State, has_left};
+use super::core::{Core, Timer};
+use super::fact::{ReleaseCause, What};
+use super::headers::{Content, passed};
+use super::leg::{Leg, carries_sound};
+use crate::codec::Direction;
+use crate::id::LegId;
+use crate::record::mark::StopCause;
+use crate::sdp::{self, Refusal, Session, Terms};
+use crate::sip::endpoint::{Body, DialogId, Failure, Refused, Reply, RequestId, ServerTx};
+use crate::sip::headers::Headers;
+use crate::sip::message::{Request, Response};
+use crate::sip::method::Method;
+use crate::sip::name::Name;
+
+impl Call {
+    /// re-INVITE or UPDATE.
+    pub(super) fn on_offer(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
+        let content = Content::of(&request.headers, &request.body);
+        let Some(body) = &content.sdp else {
+            return match request.method {
+                Method::Invite => self.offer_in_answer(core, tx, dialog),
+                _ => core.answer(tx, None, Reply::new(200)),
+            };
+        };
+        let offer = match Session::parse(body) {
+            Ok(offer) => offer,
+            Err(_) => return core.answer(tx, None, Reply { reason: "Bad SDP".into(), ..Reply::new(400) }),
+        };
+        if let Err(refusal) = offer.anchor() {
+            return core.answer(tx, None, not_acceptable(self, refusal));
+        }
+        if let State::Calling(attempt) = &mut self.state {
+            let Some(sdp) = attempt.sdp_mut(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+            answer_alone(core, tx, sdp, &offer);
+            let negotiated = sdp.negotiated().cloned();
+            let leg = self.leg_of(dialog).and_then(|l| self.leg_mut(l));
+            if let (Some(leg), Some(negotiated)) = (leg, negotiated) {
+                leg.apply(core, &negotiated);
+            }
+            return;
+        }
+        let Some(from) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        if let Some(refused) = self.glare(from) {
+            return core.answer(tx, None, refused);
+        }
+        let allowed = self.allowed.clone();
+        let Some(leg) = self.leg_mut(from) else { return };
+        if leg.sdp.compare(&offer, allowed.as_deref()).is_refresh() {
+            answer_alone(core, tx, &mut leg.sdp, &offer);
+            return self.join(core);
+        }
+        self.pass_offer(core, tx, from, offer);
+    }
+
+    /// One open offer per bridge (spec/sip.md §2).
+    fn glare(&self, from: LegId) -> Option<Reply> {
+        let State::Talking(bridge) = &self.state else { return Some(Reply::new(491)) };
+        match bridge.exchange? {
+            Exchange::Passed { from: first } if first == from => {
+                let mut reply = Reply::new(500);
+                reply.headers.push(Name::RetryAfter, "5");
+                Some(reply)
+            }
+            _ => Some(Reply::new(491)),
+        }
+    }
+
+    fn pass_offer(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: Session) {
+        let terms = match (offer.terms(), self.allowed.as_deref()) {
+            (Ok(terms), Some(allowed)) => terms.restricted_to(allowed),
+            (Ok(terms), None) => terms,
+            (Err(refusal), _) => return core.answer(tx, None, not_acceptable(self, refusal)),
+        };
+        if !terms.has_audio_codec() {
+            return core.answer(tx, None, not_acceptable(self, Refusal::NoSharedCodec));
+        }
+        let Some(to) = self.other(from) else { return core.answer(tx, None, Reply::new(491)) };
+        match self.send_offer(core, to, &terms) {
+            Ok(request) => {
+                let purpose = Purpose::PassOffer { from, to, tx, offer: Box::new(offer) };
+                self.pending.push((request, purpose));
+                core.index.txs.insert(tx, self.conn_id);
+                self.set_exchange(Some(Exchange::Passed { from }));
+            }
+            Err(Refused::InvitePending) => core.answer(tx, None, Reply::new(491)),
+            Err(Refused::Full) => core.answer(tx, None, Core::busy()),
+            Err(_) => core.answer(tx, None, Reply::new(500)),
+        }
+    }
+
+    /// A re-INVITE with an offer.
+    fn send_offer(&mut self, core: &mut Core, to: LegId, terms: &Terms) -> Result<RequestId, Refused> {
+        let conn_id = self.conn_id;
+        let leg = self.leg_mut(to).ok_or(Refused::NoDialog)?;
+        let dialog = leg.dialog.ok_or(Refused::NoDialog)?;
+        let body = Body::sdp(leg.sdp.offer(terms));
+        match core.endpoint.request(dialog, Method::Invite, Headers::new(), Some(body), core.now) {
+            Ok(request) => {
+                core.index.requests.insert(request, conn_id);
+                Ok(request)
+            }
+            Err(refused) => {
+                leg.sdp.offer_failed();
+                Err(refused)
+            }
+        }
+    }
+
+    pub(super) fn set_exchange(&mut self, exchange: Option<Exchange>) {
+        if let Some(bridge) = self.bridge_mut() {
+            bridge.exchange = exchange;
+        }
+    }
+
+    /// re-INVITE without SDP: our full offer; the answer comes in the ACK.
+    fn offer_in_answer(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId) {
+        let Some(from) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        if let Some(refused) = self.glare(from) {
+            return core.answer(tx, None, refused);
+        }
+        let wanted = self.other(from).and_then(|o| self.leg(o)).map_or(Direction::SendRecv, |l| l.wants);
+        let terms = self.full_terms(core, from, wanted);
+        let Some(leg) = self.leg_mut(from) else { return };
+        let reply = Reply { body: Some(Body::sdp(leg.sdp.offer(&terms))), ..Reply::new(200) };
+        match core.endpoint.respond(tx, None, reply, core.now) {
+            Ok(()) => self.set_exchange(Some(Exchange::InAck { leg: from, first: false })),
+            Err(_) => leg.sdp.offer_failed(),
+        }
+    }
+
+    /// All that we may offer to a leg, the codec in use first.
+    fn full_terms(&self, core: &Core, to: LegId, direction: Direction) -> Terms {
+        let codecs = self.allowed.as_deref().unwrap_or(&core.options.media.codecs);
+        let leg = self.leg(to);
+        let mut terms = match (&self.allowed, leg.and_then(|l| l.sdp.terms())) {
+            // An unrestricted call has no codec of ours: what was negotiated is offered again.
+            (None, Some(terms)) => terms.clone().with_direction(direction),
+            _ => Terms::of(codecs, direction),
+        };
+        let used = leg.and_then(|l| l.sdp.negotiated()).and_then(|n| n.send.first());
+        if let Some(used) = used {
+            terms = terms.preferring(&used.codec);
+        }
+        terms
+    }
+
+    /// The ACK of a 2xx of ours.
+    pub(super) fn on_ack(&mut self, core: &mut Core, dialog: DialogId, request: &Request) {
+        let Some(leg) = self.leg_of(dialog) else { return };
+        let Some(bridge) = self.bridge_mut() else { return };
+        let Some(Exchange::InAck { leg: waiting, first }) = bridge.exchange else { return };
+        if waiting != leg {
+            return;
+        }
+        bridge.exchange = None;
+        let before = self.holders();
+        let answer = Content::of(&request.headers, &request.body).sdp;
+        let answer = answer.as_deref().and_then(|body| Session::parse(body).ok());
+        if answer.is_some_and(|answer| self.take_answer(leg, &answer).is_ok()) {
+            self.join(core);
+            if !first {
+                self.report_hold(core, &before);
+            }
+            self.align(core, leg);
+        } else if first {
+            self.release(core, ReleaseCause::Media, StopCause::Released, None, Ending::default());
+        } else {
+            if let Some(leg) = self.leg_mut(leg) {
+                leg.sdp.offer_failed();
+            }
+            self.fact(core, What::Warning { text: "an ACK brought no usable answer to our offer" });
+        }
+    }
+
+    /// A leg's answer to our offer.
+    fn take_answer(&mut self, leg: LegId, answer: &Session) -> Result<Terms, Refusal> {
+        let leg = self.leg_mut(leg).ok_or(Refusal::NoOffer)?;
+        leg.sdp.apply_answer(answer)?;
+        let terms = answer.terms()?;
+        let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
+        leg.answered(offered, terms.direction);
+        Ok(terms)
+    }
+
+    fn report_hold(&mut self, core: &mut Core, before: &[(LegId, bool)]) {
+        for (leg, held) in before {
+            let Some(now) = self.leg(*leg).map(Leg::holds) else { continue };
+            if now != *held {
+                let leg = *leg;
+                self.fact(core, if now { What::Held { leg } } else { What::Retrieved { leg } });
+                self.note(core, if now { "held" } else { "retrieved" }, leg);
+            }
+        }
+    }
+
+    fn holders(&self) -> Vec<(LegId, bool)> {
+        self.legs.iter().map(|l| (l.id, l.holds())).collect()
+    }
+
+    /// Offers to the leg opposite of `changed` what the bridge needs and its description does not allow yet: another
+    /// direction, or a codec that both have.
+    pub(super) fn align(&mut self, core: &mut Core, changed: LegId) {
+        let Some(to) = self.other(changed) else { return };
+        let (Some(x), Some(y)) = (self.leg(changed), self.leg(to)) else { return };
+        let (Some(nx), Some(ny)) = (x.sdp.negotiated(), y.sdp.negotiated()) else { return };
+        let wanted = x.wants.and(y.wants.reversed());
+        let shared = nx.receive.iter().any(|p| carries_sound(&p.codec) && ny.send.iter().any(|q| q.codec == p.codec));
+        if shared && ny.direction == wanted {
+            return;
+        }
+        let mut terms = self.full_terms(core, to, x.wants);
+        if let Some(first) = nx.receive.iter().find(|p| carries_sound(&p.codec)) {
+            terms = terms.preferring(&first.codec);
+        }
+        self.offer_own(core, to, &terms);
+    }
+
+    fn offer_own(&mut self, core: &mut Core, to: LegId, terms: &Terms) {
+        match self.send_offer(core, to, terms) {
+            Ok(request) => {
+                self.pending.push((request, Purpose::OwnOffer { to }));
+                self.set_exchange(Some(Exchange::Own { to }));
+            }
+            Err(Refused::InvitePending) => self.offer_later(core, to),
+            Err(_) => self.fact(core, What::Warning { text: "a leg could not be offered what the bridge needs" }),
+        }
+    }
+
+    /// RFC 3261 §14.1.
+    fn offer_later(&mut self, core: &mut Core, to: LegId) {
+        let Some(dialog) = self.leg(to).and_then(|l| l.dialog) else { return };
+        let wait = core.endpoint.glare_wait(dialog).max(Duration::from_millis(10));
+        if let Some(bridge) = self.bridge_mut() {
+            bridge.again = Some(to);
+        }
+        core.arm(self.conn_id, Timer::Glare, wait);
+    }
+
+    pub(super) fn on_glare_timer(&mut self, core: &mut Core) {
+        let Some(bridge) = self.bridge_mut() else { return };
+        let Some(to) = bridge.again.take() else { return };
+        if bridge.exchange.is_some() {
+            // What is open now decides; `align` runs after it.
+            return;
+        }
+        if let Some(other) = bridge.other(to) {
+            self.align(core, other);
+        }
+    }
+
+    pub(super) fn on_passed_offer(
+        &mut self,
+        core: &mut Core,
+        from: LegId,
+        to: LegId,
+        tx: ServerTx,
+        offer: &Session,
+        outcome: Result<Response, Failure>,
+    ) {
+        let response = match outcome {
+            Ok(response) => response,
+            Err(failure) => return self.on_refused_offer(core, to, tx, failure),
+        };
+        if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
+            let _ = core.endpoint.ack(dialog, None, core.now);
+        }
+        let before = self.holders();
+        let content = Content::of(&response.headers, &response.body);
+        let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+        let terms = answer.and_then(|answer| self.take_answer(to, &answer).ok());
+        let Some(terms) = terms else {
+            if let Some(leg) = self.leg_mut(to) {
+                leg.sdp.offer_failed();
+            }
+            self.fact(core, What::Warning { text: "an offer was answered without a usable answer" });
+            return core.answer(tx, None, Reply::new(500));
+        };
+        let trusted = self.trusted();
+        let Some(leg) = self.leg_mut(from) else { return };
+        let Ok(body) = leg.sdp.answer(offer, &terms) else {
+            return core.answer(tx, None, Reply::new(488));
+        };
+        if let Ok(offered) = offer.terms() {
+            leg.wants = offered.direction;
+        }
+        let reply =
+            Reply { headers: passed(&response.headers, trusted), body: content.with(Some(body)), ..Reply::new(200) };
+        core.answer(tx, None, reply);
+        self.join(core);
+        self.report_hold(core, &before);
+    }
+
+    /// The sender of a passed offer has cancelled it.
+    pub(super) fn undo_offer(&mut self, cancelled: ServerTx) {
+        for (_, purpose) in &mut self.pending {
+            if let Purpose::PassOffer { from, to, tx, .. } = purpose
+                && *tx == cancelled
+            {
+                *purpose = Purpose::Undo { from: *from, to: *to };
+                return;
+            }
+        }
+    }
+
+    fn on_refused_offer(&mut self, core: &mut Core, to: LegId, tx: ServerTx, failure: Failure) {
+        if let Some(leg) = self.leg_mut(to) {
+            leg.sdp.offer_failed();
+        }
+        self.on_passed(core, tx, Err(failure));
+    }
+
+    pub(super) fn on_own_offer(&mut self, core: &mut Core, to: LegId, outcome: Result<Response, Failure>) {
+        let before = self.holders();
+        match outcome {
+            Ok(response) => {
+                if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
+                    let _ = core.endpoint.ack(dialog, None, core.now);
+                }
+                let content = Content::of(&response.headers, &response.body);
+                let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+                if answer.is_some_and(|answer| self.take_answer(to, &answer).is_ok()) {
+                    self.join(core);
+                    return self.report_hold(core, &before);
+                }
+            }
+            Err(failure) => {
+                if has_left(&failure) {
+                    return self.lost(core);
+                }
+                if matches!(&failure, Failure::Response(response) if response.code == 491) {
+                    if let Some(leg) = self.leg_mut(to) {
+                        leg.sdp.offer_failed();
+                    }
+                    return self.offer_later(core, to);
+                }
+            }
+        }
+        if let Some(leg) = self.leg_mut(to) {
+            leg.sdp.offer_failed();
+        }
+        self.fact(core, What::Warning { text: "a leg refused what the bridge needs; it goes on as negotiated" });
+    }
+}
+
+/// Answers an offer with what the dialog says already, as far as the offer allows it.
+fn answer_alone(core: &mut Core, tx: ServerTx, sdp: &mut sdp::Local, offer: &Session) {
+    let reply = match sdp.answer_alone(offer) {
+        Ok(body) => Reply { body: Some(Body::sdp(body)), ..Reply::new(200) },
+        Err(refusal) => refused(refusal, "stickytape"),
+    };
+    core.answer(tx, None, reply);
+}
+
+fn not_acceptable(call: &Call, refusal: Refusal) -> Reply {
+    let agent = call.legs.first().map(|l| l.local.sip.ip().to_string());
+    refused(refusal, agent.as_deref().unwrap_or("stickytape"))
+}
+
+/// 488 with a Warning that says why (RFC 3261 §20.43).
+pub(super) fn refused(refusal: Refusal, agent: &str) -> Reply {
+    let mut reply = Reply::new(488);
+    let warning = format!("{} {agent} \"{refusal}\"", refusal.warning_code());
+    reply.headers.push(Name::Warning, Bytes::from(warning));
+    reply
+}

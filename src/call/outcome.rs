@@ -1,0 +1,266 @@
+//! How an attempt ends: answered, failed, redirected, given up (spec/sip.md §3).
+
+use super::attempt::{MAX_REDIRECTS, full};
+use super::call::{Call, Ending, State, mapped};
+use super::core::{Core, Timer};
+use super::directory::{Referred, Target};
+use super::fact::ReleaseCause;
+use super::headers::{Content, passed, passed_failure};
+use crate::codec::Direction;
+use crate::id::LegId;
+use crate::record::mark::StopCause;
+use crate::sdp::{Session, Terms};
+use crate::sip::endpoint::{DialogId, Failure, Reply, ServerTx, Transport};
+use crate::sip::headers::Headers;
+use crate::sip::message::{Request, Response};
+use crate::sip::name::Name;
+use crate::sip::values::{Contacts, NameAddr, Uri, called_number};
+
+impl Call {
+    /// The first 2xx of D2: bridged, recorded, passed on.
+    pub(super) fn on_answered(&mut self, core: &mut Core, dialog: DialogId, response: Response) {
+        for timer in [Timer::Attempt, Timer::Ring] {
+            core.disarm(self.conn_id, timer);
+        }
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(branch) = &attempt.branch else { return };
+        core.index.invites.remove(&branch.invite);
+        let called = branch.leg;
+        let content = Content::of(&response.headers, &response.body);
+        let _ = core.endpoint.ack(dialog, None, core.now);
+        core.index.dialogs.insert(dialog, self.conn_id);
+        if let Some(leg) = self.leg_mut(called) {
+            leg.dialog = Some(dialog);
+        }
+        let own = self.fork(core, dialog).map(|f| f.sdp.clone());
+        let answer = match content.sdp.as_deref().map(Session::parse) {
+            Some(Ok(answer)) => Some(answer),
+            // The answer was in a provisional response (RFC 3261 §13.2.1 wants it again; some leave it out).
+            _ => own.as_ref().and_then(|sdp| sdp.remote().cloned()),
+        };
+        if let (Some(leg), Some(sdp)) = (self.leg_mut(called), own) {
+            leg.sdp = sdp;
+        }
+        let usable = answer.and_then(|answer| {
+            let leg = self.leg_mut(called)?;
+            leg.sdp.apply_answer(&answer).ok()?;
+            let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
+            let terms = answer.terms().ok()?;
+            leg.answered(offered, terms.direction);
+            Some(terms)
+        });
+        match usable {
+            Some(terms) => self.answer_caller(core, dialog, &response, &content, terms),
+            None => self.unusable(core),
+        }
+    }
+
+    /// D2 has answered with nothing that we can use: it gets BYE, D1 500.
+    fn unusable(&mut self, core: &mut Core) {
+        self.bye_called(core, Headers::new());
+        self.release(core, ReleaseCause::Media, StopCause::NotAnswered, None, Ending::code(500));
+    }
+
+    /// BYE to a D2 whose 2xx was acknowledged while D1 is still unanswered.
+    fn bye_called(&mut self, core: &mut Core, headers: Headers) {
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(branch) = attempt.branch.take() else { return };
+        for fork in &branch.forks {
+            core.index.dialogs.remove(&fork.dialog);
+        }
+        let dialog = self.leg(branch.leg).and_then(|l| l.dialog);
+        if let Some(dialog) = dialog {
+            core.bye(dialog, headers);
+        }
+    }
+
+    fn answer_caller(&mut self, core: &mut Core, fork: DialogId, response: &Response, content: &Content, terms: Terms) {
+        // The other forks are gone; their legs towards D1 end with the 2xx.
+        let index = self.upstream_for(core, Some(fork));
+        let allowed = self.allowed.clone();
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(index) = index else {
+            // The INVITE was cancelled or the endpoint is full: D2's dialog ends.
+            return self.unusable(core);
+        };
+        let upstream = attempt.upstream.swap_remove(index);
+        let mut sdp = upstream.sdp;
+        let offer = attempt.offer.clone();
+        let body = match &offer {
+            Some(offer) => sdp.answer(offer, &terms).ok(),
+            None => {
+                let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
+                let mut full = Terms::of(codecs, terms.direction);
+                if let Some(first) = terms.codecs().find(|c| super::leg::carries_sound(c)) {
+                    full = full.preferring(first);
+                }
+                Some(sdp.offer(&full))
+            }
+        };
+        let Some(body) = body else { return self.unusable(core) };
+        self.answered = Some(core.wall);
+        let tx = attempt.tx;
+        let Some(caller) = self.legs.first_mut() else { return };
+        caller.sdp = sdp;
+        if let Some(terms) = offer.as_ref().and_then(|o| o.terms().ok()) {
+            caller.wants = terms.direction;
+        }
+        caller.dialog = Some(upstream.dialog);
+        if !self.start_sessions(core) {
+            let mut headers = Headers::new();
+            headers.push(Name::Reason, "SIP;cause=503;text=\"Recording required\"");
+            self.bye_called(core, headers);
+            return self.refuse_unrecorded(core);
+        }
+        if let State::Calling(attempt) = &mut self.state {
+            attempt.forget_losers(core, fork);
+        }
+        let trusted = self.legs.iter().all(|l| l.identity.trusted);
+        let reply = Reply {
+            code: response.code,
+            reason: response.reason.clone(),
+            headers: passed(&response.headers, trusted),
+            body: content.with(Some(body)),
+        };
+        core.index.txs.remove(&tx);
+        core.answer(tx, Some(upstream.dialog), reply);
+        self.bridge(core, offer.is_none());
+    }
+
+    /// A branch has failed.
+    pub(super) fn on_failed(&mut self, core: &mut Core, failure: Failure) {
+        core.disarm(self.conn_id, Timer::Attempt);
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(branch) = attempt.branch.take() else { return };
+        core.index.invites.remove(&branch.invite);
+        for fork in &branch.forks {
+            core.index.dialogs.remove(&fork.dialog);
+        }
+        self.drop_leg(core, branch.leg);
+        let State::Calling(attempt) = &mut self.state else { return };
+        let next_address = !branch.ringing
+            && match &failure {
+                Failure::Response(response) => matches!(response.code, 503 | 408),
+                Failure::Timeout | Failure::Transport | Failure::Ended => true,
+            };
+        if !next_address {
+            attempt.targets.retain(|t| t.group != branch.target.group);
+        }
+        if let Failure::Response(response) = failure {
+            if (300..400).contains(&response.code) {
+                self.redirect(core, &branch.target, &response);
+            } else if (600..700).contains(&response.code) {
+                attempt.targets.clear();
+            }
+            if let State::Calling(attempt) = &mut self.state {
+                attempt.failure = Some(response);
+            }
+        }
+        self.go_on(core);
+    }
+
+    /// The next target, or the end of the attempt.
+    pub(super) fn go_on(&mut self, core: &mut Core) {
+        if self.try_next(core) {
+            return;
+        }
+        let trusted = self.legs.iter().all(|l| l.identity.trusted);
+        let State::Calling(attempt) = &mut self.state else { return };
+        let (cause, ending) = match attempt.failure.take() {
+            None if attempt.trunk_full => (ReleaseCause::Unreachable, full()),
+            None => (ReleaseCause::Unreachable, Ending::code(408)),
+            Some(response) => {
+                let code = mapped(response.code);
+                let mut ending = Ending::code(code);
+                if code == response.code {
+                    ending.reason = response.reason.clone();
+                    ending.answer_headers = passed_failure(&response.headers, trusted);
+                }
+                (ReleaseCause::Rejected(response.code), ending)
+            }
+        };
+        self.release(core, cause, StopCause::NotAnswered, None, ending);
+    }
+
+    /// The targets of a 3xx, in the order of their q.
+    fn redirect(&mut self, core: &mut Core, referrer: &Target, response: &Response) {
+        let State::Calling(attempt) = &mut self.state else { return };
+        let Ok(Contacts::List(mut contacts)) = Contacts::of(&response.headers) else { return };
+        if !referrer.identity.follow_redirect {
+            return;
+        }
+        contacts.sort_by_key(|c| std::cmp::Reverse(quality(c)));
+        for contact in contacts {
+            if attempt.redirects == MAX_REDIRECTS {
+                break;
+            }
+            let uri = contact.uri();
+            let number = called_number(uri).unwrap_or_default();
+            let ip = uri.host_ip();
+            let host = String::from_utf8_lossy(uri.host()).into_owned();
+            let to = Referred {
+                number: &number,
+                ip,
+                host: &host,
+                port: uri.port(),
+                transport: transport_of(uri),
+                ours: ip.is_some_and(|ip| core.locals.is_ours(ip)),
+            };
+            let Some(destination) = core.directory.redirect(&core.names, &referrer.identity, to) else { continue };
+            attempt.redirects += 1;
+            let group = attempt.redirects as u32;
+            attempt.targets.extend(destination.targets.into_iter().map(|t| Target { group, ..t }));
+        }
+    }
+
+    /// No response within `attempt-timeout`.
+    pub(super) fn on_attempt_timeout(&mut self, core: &mut Core) {
+        let State::Calling(attempt) = &mut self.state else { return };
+        if let Some(leg) = attempt.close_branch(core, Headers::new()) {
+            self.drop_leg(core, leg);
+        }
+        self.go_on(core);
+    }
+
+    /// The ring timeout: CANCEL and 480.
+    pub(super) fn on_ring_timeout(&mut self, core: &mut Core) {
+        let mut headers = Headers::new();
+        headers.push(Name::Reason, "Q.850;cause=19");
+        let ending = Ending { answer_headers: headers.clone(), bye_headers: headers, ..Ending::code(480) };
+        self.release(core, ReleaseCause::NoAnswer, StopCause::NotAnswered, None, ending);
+    }
+
+    /// CANCEL: the endpoint has answered both its requests. Of a re-INVITE: what it has caused is undone.
+    pub(super) fn on_cancelled(&mut self, core: &mut Core, tx: ServerTx, request: &Request) {
+        if !matches!(self.state, State::Calling(_)) {
+            return self.undo_offer(tx);
+        }
+        let trusted = self.legs.iter().all(|l| l.identity.trusted);
+        let ending = Ending { bye_headers: passed(&request.headers, trusted), ..Ending::code(487) };
+        let by = self.legs.first().map(|l| l.id);
+        self.release(core, ReleaseCause::Abandoned, StopCause::NotAnswered, by, ending);
+    }
+
+    /// A leg of a failed branch.
+    fn drop_leg(&mut self, core: &mut Core, leg: LegId) {
+        self.stop_sessions_of(core, leg, StopCause::NotAnswered);
+        if let Some(at) = self.legs.iter().position(|l| l.id == leg) {
+            self.legs.remove(at).end(core);
+        }
+    }
+}
+
+fn transport_of(uri: &Uri) -> Option<Transport> {
+    match uri.param(b"transport") {
+        Some(t) if t.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
+        Some(t) if t.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
+        _ => None,
+    }
+}
+
+/// `q` in thousandths; absent: 1 (RFC 3261 §20.10).
+fn quality(contact: &NameAddr) -> u32 {
+    let text = contact.param(b"q").and_then(|q| std::str::from_utf8(q).ok());
+    let q = text.map_or(Some(1.0), |t| t.parse::<f32>().ok()).unwrap_or(0.0);
+    (q.clamp(0.0, 1.0) * 1000.0) as u32
+}
