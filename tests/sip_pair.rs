@@ -265,6 +265,7 @@ impl World {
                 let made = self.sides[side].request(dialog, Method::Bye, Headers::new(), None, now);
                 self.made(side, made);
             }
+            Event::Trying { .. } => {}
             Event::Ack { .. } | Event::Cancelled { .. } | Event::Provisional { .. } => {}
         }
     }
