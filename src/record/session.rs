@@ -7,9 +7,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::leg::Missing;
+use super::leg::{Missing, ns_of};
 use super::mark::{Change, Conversation, Layout, Role, SessionStart, StopCause};
-use super::metadata::{FileKind, MaskKind, State};
+use super::metadata::{FileKind, GapCause, MaskKind, State};
 use super::mixdown::{Legs, MAX_BLOCK, Mixdown, Plan, Tools};
 use super::recorder::{FileSpec, SessionFiles, Sink};
 use super::report::{Report, Wording};
@@ -209,6 +209,7 @@ impl Session {
             let mark = self.pending.front().map_or(i64::MAX, |(sample, _)| *sample);
             let end = self.end.map_or(i64::MAX, |(end, _)| end.max(self.summed));
             let stop = until.min(mark).min(end);
+            self.note_overruns(legs);
             self.render(stop, legs, tools, sink);
             if stop == end {
                 self.finish(legs, tools, sink);
@@ -228,6 +229,19 @@ impl Session {
             sink.metadata(self.id, self.report.running(self.written() as u64, legs));
         }
         false
+    }
+
+    /// What speakers said while this session was too late to read it is a gap of ours.
+    fn note_overruns(&mut self, legs: &Legs) {
+        let speakers = self.plan.mixed.iter().flatten().chain(self.plan.own.iter().flatten());
+        for (id, leg) in speakers.filter_map(|id| Some((*id, legs.get(id)?))) {
+            for track in leg.tracks() {
+                let lost = rounded(ns_of(track.overrun().max(0), track.rate()) - self.t0_ns, self.rate);
+                if lost > self.summed {
+                    self.report.gap(id, self.summed as u64, lost as u64, GapCause::DroppedByUs);
+                }
+            }
+        }
     }
 
     /// A mark or the end lies exactly where we are.

@@ -95,6 +95,8 @@ pub struct Track {
     end: i64,
     /// First local position that `output` still has.
     start: i64,
+    /// Samples before this one were overwritten before every session had read them.
+    overrun: i64,
     losses: Vec<Loss>,
     concealed: u64,
 }
@@ -115,6 +117,7 @@ impl Track {
             output: Samples::new(samples(rate, 500)),
             end: from,
             start: from,
+            overrun: i64::MIN,
             losses: Vec::new(),
             concealed: 0,
         }
@@ -143,6 +146,11 @@ impl Track {
     /// First local position that can be read.
     pub fn start(&self) -> i64 {
         self.start
+    }
+
+    /// Samples before this local position may have gone unread: a session was more than eight seconds late.
+    pub fn overrun(&self) -> i64 {
+        self.overrun
     }
 
     /// Samples that were concealed so far.
@@ -229,12 +237,16 @@ impl Track {
     pub fn advance(&mut self, until: i64, keep_from: i64, missing: impl Fn(Origin, Origin) -> u64, stretch: &Stretch) {
         let quantum = quantum(self.rate);
         let mut left = (until - self.end) / quantum;
+        let first = self.start;
         while left > 0 {
             // A part of either ring at a time, so that a long advance cannot overrun one.
             let most = (self.output.capacity() as i64 / 2).min(self.received.capacity() as i64 / 4) / quantum;
             let quanta = if self.error().is_some() { 1 } else { left.min(most) };
             self.make_output_room(quanta * quantum, keep_from);
             self.seal(quanta * quantum, &missing, stretch);
+            if self.start > keep_from.max(first) {
+                self.overrun = self.start;
+            }
             left -= quanta;
         }
     }
