@@ -1,0 +1,384 @@
+//! A real `stickytape serve` on free loopback ports, real SIPp around it, and what they leave on the disk.
+
+#![allow(dead_code, reason = "each test program uses its part")]
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use stickytape::clock;
+
+pub const V4: &str = "127.0.0.1";
+pub const V6: &str = "[::1]";
+
+/// Ports handed out already: two tests of one program must not get the same.
+static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+
+/// `count` ports in a row, the first one even, free for UDP and TCP on both loopbacks.
+pub fn free_ports(count: u16) -> u16 {
+    let mut taken = TAKEN.lock().unwrap();
+    // Above the streams of SIPp, below Linux's ephemeral range; programs that run at the same time begin elsewhere.
+    let start = 19_000 + (std::process::id() % 120) as u16 * 100;
+    let candidates = (start..32_000).step_by(2).chain((19_000..start).step_by(2));
+    let is_free = |port: u16| {
+        [V4, V6].iter().all(|host| {
+            UdpSocket::bind(format!("{host}:{port}")).is_ok() && TcpListener::bind(format!("{host}:{port}")).is_ok()
+        })
+    };
+    for first in candidates {
+        let mut row = first..first + count;
+        if row.clone().all(|port| !taken.contains(&port)) && row.all(is_free) {
+            taken.extend(first..first + count);
+            return first;
+        }
+    }
+    panic!("no {count} free ports in a row");
+}
+
+/// Polls until `done` answers something.
+#[track_caller]
+pub fn wait_for<T>(what: &str, limit: Duration, mut done: impl FnMut() -> Option<T>) -> T {
+    let end = clock::now() + limit;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(clock::now() < end, "{what}: not within {limit:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// A running server with a folder of its own.
+pub struct Server {
+    pub folder: tempfile::TempDir,
+    pub sip: u16,
+    pub api: u16,
+    child: Option<Child>,
+}
+
+/// What a test adds to the basic configuration.
+#[derive(Default)]
+pub struct Setup {
+    /// Hosts that it listens on; 127.0.0.1 when empty.
+    pub hosts: Vec<&'static str>,
+    /// Lines of `[sip]`.
+    pub sip: String,
+    /// Lines of `[recording]`.
+    pub recording: String,
+    /// Trunks, DNs, routes.
+    pub plan: String,
+    /// Arguments of `serve` after the configuration.
+    pub arguments: Vec<String>,
+    /// Media ports; 100 when 0.
+    pub media_ports: u16,
+}
+
+impl Server {
+    pub fn start(setup: &Setup) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (sip, api) = (free_ports(1), free_ports(1));
+        let ports = setup.media_ports.max(100);
+        let media = free_ports(ports);
+        let hosts = if setup.hosts.is_empty() { &[V4][..] } else { &setup.hosts };
+        let mut listen = String::new();
+        for host in hosts {
+            let _ = write!(listen, "\"udp:{host}:{sip}\", \"tcp:{host}:{sip}\", ");
+        }
+        let text = format!(
+            "[sip]\nlisten = [{listen}]\ndrain-timeout = \"1s\"\n{}\n\
+             [media]\nports = \"{media}-{}\"\npriority = \"normal\"\nport-cooldown = \"0s\"\n\
+             [recording]\nmin-free-space = \"1MiB\"\n{}\n\
+             [api]\nlisten = \"{V4}:{api}\"\n{}\n",
+            setup.sip,
+            media + ports - 1,
+            setup.recording,
+            setup.plan
+        );
+        fs::write(folder.path().join("stickytape.toml"), text).unwrap();
+        let log = File::create(folder.path().join("server.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_stickytape"))
+            .arg("serve")
+            .args(&setup.arguments)
+            .current_dir(folder.path())
+            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "stickytape=info,warn".into()))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut server = Self { folder, sip, api, child: Some(child) };
+        let deadline = clock::now() + Duration::from_secs(20);
+        while !matches!(server.get("/readyz"), Some((200, _))) {
+            let ended = server.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none() && clock::now() < deadline, "it does not get ready:\n{}", server.log());
+            sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("server.log")).unwrap_or_default()
+    }
+
+    /// Status and body of a GET; `None` when nobody answers.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect((V4, self.api)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {V4}\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    pub fn json(&self, path: &str) -> Value {
+        let (status, body) = self.get(path).expect("the listener answers");
+        assert_eq!(status, 200, "{body}");
+        // Bodies here are short; a chunked one would not parse and fail the test.
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The value of one metric with its labels, `stickytape_calls`.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (_, page) = self.get("/metrics")?;
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    pub fn directory(&self) -> PathBuf {
+        self.folder.path().join("recordings")
+    }
+
+    /// The metadata of every published recording once there are `count`, oldest first.
+    #[track_caller]
+    pub fn published(&self, count: usize) -> Vec<Value> {
+        let limit = Duration::from_secs(30);
+        let what = format!("{count} published recordings, log:\n{}", self.log());
+        wait_for(&what, limit, || {
+            let found = metadata(&self.directory());
+            (found.len() >= count).then_some(found)
+        })
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGTERM; it must end with exit code 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal(rustix::process::Signal::TERM);
+        let mut child = self.child.take().expect("the server runs");
+        let limit = Duration::from_secs(20);
+        let status = wait_for("the end of the server", limit, || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// The program on the folder of this server.
+    pub fn stickytape(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_stickytape")).args(arguments).current_dir(self.folder.path()).output().unwrap()
+    }
+
+    /// Stops the server and has every recording verified.
+    #[track_caller]
+    pub fn stop_and_verify(&mut self) {
+        self.stop();
+        let output = self.stickytape(&["recordings", "verify"]);
+        let said = [output.stdout, output.stderr].concat();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&said));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Every published `recording.json` below `directory`, oldest first.
+fn metadata(directory: &Path) -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.ends_with("recording.json")
+                && let Ok(text) = fs::read_to_string(&path)
+            {
+                let mut value: Value = serde_json::from_str(&text).unwrap();
+                value["folder"] = path.parent().unwrap().to_str().unwrap().into();
+                found.push(value);
+            }
+        }
+    }
+    found.sort_by_key(|value| value["startTime"].as_str().unwrap_or_default().to_owned());
+    found
+}
+
+/// One SIPp.
+pub struct Sipp {
+    child: Option<Child>,
+    scenario: String,
+    folder: PathBuf,
+    output: PathBuf,
+}
+
+/// How a SIPp runs.
+pub struct Options {
+    pub scenario: &'static str,
+    /// Where the other side is; `None`: it waits for calls.
+    pub target: Option<SocketAddr>,
+    /// Its own host.
+    pub host: &'static str,
+    /// Its own port; 0: a free one.
+    pub port: u16,
+    pub tcp: bool,
+    /// The number that it calls.
+    pub number: &'static str,
+    pub calls: u32,
+    /// Calls at once.
+    pub limit: u32,
+    /// Calls begun in a second.
+    pub rate: u32,
+    pub talk: Duration,
+    /// It sends RTP back as it came.
+    pub echo: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            scenario: "",
+            target: None,
+            host: V4,
+            port: 0,
+            tcp: false,
+            number: "2001",
+            calls: 1,
+            limit: 1,
+            rate: 1,
+            talk: Duration::from_millis(600),
+            echo: false,
+        }
+    }
+}
+
+impl Sipp {
+    /// Starts one whose files are in `folder`.
+    pub fn start(folder: &Path, options: &Options) -> Self {
+        let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("fixtures/sipp/{}.xml", options.scenario));
+        assert!(scenario.exists(), "{}", scenario.display());
+        let port = if options.port == 0 { free_ports(1) } else { options.port };
+        let output = folder.join(format!("{}-{port}.out", options.scenario));
+        let log = File::create(&output).unwrap();
+        let host = options.host.trim_matches(['[', ']']);
+        // The echo takes two pairs; what `rtp_stream` sends takes ports from 16384 on by itself.
+        let media = free_ports(4);
+        let mut command = Command::new("sipp");
+        command.arg("-sf").arg(&scenario).args(["-i", host, "-mi", host, "-nostdin", "-trace_err", "-timeout_error"]);
+        let limit =
+            Duration::from_secs(25) + options.talk + Duration::from_secs(u64::from(options.calls / options.rate));
+        for (name, value) in [
+            ("-p", u64::from(port)),
+            ("-mp", u64::from(media)),
+            ("-m", u64::from(options.calls)),
+            ("-l", u64::from(options.limit)),
+            ("-r", u64::from(options.rate)),
+            ("-d", options.talk.as_millis() as u64),
+            ("-timeout", limit.as_secs()),
+            ("-max_socket", 4_096),
+        ] {
+            command.arg(name).arg(value.to_string());
+        }
+        command.args(["-s", options.number, "-t", if options.tcp { "t1" } else { "u1" }]);
+        if options.echo {
+            command.arg("-rtp_echo");
+        }
+        if let Some(target) = options.target {
+            command.arg(target.to_string());
+        }
+        let child = command
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("SIPp is installed (./test.sh)");
+        let sipp = Self { child: Some(child), scenario: options.scenario.into(), folder: folder.to_owned(), output };
+        if options.target.is_none() {
+            sipp.wait_until_bound(SocketAddr::new(host.parse().unwrap(), port), options.tcp);
+        }
+        sipp
+    }
+
+    /// Returns once its port is taken.
+    fn wait_until_bound(&self, address: SocketAddr, tcp: bool) {
+        let free = || if tcp { TcpListener::bind(address).is_ok() } else { UdpSocket::bind(address).is_ok() };
+        wait_for("SIPp listens", Duration::from_secs(10), || (!free()).then_some(()));
+    }
+
+    /// What it says of itself, for a failure.
+    pub fn said(&self) -> String {
+        let mut said = String::new();
+        for entry in fs::read_dir(&self.folder).unwrap().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(&self.scenario) && name.ends_with("_errors.log") {
+                said += &fs::read_to_string(entry.path()).unwrap_or_default();
+            }
+        }
+        let screen = fs::read(&self.output).unwrap_or_default();
+        let screen = String::from_utf8_lossy(&screen);
+        let lines: Vec<_> = screen.lines().collect();
+        said + "\n" + &lines[lines.len().saturating_sub(45)..].join("\n")
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.take().expect("it was not waited for").wait().unwrap()
+    }
+
+    /// Waits for its end: every call must have gone as its scenario says.
+    #[track_caller]
+    pub fn succeed(mut self, server: &Server) {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}\n{}\nserver:\n{}", self.scenario, self.said(), server.log());
+    }
+}
+
+impl Drop for Sipp {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `host:port` as a socket address.
+pub fn at(host: &str, port: u16) -> SocketAddr {
+    let ip: IpAddr = host.trim_matches(['[', ']']).parse().unwrap();
+    SocketAddr::new(ip, port)
+}
+
+/// Seconds since `start`, for reports.
+pub fn since(start: Instant) -> f64 {
+    clock::now().duration_since(start).as_secs_f64()
+}
