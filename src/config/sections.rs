@@ -1,5 +1,6 @@
 //! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,7 +30,8 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
     sip.finish(problems);
 
     let mut media = document.section("media", problems);
-    let (media_options, threads) = read_media(&mut media, problems);
+    let (mut media_options, threads) = read_media(&mut media, problems);
+    media_options.ports_ahead = ports_ahead(&threads, &listen, media_options.ports_ahead);
     media.finish(problems);
 
     let mut recording = document.section("recording", problems);
@@ -53,6 +55,12 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
         plan,
         api: api_options,
     }
+}
+
+/// Pairs bound ahead by each media thread for each address: no more than half of what a small range gives them.
+fn ports_ahead(threads: &Threads, listen: &[Listener], usual: usize) -> usize {
+    let addresses = listen.iter().map(|one| one.address.ip()).collect::<HashSet<_>>().len().max(1);
+    (super::capacity::pairs(&threads.ports) / (2 * threads.count() * addresses)).clamp(1, usual)
 }
 
 fn read_sip(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Vec<Listener>, MaxCalls, SipOptions) {
