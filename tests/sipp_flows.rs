@@ -141,7 +141,7 @@ fn hold_by_address_zero_reaches_the_other_side_and_is_a_segment() {
 
 #[test]
 fn an_update_changes_the_direction_as_a_reinvite_does() {
-    let recordings = Flow::of("uac_update", "uas_update").leaves(1);
+    let recordings = Flow::of("uac_update", "uas_hold").leaves(1);
     held(&recordings[0]);
 }
 

@@ -307,10 +307,10 @@ fn sizes(source: &Source) -> Vec<String> {
         let indent = line.len() - line.trim_start().len();
         match &open {
             None => {
-                if let Some(name) = function_name(line.trim_start()) {
-                    if !line.trim_end().ends_with([';', '}']) {
-                        open = Some((number, indent, name));
-                    }
+                if let Some(name) = function_name(line.trim_start())
+                    && !line.trim_end().ends_with([';', '}'])
+                {
+                    open = Some((number, indent, name));
                 }
             }
             // rustfmt puts the closing brace below the `fn`.
