@@ -1,0 +1,78 @@
+//! `stickytape demo` as a newcomer runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use stickytape::cli::demo;
+
+fn run(folder: &Path) -> (Output, Duration) {
+    let start: Instant = stickytape::clock::now();
+    let output = Command::new(env!("CARGO_BIN_EXE_stickytape"))
+        .args(["demo", "--dir"])
+        .arg(folder)
+        .output()
+        .expect("the program of this package runs");
+    (output, start.elapsed())
+}
+
+/// The files of a name below a folder.
+fn find(folder: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(find(&path, name));
+        } else if entry.file_name() == name {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (output, time) = run(folder.path());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{text}\n{complaints}");
+    assert!(time < Duration::from_secs(30), "{time:?}");
+    for part in ["Ann calls 2001", "holds the call", "takes the call back", "left", "right", "dBFS", "ok", "mixed.wav"]
+    {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(!text.contains("WRONG"), "{text}");
+    let files = find(folder.path(), "mixed.wav");
+    assert_eq!(files.len(), 1);
+    assert!(text.contains(files[0].to_str().unwrap()), "{text}");
+
+    // What the demo does at its end, on the same folder.
+    assert!(demo::verdict(folder.path(), None, vec![]).unwrap());
+    assert!(!demo::verdict(folder.path(), None, vec!["a phone heard nothing".to_owned()]).unwrap());
+    let whole = std::fs::read(&files[0]).unwrap();
+    let flipped = {
+        let mut bytes = whole.clone();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    };
+    let silent = [&whole[..44], &vec![0; whole.len() - 44]].concat();
+    for (damage, bytes) in [("one bit", flipped), ("its end", whole[..whole.len() / 2].to_vec()), ("its sound", silent)]
+    {
+        std::fs::write(&files[0], bytes).unwrap();
+        assert!(!demo::verdict(folder.path(), None, vec![]).unwrap(), "{damage} may not be missing");
+    }
+    std::fs::write(&files[0], &whole).unwrap();
+    assert!(demo::verdict(folder.path(), None, vec![]).unwrap());
+
+    let metadata = files[0].with_file_name("recording.json");
+    let text = std::fs::read(&metadata).unwrap();
+    for bytes in [&b"{"[..], b""] {
+        std::fs::write(&metadata, bytes).unwrap();
+        assert!(!demo::verdict(folder.path(), None, vec![]).unwrap(), "broken metadata");
+    }
+    std::fs::write(&metadata, text).unwrap();
+    std::fs::remove_file(&files[0]).unwrap();
+    assert!(!demo::verdict(folder.path(), None, vec![]).unwrap(), "a missing file");
+}
