@@ -18,7 +18,7 @@ use crate::app::{Server, StartError};
 use crate::clock;
 use crate::codec::Direction;
 use crate::config::Config;
-use crate::disk::store;
+use crate::disk::store::{self, METADATA};
 use crate::testing::driver::{self, Running, Sockets};
 use crate::testing::phone::{Action, Happened, Happening, HoldForm, Incoming, Options, Phone, Signal, Step};
 use crate::testing::speech::{self, Speaker};
@@ -113,7 +113,7 @@ pub fn verdict(directory: &Path, since: Option<jiff::Timestamp>, mut wrong: Vec<
         wrong.push(format!("one recording was expected, {} were made", report.len()));
     }
     wrong.extend(report.wrong());
-    conclude(&wrong, report.first_file());
+    conclude(&wrong, directory, report.first_file());
     Ok(wrong.is_empty())
 }
 
@@ -122,17 +122,22 @@ fn whole_milliseconds(time: jiff::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }
 
-fn conclude(wrong: &[String], file: Option<&Path>) {
+fn conclude(wrong: &[String], directory: &Path, file: Option<&Path>) {
     for wrong in wrong {
         println!("WRONG: {wrong}");
     }
-    if let (Some(file), true) = (file, wrong.is_empty()) {
-        println!("Listen to it (Ann left, Bob right; the silence between is the hold):");
-        println!("  play \"{0}\"        or aplay, ffplay, any audio player", file.display());
+    let (Some(file), true) = (file, wrong.is_empty()) else {
+        return;
+    };
+    println!("Listen to it with any audio player (Ann left, Bob right, the silence is the hold):");
+    println!("  play \"{}\"", file.display());
+    // The library's commands read the folder that the configuration names.
+    if directory == Path::new(DIRECTORY) {
         println!("Look closer, or check again later:");
         println!("  stickytape recordings list");
         println!("  stickytape recordings verify");
     }
+    println!("Everything about the call stands beside it, in {METADATA}.");
 }
 
 /// The proxy, and the folder that it records to.
