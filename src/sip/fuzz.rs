@@ -16,21 +16,20 @@ use super::values::{
     Via, called_number, fields,
 };
 
-/// Reads the bytes in every way that bytes from the network are read. Panics when a rule is broken; returns a number that
-/// is the same for inputs that went the same way, so that a fuzzer can keep one of each kind.
-pub fn fuzz_parse(data: &[u8]) -> u64 {
-    let mut kind = DefaultHasher::new();
+/// Reads the bytes in every way that bytes from the network are read. Panics when a rule is broken; returns a number for
+/// everything that was noticed about them, so that a fuzzer can keep the inputs that show something new.
+pub fn fuzz_parse(data: &[u8]) -> Vec<u64> {
+    let mut seen = Vec::new();
     let bytes = Bytes::copy_from_slice(data);
     match Message::parse(&bytes) {
         Ok(message) => {
-            read_headers(message.headers(), &mut kind);
-            read_whole(&message, &mut kind);
+            read_headers(message.headers(), &mut seen);
+            read_whole(&message, &mut seen);
             write_again(&message);
         }
         Err(error) => {
-            error.fault.to_string().hash(&mut kind);
+            note(&mut seen, ("fault", error.fault.to_string(), error.answerable.is_some()));
             if let Some(answerable) = error.answerable {
-                answerable.method.is_known().hash(&mut kind);
                 assert_ne!(answerable.method, Method::Ack, "an ACK is never answered");
                 for name in [Name::Via, Name::From, Name::To, Name::CallId, Name::CSeq] {
                     assert!(answerable.headers.has(name), "an answer needs {name:?}");
@@ -38,8 +37,14 @@ pub fn fuzz_parse(data: &[u8]) -> u64 {
             }
         }
     }
-    split_stream(data, &mut kind);
-    kind.finish()
+    split_stream(data, &mut seen);
+    seen
+}
+
+fn note(seen: &mut Vec<u64>, what: impl Hash) {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    seen.push(hasher.finish());
 }
 
 /// What is written parses to the same message, and is written the same way again.
@@ -72,27 +77,25 @@ fn write_again(message: &Message) {
     assert!(!stream.is_partial());
 }
 
-fn read_whole(message: &Message, kind: &mut DefaultHasher) {
+fn read_whole(message: &Message, seen: &mut Vec<u64>) {
     match message {
         Message::Request(request) => {
-            request.method.as_str().hash(kind);
-            match Essentials::of_request(request) {
-                Ok(_) => 0.hash(kind),
-                Err(error) => error.to_string().hash(kind),
-            }
+            note(seen, ("known", request.method.is_known()));
+            let error = Essentials::of_request(request).map_err(|error| error.to_string()).err();
+            note(seen, ("request", error));
             let uri = Uri::parse(request.uri.clone());
-            uri.is_ok().hash(kind);
+            note(seen, ("uri", uri.as_ref().map(Uri::is_sip).ok()));
             uri.iter().for_each(check_uri);
         }
         Message::Response(response) => {
-            (response.code / 100).hash(kind);
-            Essentials::of_response(response).map_err(|error| error.to_string()).err().hash(kind);
+            let error = Essentials::of_response(response).map_err(|error| error.to_string()).err();
+            note(seen, ("response", response.code / 100, error));
         }
     }
 }
 
 /// Every value is read as everything: what a value is not must be refused, not fallen over.
-fn read_headers(headers: &Headers, kind: &mut DefaultHasher) {
+fn read_headers(headers: &Headers, seen: &mut Vec<u64>) {
     for line in headers.lines() {
         let value = line.value();
         assert!(!value.contains(&b'\n'), "an unfolded value has one line");
@@ -100,15 +103,14 @@ fn read_headers(headers: &Headers, kind: &mut DefaultHasher) {
             assert!(!single.is_empty() || !line.name().is_list(), "a list has no empty element");
             let read = read_value(&single);
             if !matches!(line.name(), Name::Other(_)) {
-                line.name().as_bytes().hash(kind);
-                read.hash(kind);
+                note(seen, (line.name().as_bytes(), read));
             }
         }
         read_value(&value);
     }
-    Contacts::of(headers).is_ok().hash(kind);
+    note(seen, ("contacts", Contacts::of(headers).is_ok()));
     for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
-        Challenge::all(headers, name).len().hash(kind);
+        note(seen, ("challenges", Challenge::all(headers, name).len().min(4)));
     }
     // Taking values off the front ends, and takes as many as there are.
     let mut rest = headers.clone();
@@ -179,7 +181,7 @@ fn check_uri(uri: &Uri) {
 }
 
 /// Frames do not depend on where the bytes were split.
-fn split_stream(data: &[u8], kind: &mut DefaultHasher) {
+fn split_stream(data: &[u8], seen: &mut Vec<u64>) {
     let whole = frames(std::iter::once(data));
     let mut seed = DefaultHasher::new();
     data.hash(&mut seed);
@@ -193,8 +195,7 @@ fn split_stream(data: &[u8], kind: &mut DefaultHasher) {
     });
     let split = frames(pieces);
     assert_eq!(split, whole, "frames depend on the split");
-    whole.0.len().min(3).hash(kind);
-    whole.1.map(|fault| fault.to_string()).hash(kind);
+    note(seen, ("stream", whole.0.len().min(3), whole.1.map(|fault| fault.to_string())));
 }
 
 fn frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Frame>, Option<Fault>) {

@@ -291,7 +291,7 @@ impl Uri {
                 let number = |uri: &Uri| super::number::without_separators(&uri.user_unescaped().unwrap_or_default());
                 number(self).eq_ignore_ascii_case(&number(other))
                     && self.params.iter().count() == other.params.iter().count()
-                    && self.params.iter().all(|(name, value)| same_param(other, name, value))
+                    && self.params.iter().all(|(name, _)| self.same_param(other, &unescape(name)))
             }
             Scheme::Sip | Scheme::Sips => {
                 self.user().map(normal_escapes) == other.user().map(normal_escapes)
@@ -308,10 +308,18 @@ impl Uri {
         // Omitting one of these does not match even its default value.
         const COUNTED: [&[u8]; 5] = [b"transport", b"user", b"ttl", b"method", b"maddr"];
         COUNTED.iter().all(|name| self.params.has(name) == other.params.has(name))
-            && self
-                .params
-                .iter()
-                .all(|(name, value)| !other.params.has(&unescape(name)) || same_param(other, name, value))
+            && self.params.iter().map(|(name, _)| unescape(name)).all(|name| {
+                // A name that stands in one of them only is ignored.
+                !other.params.has(&name) || self.same_param(other, &name)
+            })
+    }
+
+    /// Whether both have the parameter with the same value. Of one that is repeated, against the rules, the first counts.
+    fn same_param(&self, other: &Uri, name: &[u8]) -> bool {
+        match (self.param(name), other.param(name)) {
+            (Some(a), Some(b)) => unescape(a).eq_ignore_ascii_case(&unescape(b)),
+            _ => false,
+        }
     }
 
     fn headers_match(&self, other: &Uri) -> bool {
@@ -323,12 +331,6 @@ impl Uri {
         };
         sorted(self) == sorted(other)
     }
-}
-
-fn same_param(uri: &Uri, name: &[u8], value: Option<&[u8]>) -> bool {
-    let name = &unescape(name);
-    uri.params.has(name)
-        && unescape(uri.param(name).unwrap_or_default()).eq_ignore_ascii_case(&unescape(value.unwrap_or_default()))
 }
 
 fn same_host(a: &[u8], b: &[u8]) -> bool {
@@ -533,6 +535,7 @@ mod tests {
             ("sip:a@x.com?subject=p%20x&priority=urgent", "sip:a@x.com?priority=urgent&subject=p%20x"),
             ("sip:a@[2001:DB8:0::1]", "sip:a@[2001:db8::1]"),
             ("sip:a@x;%6cR;x%79=%41", "sip:a@x;lr;xy=A"),
+            ("sip:a@x;p=1;p=2", "sip:a@x;p=1;p=2"),
             ("tel:+49(30)12-3", "tel:+4930123"),
         ] {
             assert!(uri(a).equivalent(&uri(b)) && uri(b).equivalent(&uri(a)), "{a} {b}");
