@@ -692,6 +692,43 @@ fn a_reinvite_that_only_gets_provisional_answers_is_cancelled_after_three_minute
 }
 
 #[test]
+fn a_reinvite_of_ours_can_be_cancelled_once_a_provisional_answer_has_come() {
+    let (mut trace, dialog, _) = our_call(Trace::udp());
+    let id = request(&mut trace, 0, dialog, Method::Invite).unwrap();
+    let sent = trace.goes(0, "INVITE");
+    trace.does(10, |endpoint, now| endpoint.cancel_request(id, now)).unwrap();
+    trace.silent(20);
+    trace.comes(20, &answer(&sent, 100, "", ""));
+    let cancel = trace.goes(20, "CANCEL");
+    trace.comes(30, &answer(&sent, 180, "", ""));
+    trace.comes(40, &answer(&cancel, 200, "", ""));
+    trace.comes(40, &answer(&sent, 487, "", ""));
+    trace.goes(40, "ACK");
+    assert!(matches!(trace.event(40), Event::Response { outcome: Err(Failure::Response(_)), .. }));
+    trace.silent(200_000);
+    let late = trace.does(200_000, |endpoint, now| endpoint.cancel_request(id, now));
+    assert_eq!(late, Err(Refused::TransactionOver));
+    assert!(trace.endpoint.dialog(dialog).is_some());
+}
+
+#[test]
+fn nothing_that_can_be_printed_shows_a_number_or_a_body() {
+    let (mut trace, dialog, ok) = their_call(Trace::udp());
+    trace.comes(10, &in_dialog(&ok, "INFO", "z9hG4bKi", 2, ""));
+    let event = trace.event(10);
+    let input = Input::Packet { flow: udp(), bytes: text(&ok).into() };
+    let printed = format!(
+        "{event:?} {input:?} {:?} {:?} {:?}",
+        invite(udp()),
+        outside(udp(), Method::Options),
+        trace.endpoint.dialog(dialog)
+    );
+    for secret in ["ann", "bob", "Ann", "v=0"] {
+        assert!(!printed.contains(secret), "{secret} in {printed}");
+    }
+}
+
+#[test]
 fn the_wait_after_a_glare_is_longer_for_the_owner_of_the_call_id() {
     let (mut ours, dialog, _) = our_call(Trace::udp());
     let (mut theirs, other, _) = their_call(Trace::udp());

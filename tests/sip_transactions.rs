@@ -731,7 +731,7 @@ const CHALLENGE: &str = "Digest realm=\"carrier\", nonce=\"n1\", qop=\"auth\", a
 fn a_challenged_invite_is_sent_again_once_with_credentials_which_its_ack_repeats() {
     let mut trace = Trace::udp();
     let mut out = invite(udp());
-    out.credentials = Some(credentials());
+    out.peer.credentials = Some(credentials());
     trace.does(0, |endpoint, now| endpoint.invite(out, now)).unwrap();
     let first = trace.goes(0, "INVITE");
     trace.comes(10, &answer(&first, 407, "proxy", &format!("Proxy-Authenticate: {CHALLENGE}\r\n")));
@@ -761,7 +761,7 @@ fn credentials_that_are_refused_are_not_tried_twice_unless_the_nonce_was_stale()
     for (second_challenge, goes_on) in [(CHALLENGE.to_owned(), false), (format!("{CHALLENGE}, stale=true"), true)] {
         let mut trace = Trace::udp();
         let mut out = outside(udp(), Method::Register);
-        out.credentials = Some(credentials());
+        out.peer.credentials = Some(credentials());
         trace.does(0, |endpoint, now| endpoint.request_outside(out, now)).unwrap();
         let first = trace.goes(0, "REGISTER");
         trace.comes(10, &answer(&first, 401, "r", &format!("WWW-Authenticate: {CHALLENGE}\r\n")));

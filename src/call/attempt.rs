@@ -260,7 +260,6 @@ impl Call {
             max_forwards: max_forwards(&attempt.request),
             headers,
             body: attempt.content.with(Some(sdp)),
-            credentials: identity.credentials.clone(),
         };
         let Ok(invite) = core.endpoint.invite(invite, core.now) else {
             leg.end(core);

@@ -119,7 +119,8 @@ impl Leg {
     pub(super) fn peer(&self, own_source: std::net::IpAddr, tcp: bool) -> Peer {
         let own = ipnet::IpNet::from(own_source.to_canonical());
         let sources = self.identity.sources.iter().copied().chain([own]).collect();
-        Peer { sources: Some(sources), nat: self.identity.nat, tcp, ..Peer::new(self.local.sip) }
+        let credentials = self.identity.credentials.clone();
+        Peer { sources: Some(sources), nat: self.identity.nat, tcp, credentials, ..Peer::new(self.local.sip) }
     }
 
     /// True when its device has put us on hold (direction or `c=0.0.0.0`).

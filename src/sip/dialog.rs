@@ -1,5 +1,7 @@
 //! Dialogs (RFC 3261 §12): identity, route set, remote target, sequence numbers. No messages, no timers.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// What finds a dialog: Call-ID and both tags, ours first (§12).
@@ -32,7 +34,7 @@ pub enum State {
 }
 
 /// A dialog, seen from us.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Dialog {
     /// Its identity.
     pub key: DialogKey,
@@ -52,6 +54,20 @@ pub struct Dialog {
     pub remote_target: Bytes,
     /// The Route set in our order; fixed once confirmed.
     pub route_set: Vec<Route>,
+}
+
+/// Addresses and targets may be callers' numbers: they are not printed.
+impl fmt::Debug for Dialog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Dialog({:?}, {} routes, CSeq {} {:?})",
+            self.state,
+            self.route_set.len(),
+            self.local_seq,
+            self.remote_seq
+        )
+    }
 }
 
 /// One element of a route set.

@@ -240,7 +240,6 @@ pub fn invite(flow: Flow) -> OutgoingInvite {
         max_forwards: 69,
         headers: Headers::new(),
         body: Some(Body::sdp("v=0\r\n")),
-        credentials: None,
     }
 }
 
@@ -258,7 +257,6 @@ pub fn outside(flow: Flow, method: Method) -> OutgoingRequest {
         max_forwards: 70,
         headers: Headers::new(),
         body: None,
-        credentials: None,
     }
 }
 

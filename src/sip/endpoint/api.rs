@@ -1,5 +1,6 @@
 //! What goes into the endpoint and comes out of it: values only.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +66,7 @@ impl Flow {
 }
 
 /// What the endpoint is told.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Input {
     /// One whole message: a datagram, or what `sip/stream` framed.
     Packet {
@@ -96,7 +97,7 @@ pub enum Output {
 pub struct TransmitToken(pub u64);
 
 /// One message to send. The bytes are shared with the endpoint, which keeps them for retransmission.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Transmit {
     /// Comes back in [`Input::Failed`].
     pub token: TransmitToken,
@@ -212,12 +213,14 @@ pub struct Peer {
     /// The peer takes TCP at the same address and port: requests over 1,300 bytes go by TCP, and by UDP when the
     /// connection fails (§18.1.1).
     pub tcp: bool,
+    /// Answers one 401 or 407 to each request of ours, in a dialog or out of one.
+    pub credentials: Option<Arc<Credentials>>,
 }
 
 impl Peer {
     /// A peer that sees us at `advertised`, with the defaults for the rest.
     pub fn new(advertised: SocketAddr) -> Self {
-        Self { advertised, sources: None, nat: Nat::Auto, tcp: false }
+        Self { advertised, sources: None, nat: Nat::Auto, tcp: false, credentials: None }
     }
 
     pub(super) fn allows(&self, source: IpAddr) -> bool {
@@ -226,7 +229,7 @@ impl Peer {
 }
 
 /// A body and its type.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     /// Content-Type, `application/sdp`.
     pub content_type: Bytes,
@@ -243,7 +246,7 @@ impl Body {
 
 /// An INVITE that begins a call. Via, Call-ID, CSeq, From tag, Contact, Allow, Supported, User-Agent and the length
 /// are written by the endpoint.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OutgoingInvite {
     /// Where it is sent; `connection` may be `None`.
     pub flow: Flow,
@@ -261,19 +264,17 @@ pub struct OutgoingInvite {
     pub headers: Headers,
     /// The offer.
     pub body: Option<Body>,
-    /// Answers one 401 or 407, in this INVITE and in its dialogs.
-    pub credentials: Option<Arc<Credentials>>,
 }
 
 /// A request outside a dialog (OPTIONS, REGISTER, …) that is not INVITE. The endpoint writes the same lines, but no
 /// Contact.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct OutgoingRequest {
     /// The method; not INVITE, ACK or CANCEL.
     pub method: Method,
     /// Where it is sent.
     pub flow: Flow,
-    /// Our address in Via and whether TCP may be used.
+    /// Our address in Via, whether TCP may be used, credentials.
     pub peer: Peer,
     /// Request-URI as written.
     pub request_uri: Bytes,
@@ -291,13 +292,11 @@ pub struct OutgoingRequest {
     pub headers: Headers,
     /// The body.
     pub body: Option<Body>,
-    /// Answers one 401 or 407.
-    pub credentials: Option<Arc<Credentials>>,
 }
 
 /// An answer of ours. Via, From, To with tag, Call-ID, CSeq, Record-Route, Contact, Allow, Supported, Server and the
 /// length are written by the endpoint.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Reply {
     /// Status code, 101…699.
     pub code: u16,
@@ -313,6 +312,49 @@ impl Reply {
     /// An answer with the RFC's phrase, no further headers, no body.
     pub fn new(code: u16) -> Self {
         Self { code, ..Self::default() }
+    }
+}
+
+// Messages hold callers' numbers and names: no Debug of a type with a message in it prints more than what kind it is.
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packet { flow, bytes } => write!(f, "Packet({} bytes, {flow:?})", bytes.len()),
+            Self::Failed(token) => write!(f, "Failed({token:?})"),
+            Self::Closed(connection) => write!(f, "Closed({connection:?})"),
+            Self::Timeout => f.write_str("Timeout"),
+        }
+    }
+}
+
+impl fmt::Debug for Transmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transmit({:?}, {} bytes, {:?})", self.token, self.bytes.len(), self.flow)
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.bytes.len())
+    }
+}
+
+impl fmt::Debug for OutgoingInvite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutgoingInvite({:?}, {:?}, {:?})", self.flow, self.headers, self.body)
+    }
+}
+
+impl fmt::Debug for OutgoingRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OutgoingRequest({}, {:?}, {:?}, {:?})", self.method, self.flow, self.headers, self.body)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({}, {:?}, {:?})", self.code, self.headers, self.body)
     }
 }
 

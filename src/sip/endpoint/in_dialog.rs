@@ -77,7 +77,14 @@ impl Endpoint {
         };
         record.dialog.state = State::Ended;
         if record.unacked.is_some() {
-            let own = OwnRequest { tx: 0, method: Method::Bye, dialog: Some(id), credentials: None, has_tried: true };
+            let own = OwnRequest {
+                tx: 0,
+                method: Method::Bye,
+                dialog: Some(id),
+                credentials: None,
+                has_tried: true,
+                is_cancelled: false,
+            };
             record.requests.push(request);
             record.delayed_bye = Some(DelayedBye { request, headers, body });
             self.requests.insert(request, own);
@@ -140,9 +147,16 @@ impl Endpoint {
         let record = &self.dialogs[&id];
         let way = self.way(record, &target);
         let message = self.write_in(record, target, method.clone(), seq, headers, body);
-        let (peer, credentials) = (record.peer.clone(), record.credentials.clone());
+        let (peer, credentials) = (record.peer.clone(), record.peer.credentials.clone());
         let tx = self.begin(Owner::Request(request), message, way, &peer, now);
-        let own = OwnRequest { tx, method: method.clone(), dialog: Some(id), credentials, has_tried: false };
+        let own = OwnRequest {
+            tx,
+            method: method.clone(),
+            dialog: Some(id),
+            credentials,
+            has_tried: false,
+            is_cancelled: false,
+        };
         self.requests.insert(request, own);
         if let Some(record) = self.dialogs.get_mut(&id) {
             record.requests.push(request);
@@ -164,7 +178,9 @@ impl Endpoint {
         let (dialog, tx) = (own.dialog, own.tx);
         let refreshes = is_invite || own.method == Method::Update;
         if code < 200 {
-            if is_invite {
+            if is_invite && own.is_cancelled {
+                self.cancel_reinvite(answer.tx, now);
+            } else if is_invite {
                 self.timers.set(Timer::C, answer.tx, now + TIMER_C);
             }
             return;
@@ -196,7 +212,7 @@ impl Endpoint {
     }
 
     fn retry_request(&mut self, id: RequestId, response: &Response, now: Instant) -> bool {
-        let Some(own) = self.requests.get(&id) else {
+        let Some(own) = self.requests.get(&id).filter(|own| !own.is_cancelled) else {
             return false;
         };
         let Some(credentials) = own.credentials.clone() else {
@@ -330,9 +346,27 @@ impl Endpoint {
         self.send_request(id, bye.request, Method::Bye, bye.headers, bye.body, now);
     }
 
-    /// Timer C: a re-INVITE is cancelled.
-    pub(super) fn give_up_reinvite(&mut self, tx: u64, now: Instant) {
-        self.send_cancel(tx, &Headers::new(), now);
+    /// See [`Endpoint::cancel_request`].
+    pub(super) fn cancel_own(&mut self, id: RequestId, now: Instant) -> Result<(), Refused> {
+        let own = self.requests.get_mut(&id).ok_or(Refused::TransactionOver)?;
+        if own.method != Method::Invite {
+            return Err(Refused::WrongState);
+        }
+        own.is_cancelled = true;
+        let tx = own.tx;
+        if let Some(ClientMachine::Invite(machine)) = self.clients.get(&tx).map(|tx| &tx.machine)
+            && !machine.is_calling()
+        {
+            self.cancel_reinvite(tx, now);
+        }
+        Ok(())
+    }
+
+    /// CANCEL for a re-INVITE: its user has asked for it, or timer C.
+    pub(super) fn cancel_reinvite(&mut self, tx: u64, now: Instant) {
+        if self.clients.get(&tx).is_some_and(|tx| tx.cancel.is_none()) {
+            self.send_cancel(tx, &Headers::new(), now);
+        }
     }
 
     /// See [`Endpoint::glare_wait`].

@@ -114,7 +114,6 @@ impl Endpoint {
             transport: invite.transport,
             flow: answer.flow,
             contact_user: invite.contact_user.clone(),
-            credentials: invite.credentials.clone(),
             own_invite: None,
             their_invite: None,
             to_ack: None,
@@ -237,7 +236,7 @@ impl Endpoint {
         if !matches!(invite.cancel, Cancel::No) {
             return false;
         }
-        let Some(credentials) = invite.credentials.clone() else {
+        let Some(credentials) = invite.peer.credentials.clone() else {
             return false;
         };
         let (old, has_tried) = (invite.tx, invite.has_tried);

@@ -149,7 +149,7 @@ impl Endpoint {
                 Timer::G | Timer::H | Timer::I | Timer::L | Timer::Progress | Timer::J => {
                     self.server_timeout(id, timer, now);
                 }
-                Timer::C => self.give_up_reinvite(id, now),
+                Timer::C => self.cancel_reinvite(id, now),
                 Timer::Answer => self.repeat_answer(DialogId(id), now),
                 Timer::Ack => self.give_up_ack(DialogId(id), now),
             }
@@ -245,6 +245,14 @@ impl Endpoint {
         now: Instant,
     ) -> Result<RequestId, Refused> {
         self.start_request(dialog, method, headers, body, now)
+    }
+
+    /// Cancels a re-INVITE of ours, as [`Self::cancel`] does an INVITE; [`Event::Response`] still ends it.
+    ///
+    /// # Errors
+    /// [`Refused::TransactionOver`] when it has had its final answer, [`Refused::WrongState`] for other methods (§9.1).
+    pub fn cancel_request(&mut self, request: RequestId, now: Instant) -> Result<(), Refused> {
+        self.cancel_own(request, now)
     }
 
     /// Sends a request outside a dialog. [`Event::Response`] follows.

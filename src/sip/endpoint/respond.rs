@@ -59,7 +59,6 @@ impl Endpoint {
             flow,
             is_natted,
             contact_user,
-            credentials: None,
             own_invite: None,
             their_invite: Some(tx),
             to_ack: None,

@@ -76,7 +76,6 @@ pub(super) enum Owner {
 pub(super) struct Invite {
     pub(super) tx: u64,
     pub(super) peer: Peer,
-    pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) has_tried: bool,
     /// Transport of `peer.advertised`.
     pub(super) transport: Transport,
@@ -111,6 +110,8 @@ pub(super) struct OwnRequest {
     pub(super) dialog: Option<DialogId>,
     pub(super) credentials: Option<Arc<Credentials>>,
     pub(super) has_tried: bool,
+    /// A re-INVITE that is to be cancelled, once a provisional answer allows it (§9.1).
+    pub(super) is_cancelled: bool,
 }
 
 /// A server transaction and its messages.
@@ -171,7 +172,6 @@ pub(super) struct DialogRecord {
     pub(super) is_natted: bool,
     /// The user part of our Contact.
     pub(super) contact_user: Bytes,
-    pub(super) credentials: Option<Arc<Credentials>>,
     /// Our INVITE or re-INVITE that is open, its transaction.
     pub(super) own_invite: Option<u64>,
     /// Their INVITE or re-INVITE that is open.

@@ -66,7 +66,6 @@ impl Endpoint {
             tx,
             transport: out.flow.transport,
             peer: out.peer,
-            credentials: out.credentials,
             has_tried: false,
             from,
             call_id,
@@ -112,7 +111,14 @@ impl Endpoint {
         });
         let way = Way { flow: out.flow, sent_by: out.peer.advertised };
         let tx = self.begin(Owner::Request(id), request, way, &out.peer, now);
-        let own = OwnRequest { tx, method, dialog: None, credentials: out.credentials, has_tried: false };
+        let own = OwnRequest {
+            tx,
+            method,
+            dialog: None,
+            credentials: out.peer.credentials,
+            has_tried: false,
+            is_cancelled: false,
+        };
         self.requests.insert(id, own);
         Ok(id)
     }

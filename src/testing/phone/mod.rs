@@ -293,7 +293,6 @@ impl Phone {
             max_forwards: 70,
             headers: header_lines(headers),
             body: body.map(Body::sdp),
-            credentials: None,
         };
         match self.endpoint.invite(invite, now) {
             Ok(invite) => {
