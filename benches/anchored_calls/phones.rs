@@ -1,0 +1,127 @@
+//! The phones of all calls: one thread sends on a grid of a millisecond, one receives.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use stickytape::clock;
+use stickytape::net::udp::{Poller, Ready};
+
+/// Between two packets of a phone.
+const PTIME_MS: usize = 20;
+/// Before the measurement.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// After it, for what is under way.
+const SETTLE: Duration = Duration::from_millis(500);
+/// Latency is counted in steps of 10 µs up to 200 ms.
+const STEP_US: u64 = 10;
+const STEPS: usize = 20_000;
+
+pub struct Phones(Vec<UdpSocket>);
+
+pub struct Report {
+    pub sent: u64,
+    pub lost: u64,
+    pub latency: [f64; 3],
+    pub measured: Duration,
+}
+
+impl Phones {
+    /// One phone per anchor port of the subject; 2n talks to 2n + 1.
+    pub fn bind(anchors: &[u16]) -> Self {
+        let phone = |port: &u16| {
+            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+            socket.connect((Ipv4Addr::LOCALHOST, *port)).expect("loopback");
+            socket.set_nonblocking(true).expect("a socket");
+            socket
+        };
+        Self(anchors.iter().map(phone).collect())
+    }
+
+    pub fn ports(&self) -> Vec<u16> {
+        self.0.iter().map(|phone| phone.local_addr().expect("bound").port()).collect()
+    }
+
+    /// All phones talk for `time` after a warm-up. `mark` is called at its begin (false) and end (true).
+    pub fn talk(&self, time: Duration, mut mark: impl FnMut(bool)) -> Report {
+        let begin = clock::now();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| self.receive(begin, &stop));
+            let sender = scope.spawn(|| self.send(begin, WARM_UP + time));
+            std::thread::sleep(WARM_UP);
+            let from = clock::now();
+            mark(false);
+            std::thread::sleep(time);
+            mark(true);
+            let measured = clock::now() - from;
+            let sent = sender.join().expect("the sender");
+            std::thread::sleep(SETTLE);
+            stop.store(true, Ordering::Relaxed);
+            let (received, steps) = receiver.join().expect("the receiver");
+            let latency = [0.5, 0.99, 0.999].map(|part| percentile(&steps, part));
+            Report { sent, lost: sent.saturating_sub(received), latency, measured }
+        })
+    }
+
+    fn send(&self, begin: Instant, time: Duration) -> u64 {
+        crate::ask_for_realtime();
+        let mut datagram = [0x55; 172];
+        let mut sent = 0;
+        for tick in 0..time.as_millis() as usize {
+            let due = begin + Duration::from_millis(tick as u64);
+            std::thread::sleep(due.saturating_duration_since(clock::now()));
+            let round = (tick / PTIME_MS) as u32;
+            for (n, phone) in self.0.iter().enumerate().skip(tick % PTIME_MS).step_by(PTIME_MS) {
+                datagram[0] = 0x80;
+                datagram[1] = 0;
+                datagram[2..4].copy_from_slice(&(round as u16).to_be_bytes());
+                datagram[4..8].copy_from_slice(&(round * 160).to_be_bytes());
+                datagram[8..12].copy_from_slice(&(n as u32 + 1).to_be_bytes());
+                let now = (clock::now() - begin).as_nanos() as u64;
+                datagram[12..20].copy_from_slice(&now.to_be_bytes());
+                sent += u64::from(phone.send(&datagram).is_ok());
+            }
+        }
+        sent
+    }
+
+    fn receive(&self, begin: Instant, stop: &AtomicBool) -> (u64, Vec<u32>) {
+        crate::ask_for_realtime();
+        let poller = Poller::new().expect("epoll");
+        for (n, phone) in self.0.iter().enumerate() {
+            poller.add(phone, n as u64).expect("epoll");
+        }
+        let mut ready = Ready::default();
+        let mut steps = vec![0; STEPS];
+        let mut received = 0;
+        let mut buffer = [0; 2_048];
+        while !stop.load(Ordering::Relaxed) {
+            poller.wait(Some(Duration::from_millis(50)), &mut ready).expect("epoll");
+            for token in ready.tokens() {
+                let Ok(len) = self.0[token as usize].recv(&mut buffer) else { continue };
+                // RTCP goes to another port; everything here is a phone's packet.
+                let Some(stamp) = buffer[..len].get(12..20) else { continue };
+                received += 1;
+                let sent = u64::from_be_bytes(stamp.try_into().expect("8 bytes"));
+                let now = clock::now() - begin;
+                if now > WARM_UP {
+                    let step = (now.as_nanos() as u64).saturating_sub(sent) / 1_000 / STEP_US;
+                    steps[(step as usize).min(STEPS - 1)] += 1;
+                }
+            }
+        }
+        (received, steps)
+    }
+}
+
+fn percentile(steps: &[u32], part: f64) -> f64 {
+    let all: u64 = steps.iter().map(|count| u64::from(*count)).sum();
+    let wanted = (all as f64 * part) as u64;
+    let mut seen = 0;
+    let step = steps.iter().position(|count| {
+        seen += u64::from(*count);
+        seen > wanted
+    });
+    step.unwrap_or(STEPS) as f64 * STEP_US as f64 / 1_000.0
+}
