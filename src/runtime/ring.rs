@@ -1,9 +1,13 @@
 //! Bounded one-way queues that count what they drop.
 //!
-//! The tap ring carries encoded packets from one media thread to one recorder thread: a byte ring of whole frames,
+//! The tap ring carries encoded packets from one media thread to one recorder thread: whole frames,
 //! [`TapHeader::LEN`] bytes of header and `len` bytes of payload each. The producer never waits: what finds the ring
 //! full is dropped, counted per leg, and reported to the consumer in band as soon as there is room, so that the hole
 //! in the recording carries its true cause (`dropped-by-us`, spec/recording.md §6).
+//!
+//! Frames travel in segments that go to and fro between both ends, the last one back being the first one used again.
+//! A plain byte ring of the same capacity walks through all of its memory however little is in it, so that a server
+//! with ten calls would come to hold `recording.buffer` for good; this one touches what its backlog needs.
 
 use std::collections::HashMap;
 
@@ -16,6 +20,20 @@ use crate::record::tap::TapHeader;
 /// has at most 1,460 bytes of payload; the rest is for jumbo frames on an operator's own network.
 pub const MAX_PAYLOAD: usize = 8_192;
 
+/// Bytes of a segment: some 160 packets of G.711.
+const SEGMENT: usize = 32 << 10;
+const _: () = assert!(SEGMENT >= 2 * (TapHeader::LEN + MAX_PAYLOAD), "a frame and a report of drops fit a segment");
+
+/// Empty segments kept ready for one pass of the media thread, which allocates none while it reads packets.
+const RESERVE: usize = 4;
+
+/// While so many segments wait for the consumer, one is handed over only when it is full: the consumer has enough to
+/// do, and the capacity is not spent on air.
+const WAITING: usize = 64;
+
+/// Segments that one [`Producer::flush`] gives back to the system when they are not needed any more.
+const RELEASE: usize = 16;
+
 /// Legs whose drops are remembered one by one while the ring stays full. Beyond it drops are still counted in total.
 const MAX_DROPPING_LEGS: usize = 8_192;
 
@@ -25,11 +43,23 @@ const DROPPED: u8 = 0xff;
 /// Bytes of a drop report after its header: count and the arrival of the last dropped packet.
 const DROPPED_LEN: usize = 16;
 
-/// A tap ring of at least `bytes` bytes (never smaller than one longest frame).
+/// A tap ring of about `bytes` bytes, in whole segments of 32 KiB and never fewer than four of them.
 pub fn tap(bytes: usize) -> (Producer, Consumer) {
-    let (producer, consumer) = RingBuffer::new(bytes.max(TapHeader::LEN + MAX_PAYLOAD));
-    let producer = Producer { ring: producer, dropping: HashMap::with_capacity(MAX_DROPPING_LEGS), dropped: 0 };
-    (producer, Consumer { ring: consumer, unwrapped: vec![0; MAX_PAYLOAD].into_boxed_slice() })
+    let limit = (bytes / SEGMENT).max(RESERVE);
+    let (filled, waiting) = RingBuffer::new(limit);
+    let (back, empty) = RingBuffer::new(limit);
+    let mut producer = Producer {
+        filled,
+        empty,
+        current: None,
+        spare: Vec::with_capacity(limit),
+        allocated: 0,
+        limit,
+        dropping: HashMap::with_capacity(MAX_DROPPING_LEGS),
+        dropped: 0,
+    };
+    producer.provide();
+    (producer, Consumer { waiting, back, current: None, limit })
 }
 
 /// Packets of one leg that found the ring full.
@@ -54,23 +84,32 @@ pub enum Frame<'a> {
     Dropped(Dropped),
 }
 
-/// The media thread's end.
+/// The media thread's end. What it holds is handed over when it is dropped.
 pub struct Producer {
-    ring: rtrb::Producer<u8>,
+    filled: rtrb::Producer<Vec<u8>>,
+    empty: rtrb::Consumer<Vec<u8>>,
+    current: Option<Vec<u8>>,
+    /// Empty segments, the one used last on top.
+    spare: Vec<Vec<u8>>,
+    /// Segments that exist, wherever they are.
+    allocated: usize,
+    limit: usize,
     dropping: HashMap<LegId, Dropped>,
     dropped: u64,
 }
 
 /// The recorder thread's end.
 pub struct Consumer {
-    ring: rtrb::Consumer<u8>,
-    /// A payload that wraps around the ring's end is joined here.
-    unwrapped: Box<[u8]>,
+    waiting: rtrb::Consumer<Vec<u8>>,
+    back: rtrb::Producer<Vec<u8>>,
+    /// The segment that is being read, and how far.
+    current: Option<(Vec<u8>, usize)>,
+    limit: usize,
 }
 
 impl Producer {
     /// Puts one frame whole, or drops and counts it; true when it is in the ring. `header.len` is set from `payload`.
-    /// Neither locks nor allocates nor waits.
+    /// Neither locks nor allocates nor waits. The consumer sees it after the next [`Producer::publish`].
     pub fn push(&mut self, mut header: TapHeader, payload: &[u8]) -> bool {
         if payload.len() > MAX_PAYLOAD {
             self.count_drop(&header);
@@ -88,13 +127,28 @@ impl Producer {
         put
     }
 
-    /// Reports drops of legs that have sent nothing since. Called about once a second.
+    /// Shows the consumer what was pushed, and makes room for the next pass. Called once per pass.
+    pub fn publish(&mut self) {
+        let waiting = self.limit - self.filled.slots();
+        if self.current.is_some() && waiting < WAITING {
+            self.hand_over();
+        }
+        self.provide();
+    }
+
+    /// Reports drops of legs that have sent nothing since, and gives memory back that a backlog took and that is not
+    /// needed any more. Called about once a second.
     pub fn flush(&mut self) {
         while let Some(leg) = self.dropping.keys().next().copied() {
             if !self.report(leg) {
-                return;
+                break;
             }
         }
+        self.publish();
+        let surplus = self.spare.len().saturating_sub(2 * RESERVE).min(RELEASE);
+        // The bottom of the stack has not been used for longest.
+        self.spare.drain(..surplus);
+        self.allocated -= surplus;
     }
 
     /// Frames dropped since the ring exists.
@@ -104,16 +158,45 @@ impl Producer {
 
     /// True when the consumer is gone: nothing pushed will be read.
     pub fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
+        self.filled.is_abandoned()
     }
 
     fn put(&mut self, header: &TapHeader, payload: &[u8]) -> bool {
-        let Ok(mut chunk) = self.ring.write_chunk(TapHeader::LEN + payload.len()) else { return false };
-        let (first, second) = chunk.as_mut_slices();
-        copy_into(first, second, 0, &header.encode());
-        copy_into(first, second, TapHeader::LEN, payload);
-        chunk.commit_all();
+        let len = TapHeader::LEN + payload.len();
+        if self.current.as_ref().is_some_and(|segment| segment.len() + len > SEGMENT) {
+            self.hand_over();
+        }
+        if self.current.is_none() {
+            self.collect();
+            self.current = self.spare.pop();
+        }
+        let Some(segment) = &mut self.current else { return false };
+        segment.extend_from_slice(&header.encode());
+        segment.extend_from_slice(payload);
         true
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(segment) = self.current.take()
+            && let Err(rtrb::PushError::Full(segment)) = self.filled.push(segment)
+        {
+            // It has a place for every segment that exists; were it full, the segment would wait.
+            self.current = Some(segment);
+        }
+    }
+
+    fn collect(&mut self) {
+        while let Ok(segment) = self.empty.pop() {
+            self.spare.push(segment);
+        }
+    }
+
+    fn provide(&mut self) {
+        self.collect();
+        while self.spare.len() < RESERVE && self.allocated < self.limit {
+            self.spare.push(Vec::with_capacity(SEGMENT));
+            self.allocated += 1;
+        }
     }
 
     /// False when there is a report for `leg` and no room for it.
@@ -151,73 +234,64 @@ impl Producer {
     }
 }
 
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.hand_over();
+    }
+}
+
 impl Consumer {
     /// Shows the oldest frame to `read` and frees it; `None` when the ring is empty. Does not allocate.
     pub fn pop<R>(&mut self, read: impl FnOnce(Frame<'_>) -> R) -> Option<R> {
-        let chunk = self.ring.read_chunk(TapHeader::LEN).ok()?;
-        let mut encoded = [0; TapHeader::LEN];
-        let (first, second) = chunk.as_slices();
-        encoded[..first.len()].copy_from_slice(first);
-        encoded[first.len()..].copy_from_slice(second);
-        let header = TapHeader::decode(&encoded);
-        let len = usize::from(header.len);
-        // The producer commits header and payload at once, so the payload is there; were it not, the frame waits.
-        let chunk = self.ring.read_chunk(TapHeader::LEN + len).ok()?;
-        let (first, second) = chunk.as_slices();
-        let payload = match first.get(TapHeader::LEN..) {
-            Some(start) if second.is_empty() => start,
-            Some(start) => {
-                self.unwrapped[..start.len()].copy_from_slice(start);
-                self.unwrapped[start.len()..len].copy_from_slice(second);
-                &self.unwrapped[..len]
-            }
-            None => &second[TapHeader::LEN - first.len()..],
-        };
-        let shown = match header.payload_type {
+        let header = self.next_header()?;
+        let (segment, at) = self.current.as_mut()?;
+        let start = *at + TapHeader::LEN;
+        let end = start + usize::from(header.len);
+        // Frames are whole: the producer wrote header and payload together.
+        let payload = segment.get(start..end)?;
+        *at = end;
+        Some(match header.payload_type {
             DROPPED => read(Frame::Dropped(read_dropped(&header, payload))),
             _ => read(Frame::Packet(&header, payload)),
-        };
-        chunk.commit_all();
-        Some(shown)
+        })
     }
 
     /// Arrival of the oldest frame, in nanoseconds after the process's epoch, without taking it: several rings are read
     /// in the order of time.
     pub fn next_arrival_ns(&mut self) -> Option<u64> {
-        let chunk = self.ring.read_chunk(TapHeader::LEN).ok()?;
-        let mut encoded = [0; TapHeader::LEN];
-        let (first, second) = chunk.as_slices();
-        encoded[..first.len()].copy_from_slice(first);
-        encoded[first.len()..].copy_from_slice(second);
-        Some(TapHeader::decode(&encoded).arrival_ns)
+        self.next_header().map(|header| header.arrival_ns)
     }
 
-    /// Bytes in the ring now.
+    /// Bytes that wait, in whole segments.
     pub fn used(&self) -> usize {
-        self.ring.slots()
+        (self.waiting.slots() + usize::from(self.current.is_some())) * SEGMENT
     }
 
     /// Bytes that the ring can hold.
     pub fn capacity(&self) -> usize {
-        self.ring.buffer().capacity()
+        self.limit * SEGMENT
     }
 
     /// True when the media thread is gone; what is still in the ring can be read.
     pub fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
+        self.waiting.is_abandoned()
     }
-}
 
-/// Writes `bytes` at `offset` of the two halves of a chunk that may wrap around the ring's end.
-fn copy_into(first: &mut [u8], second: &mut [u8], offset: usize, bytes: &[u8]) {
-    if offset >= first.len() {
-        let at = offset - first.len();
-        second[at..at + bytes.len()].copy_from_slice(bytes);
-        return;
+    fn next_header(&mut self) -> Option<TapHeader> {
+        loop {
+            if let Some((segment, at)) = &self.current
+                && let Some(header) = segment.get(*at..).and_then(|rest| rest.first_chunk())
+            {
+                return Some(TapHeader::decode(header));
+            }
+            if let Some((mut segment, _)) = self.current.take() {
+                segment.clear();
+                // It has a place for every segment that exists, unless the producer is gone; then nobody needs it.
+                let _ = self.back.push(segment);
+            }
+            self.current = Some((self.waiting.pop().ok()?, 0));
+        }
     }
-    let here = bytes.len().min(first.len() - offset);
-    first[offset..offset + here].copy_from_slice(&bytes[..here]);
-    second[..bytes.len() - here].copy_from_slice(&bytes[here..]);
 }
 
 fn read_dropped(header: &TapHeader, body: &[u8]) -> Dropped {
@@ -246,64 +320,122 @@ mod tests {
         }
     }
 
-    fn small_ring(bytes: usize) -> (Producer, Consumer) {
-        let (producer, consumer) = RingBuffer::new(bytes);
-        let producer = Producer { ring: producer, dropping: HashMap::with_capacity(8), dropped: 0 };
-        (producer, Consumer { ring: consumer, unwrapped: vec![0; MAX_PAYLOAD].into_boxed_slice() })
+    fn take(consumer: &mut Consumer) -> Option<(u64, u16, Vec<u8>)> {
+        consumer.pop(|frame| match frame {
+            Frame::Packet(header, payload) => (header.leg.0, header.sequence, payload.to_vec()),
+            Frame::Dropped(dropped) => panic!("{dropped:?}"),
+        })
     }
 
     #[test]
-    fn frames_come_out_as_they_went_in_wherever_the_ring_wraps() {
-        for capacity in 191..260 {
-            let (mut producer, mut consumer) = small_ring(capacity);
-            for n in 0..600_u16 {
+    fn frames_come_out_as_they_went_in_in_their_order() {
+        let (mut producer, mut consumer) = tap(1 << 20);
+        for round in 0..200_u16 {
+            for n in 0..300_u16 {
                 let payload: Vec<u8> = (0..n % 161).map(|i| (i ^ n) as u8).collect();
                 assert!(producer.push(header(1, n), &payload));
-                let seen = consumer.pop(|frame| match frame {
-                    Frame::Packet(h, p) => (h.sequence, h.len, p.to_vec()),
-                    Frame::Dropped(_) => panic!("nothing was dropped"),
-                });
-                assert_eq!(seen, Some((n, payload.len() as u16, payload)), "capacity {capacity}");
+                if n % 64 == 0 {
+                    producer.publish();
+                }
             }
-            assert_eq!(consumer.pop(|_| ()), None);
+            producer.publish();
+            for n in 0..300_u16 {
+                assert_eq!(consumer.next_arrival_ns(), Some(u64::from(n) * 20), "round {round}");
+                let payload = (0..n % 161).map(|i| (i ^ n) as u8).collect();
+                assert_eq!(take(&mut consumer), Some((1, n, payload)));
+            }
+            assert_eq!(take(&mut consumer), None);
         }
+        assert_eq!(producer.dropped(), 0);
+    }
+
+    #[test]
+    fn memory_follows_the_backlog_and_not_the_capacity() {
+        let (mut producer, mut consumer) = tap(64 << 20);
+        for n in 0..60_000_u32 {
+            producer.push(header(1, n as u16), &[0; 160]);
+            if n % 20 == 19 {
+                producer.publish();
+            }
+            if n % 400 == 399 {
+                while take(&mut consumer).is_some() {}
+            }
+        }
+        assert!(producer.allocated <= 20 + 2 * RESERVE, "{} segments", producer.allocated);
+    }
+
+    #[test]
+    fn a_consumer_that_stands_still_finds_the_whole_capacity_used_and_the_memory_comes_back() {
+        let (mut producer, mut consumer) = tap(8 << 20);
+        let mut pushed = 0;
+        while producer.push(header(1, pushed as u16), &[0; 160]) {
+            pushed += 1;
+            producer.publish();
+        }
+        let bytes = pushed * (TapHeader::LEN + 160);
+        assert!(bytes > (8 << 20) / 4 * 3 - WAITING * SEGMENT, "{bytes} bytes in a ring of {}", consumer.capacity());
+        while consumer.pop(|_| ()).is_some() {}
+        (0..100).for_each(|_| producer.flush());
+        assert!(producer.allocated <= 3 * RESERVE, "{} segments", producer.allocated);
     }
 
     #[test]
     fn a_full_ring_drops_whole_frames_and_says_which_leg_lost_how_many() {
-        let (mut producer, mut consumer) = small_ring(3 * (TapHeader::LEN + 100));
-        for n in 0..5 {
-            assert_eq!(producer.push(header(7, n), &[0; 100]), n < 3);
+        let (mut producer, mut consumer) = tap(0);
+        let mut put = 0;
+        while producer.push(header(7, put), &[0; 100]) {
+            put += 1;
         }
+        assert!(!producer.push(header(7, put + 1), &[0; 100]));
         assert_eq!(producer.dropped(), 2);
-        for n in 0..3 {
-            assert!(consumer.pop(|frame| assert!(matches!(frame, Frame::Packet(h, _) if h.sequence == n))).is_some());
+        producer.publish();
+        for n in 0..put {
+            assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(n));
         }
-        assert!(producer.push(header(7, 5), &[0; 100]));
-        let dropped = Dropped { leg: LegId(7), count: 2, first_ns: 60, last_ns: 80 };
+        assert_eq!(consumer.pop(|_| ()), None);
+        assert!(producer.push(header(7, put + 2), &[0; 100]));
+        producer.publish();
+        let (first_ns, last_ns) = (u64::from(put) * 20, u64::from(put + 1) * 20);
+        let dropped = Dropped { leg: LegId(7), count: 2, first_ns, last_ns };
         consumer.pop(|frame| assert_eq!(frame, Frame::Dropped(dropped))).unwrap();
-        consumer.pop(|frame| assert!(matches!(frame, Frame::Packet(h, _) if h.sequence == 5))).unwrap();
+        assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(put + 2));
         assert_eq!(consumer.pop(|_| ()), None);
     }
 
     #[test]
     fn drops_of_a_leg_that_went_silent_are_reported_by_flush() {
-        let (mut producer, mut consumer) = small_ring(TapHeader::LEN + 100);
-        assert!(producer.push(header(1, 0), &[0; 100]));
+        let (mut producer, mut consumer) = tap(0);
+        while producer.push(header(1, 0), &[0; 100]) {}
         assert!(!producer.push(header(2, 1), &[0; 100]));
         producer.flush();
-        assert_eq!(consumer.pop(|frame| matches!(frame, Frame::Packet(..))), Some(true));
-        assert_eq!(consumer.pop(|_| ()), None, "there was no room for the report");
+        while consumer.pop(|frame| assert!(matches!(frame, Frame::Packet(..)))).is_some() {}
         producer.flush();
-        let seen = consumer.pop(|frame| matches!(frame, Frame::Dropped(Dropped { leg: LegId(2), count: 1, .. })));
-        assert_eq!(seen, Some(true));
+        let mut reported = vec![];
+        while let Some(dropped) = consumer.pop(|frame| match frame {
+            Frame::Dropped(dropped) => (dropped.leg, dropped.count),
+            Frame::Packet(..) => panic!("no packet was pushed"),
+        }) {
+            reported.push(dropped);
+        }
+        reported.sort_unstable();
+        assert_eq!(reported, [(LegId(1), 1), (LegId(2), 1)]);
     }
 
     #[test]
     fn a_payload_beyond_the_limit_is_a_counted_drop() {
         let (mut producer, _consumer) = tap(0);
         assert!(!producer.push(header(1, 0), &vec![0; MAX_PAYLOAD + 1]));
-        assert!(producer.push(header(2, 0), &vec![0; MAX_PAYLOAD - 100]));
+        assert!(producer.push(header(2, 0), &vec![0; MAX_PAYLOAD]));
         assert_eq!(producer.dropped(), 1);
+    }
+
+    #[test]
+    fn what_a_producer_held_is_read_after_its_end() {
+        let (mut producer, mut consumer) = tap(0);
+        producer.push(header(1, 3), &[9]);
+        assert!(!consumer.is_abandoned());
+        drop(producer);
+        assert!(consumer.is_abandoned());
+        assert_eq!(take(&mut consumer), Some((1, 3, vec![9])));
     }
 }

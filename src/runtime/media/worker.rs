@@ -153,6 +153,7 @@ impl<F: Fn(Notice)> Loop<F> {
             let begun = clock::now();
             let before = self.totals.received;
             self.read_all(&ready, pass, begun, &mut datagram);
+            self.taps.iter_mut().for_each(ring::Producer::publish);
             self.send_own(clock::now());
             self.tell();
             self.publish_totals();
