@@ -439,8 +439,12 @@ impl World {
     }
 
     pub fn with_pairs(options: Options, pairs: usize) -> Self {
+        Self::linked(options, pairs, Link::delayed(ms(5)))
+    }
+
+    pub fn linked(options: Options, pairs: usize, link: Link) -> Self {
         let start = stickytape::clock::now();
-        let net = Network::new(start, 1, Link::delayed(ms(5)));
+        let net = Network::new(start, 1, link);
         let proxy = Proxy::with_pairs(options, start, pairs);
         Self { net, proxy, phones: Vec::new(), raws: Vec::new(), start }
     }
