@@ -58,8 +58,21 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+fn in_call() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        4 => prop_oneof![Just(HoldForm::SendOnly), Just(HoldForm::Inactive), Just(HoldForm::NullAddress)]
+            .prop_map(Action::Hold),
+        4 => Just(Action::Retrieve),
+        1 => Just(Action::Recode(vec![Codec::pcma()])),
+        1 => Just(Action::Recode(vec![Codec::pcmu(), Codec::pcma()])),
+        1 => Just(Action::AskForOffer),
+        1 => prop_oneof![Just(Direction::SendOnly), Just(Direction::SendRecv)].prop_map(Action::Update),
+    ]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
+        4 => (prop_oneof![Just(0usize), Just(2usize)], in_call()).prop_map(|(p, action)| Step::Phone(p, action)),
         8 => (0..4usize, action()).prop_map(|(phone, action)| Step::Phone(phone, action)),
         5 => prop_oneof![0..20u64, 20..500u64, 500..5_000u64].prop_map(Step::Wait),
         1 => any::<bool>().prop_map(Step::Space),
@@ -169,9 +182,16 @@ proptest! {
         pairs in prop_oneof![1 => 0..12usize, 3 => Just(1_000usize)],
         required in any::<bool>(),
         early_media in any::<bool>(),
+        talking in any::<bool>(),
         last in prop_oneof![Just(Step::Drain), Just(Step::HangUpAll), Just(Step::Wait(100))],
     ) {
-        run(link, &steps, pairs, required, early_media, &last);
+        // Half of the runs begin with a call that is up, so that what happens in one is reached.
+        let mut all = Vec::new();
+        if talking {
+            all.extend([Step::Phone(0, Action::call("2003")), Step::Wait(1_500)]);
+        }
+        all.extend(steps);
+        run(link, &all, pairs, required, early_media, &last);
     }
 
     /// Mangled copies of the packets of a call, from any of its sources: no panic, and it all ends.
