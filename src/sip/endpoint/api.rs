@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -122,70 +121,6 @@ pub struct ServerTx(pub(super) u64);
 /// A dialog, early or confirmed. Never reused while the process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DialogId(pub(super) u64);
-
-/// One of our listeners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listener {
-    /// Its transport.
-    pub transport: Transport,
-    /// Its address as bound.
-    pub local: SocketAddr,
-}
-
-/// How the endpoint behaves; the same for every dialog.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// User-Agent in requests, Server in responses.
-    pub user_agent: String,
-    /// Methods that we take; others that we know are answered 405 with this list in Allow.
-    pub allow: Vec<Method>,
-    /// Option tags in Supported; a Require beyond them is answered 420.
-    pub supported: Vec<&'static str>,
-    /// Our listeners, for messages that change the transport (§18.1.1, a Contact with `transport=tcp`).
-    pub listeners: Vec<Listener>,
-    /// T1 (§17.1.1.1): the round-trip estimate, 500 ms.
-    pub t1: Duration,
-    /// T2: the longest interval between retransmissions, 4 s.
-    pub t2: Duration,
-    /// T4: how long a message stays in the network, 5 s.
-    pub t4: Duration,
-    /// Transactions at once, client and server together, those that only absorb repeats too: a call over UDP leaves
-    /// three of them for 32 s, so 400,000 carry 4,000 calls per second. At the limit: 503 with Retry-After to requests that begin
-    /// something, [`Refused::Full`] to us.
-    pub max_transactions: usize,
-    /// Dialogs at once, early ones too. At the limit as above.
-    pub max_dialogs: usize,
-    /// Retry-After of those 503.
-    pub retry_after: Duration,
-    /// Seed of branches, tags, Call-IDs, Contact tokens.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            user_agent: concat!("stickytape/", env!("CARGO_PKG_VERSION")).to_owned(),
-            allow: vec![
-                Method::Invite,
-                Method::Ack,
-                Method::Cancel,
-                Method::Bye,
-                Method::Options,
-                Method::Update,
-                Method::Info,
-            ],
-            supported: vec![],
-            listeners: vec![],
-            t1: Duration::from_millis(500),
-            t2: Duration::from_secs(4),
-            t4: Duration::from_secs(5),
-            max_transactions: 400_000,
-            max_dialogs: 40_000,
-            retry_after: Duration::from_secs(5),
-            seed: 0,
-        }
-    }
-}
 
 /// Whether requests of a dialog go to the source of its last message instead of its Contact (spec/sip.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -488,48 +423,4 @@ pub enum Refused {
     /// The dialog's state or the method does not allow it.
     #[error("not allowed in this state")]
     WrongState,
-}
-
-/// What the endpoint has counted since its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Requests that came, repeated ones too.
-    pub requests: u64,
-    /// Responses that came, repeated ones too.
-    pub responses: u64,
-    /// Responses of ours, repeats apart.
-    pub responses_sent: u64,
-    /// Repeated requests that were absorbed or answered again, ACKs too.
-    pub repeated_requests: u64,
-    /// Repeated responses that were absorbed or acknowledged again.
-    pub repeated_responses: u64,
-    /// Messages of ours that a timer sent again.
-    pub retransmits: u64,
-    /// Messages that could not be read, answered with 400 or 505 or dropped.
-    pub malformed: u64,
-    /// Responses of no transaction of ours.
-    pub stray_responses: u64,
-    /// ACKs of no INVITE and no dialog.
-    pub stray_acks: u64,
-    /// CANCELs without an INVITE from the same source, answered 481.
-    pub stray_cancels: u64,
-    /// Requests for a dialog from an address that is not its peer's, answered 481.
-    pub foreign_sources: u64,
-    /// Requests in a dialog with a lower CSeq than before, answered 500.
-    pub out_of_order: u64,
-    /// Requests and early dialogs refused because a table was full.
-    pub refused: u64,
-    /// Transmissions that failed.
-    pub failed_transmits: u64,
-    /// Responses that could not be sent at all.
-    pub unsent: u64,
-}
-
-/// How full the endpoint is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Transactions, client and server, those that only absorb repeats too.
-    pub transactions: usize,
-    /// Dialogs, early ones too.
-    pub dialogs: usize,
 }

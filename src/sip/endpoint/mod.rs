@@ -12,8 +12,10 @@
 
 mod api;
 mod build;
+mod counters;
 mod in_dialog;
 mod invite;
+mod options;
 mod receive;
 mod respond;
 mod route;
@@ -29,6 +31,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 pub use api::*;
+pub use counters::{Counters, Load};
+pub use options::{Listener, Options};
 
 use crate::sip::dialog::{Dialog, DialogKey};
 use crate::sip::headers::Headers;
