@@ -187,26 +187,28 @@ async fn each_voice_stands_on_its_own_channel_when_it_was_said() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_is_silent_in_the_recording_and_the_call_goes_on_after_it() {
-    for form in [HoldForm::SendOnly, HoldForm::NullAddress] {
-        let bob = vec![
-            Step::on(Signal::Established, ms(2_500), Action::Hold(form)),
-            Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
-            Step::on(Signal::Agreed, ms(2_500), Action::HangUp),
-        ];
-        let outcome = call(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob).await;
-        let (recording, spec, samples) = outcome.only();
-        let held: Vec<_> = recording.segments.iter().filter(|segment| segment.held).collect();
-        assert_eq!(held.len(), 1, "{form:?}: {:?}", recording.segments);
-        let range = held[0].start_sample as usize..held[0].end_sample as usize;
-        let length = range.len() as f64 / f64::from(spec.sample_rate);
-        assert!((1.4..1.8).contains(&length), "{form:?}: {length}");
-        let silence = &samples[2 * range.start..2 * range.end];
-        assert!(silence.iter().all(|sample| *sample == 0), "{form:?}: sound in the hold");
-        assert!(outcome.ann.heard().packets.len() > 300, "{form:?}: the holder's sound goes to the held party");
-        outcome.assert_said(&outcome.channel(0), ANN_HZ, &outcome.ann);
-        outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
-        assert_eq!(outcome.ann.heard().continuity().sources.len(), 1);
-    }
+    tokio::join!(hold(HoldForm::SendOnly), hold(HoldForm::NullAddress));
+}
+
+async fn hold(form: HoldForm) {
+    let bob = vec![
+        Step::on(Signal::Established, ms(2_500), Action::Hold(form)),
+        Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
+        Step::on(Signal::Agreed, ms(2_500), Action::HangUp),
+    ];
+    let outcome = call(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob).await;
+    let (recording, spec, samples) = outcome.only();
+    let held: Vec<_> = recording.segments.iter().filter(|segment| segment.held).collect();
+    assert_eq!(held.len(), 1, "{form:?}: {:?}", recording.segments);
+    let range = held[0].start_sample as usize..held[0].end_sample as usize;
+    let length = range.len() as f64 / f64::from(spec.sample_rate);
+    assert!((1.4..1.8).contains(&length), "{form:?}: {length}");
+    let silence = &samples[2 * range.start..2 * range.end];
+    assert!(silence.iter().all(|sample| *sample == 0), "{form:?}: sound in the hold");
+    assert!(outcome.ann.heard().packets.len() > 300, "{form:?}: the holder's sound goes to the held party");
+    outcome.assert_said(&outcome.channel(0), ANN_HZ, &outcome.ann);
+    outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
+    assert_eq!(outcome.ann.heard().continuity().sources.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
