@@ -135,7 +135,8 @@ fn unknown_callers_get_403_and_unknown_numbers_404() {
 
 #[test]
 fn the_call_limit_ports_drain_and_a_full_disk_with_required_are_503_with_retry_after() {
-    let refusals: [(&str, fn(&mut World)); 4] = [
+    type Prepare = fn(&mut World);
+    let refusals: [(&str, Prepare); 4] = [
         ("limit", |_| {}),
         ("ports", |_| {}),
         ("drain", |world| world.tell(Input::Drain)),

@@ -139,7 +139,7 @@ fn what_a_recorder_says_after_the_end_is_still_told() {
 #[test]
 fn a_reload_changes_new_calls_and_leaves_running_ones_alone() {
     let (mut world, a, b) = talk(|_| {});
-    world.tell(Input::Reload(Box::new(Plan::default())));
+    world.tell(Input::Reload(Box::<Plan>::default()));
     world.run(ms(100));
     assert!(world.phones[a].is_talking());
     world.act(b, Action::Hold(stickytape::testing::phone::HoldForm::SendOnly));

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod bridge;
+#[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
 mod call;
 mod calls;
 mod core;

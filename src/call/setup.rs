@@ -25,16 +25,16 @@ use rand::RngExt;
 
 /// Why an INVITE does not become a call.
 struct Refusing {
-    reply: Reply,
+    reply: Box<Reply>,
     reason: &'static str,
 }
 
 fn refuse(code: u16, reason: &'static str) -> Refusing {
-    Refusing { reply: Reply::new(code), reason }
+    Refusing { reply: Box::new(Reply::new(code)), reason }
 }
 
 fn busy(reason: &'static str) -> Refusing {
-    Refusing { reply: Core::busy(), reason }
+    Refusing { reply: Box::new(Core::busy()), reason }
 }
 
 /// What the head of an INVITE says.
@@ -53,7 +53,7 @@ pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Requ
         Ok(call) => call,
         Err(Refusing { reply, reason }) => {
             core.fact(None, What::Refused { code: reply.code, reason });
-            core.answer(tx, None, reply);
+            core.answer(tx, None, *reply);
             None
         }
     }
@@ -88,7 +88,7 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     let (allowed, unable) = share(core, &recording, offer.as_ref());
     if unable && recording.required {
         core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
-        let reply = refused(Refusal::NoSharedCodec, &local.sip.ip().to_string());
+        let reply = Box::new(refused(Refusal::NoSharedCodec, &local.sip.ip().to_string()));
         return Err(Refusing { reply, reason: "no codec for a required recording" });
     }
     attempt.offer = offer;
@@ -196,7 +196,10 @@ fn read_offer(attempt: &Attempt, ours: IpAddr) -> Result<Option<Session>, Refusi
     let offer = Session::parse(body).map_err(|_| refuse(400, "malformed SDP"))?;
     match offer.anchor() {
         Ok(_) => Ok(Some(offer)),
-        Err(refusal) => Err(Refusing { reply: refused(refusal, &ours.to_string()), reason: "no audio that we take" }),
+        Err(refusal) => {
+            let reply = Box::new(refused(refusal, &ours.to_string()));
+            Err(Refusing { reply, reason: "no audio that we take" })
+        }
     }
 }
 
