@@ -516,7 +516,7 @@ mod tests {
     async fn a_full_queue_fails_what_comes_next() {
         let mut a = Node::open(|options| options.queue = 1);
         let peer = TcpStream::connect(a.local).await.unwrap();
-        (&peer).try_write(MESSAGE).unwrap();
+        peer.try_write(MESSAGE).unwrap();
         let (flow, _) = a.packet().await;
         let large: &'static [u8] = vec![b'x'; 32 * 1024 * 1024].leak();
         a.send(1, flow.remote, flow.connection, large);

@@ -30,10 +30,7 @@ impl Line {
 
     /// A line as it stood in a message.
     pub(super) fn parsed(name: Bytes, raw: Bytes) -> Line {
-        let kind = match Name::parse(&name) {
-            Name::Other(_) => Name::Other(b""),
-            known => known.kind(),
-        };
+        let kind = Name::known(&name).unwrap_or(Name::Other(b""));
         let written = (kind.canonical().as_bytes() != &name[..]).then_some(name);
         Line { kind, written, raw }
     }

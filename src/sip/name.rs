@@ -94,13 +94,16 @@ const LONGEST: usize = 21;
 impl<'a> Name<'a> {
     /// The name of a header field as written: any case, long or compact form.
     pub fn parse(text: &'a [u8]) -> Name<'a> {
+        Name::known(text).unwrap_or(Name::Other(text))
+    }
+
+    /// The name when it is one that we have a variant for.
+    pub(super) fn known(text: &[u8]) -> Option<Name<'static>> {
         let mut lower = [0u8; LONGEST];
-        let Some(lower) = lower.get_mut(..text.len()) else {
-            return Name::Other(text);
-        };
+        let lower = lower.get_mut(..text.len())?;
         lower.copy_from_slice(text);
         lower.make_ascii_lowercase();
-        Self::of_lower(lower).unwrap_or(Name::Other(text))
+        Self::of_lower(lower)
     }
 
     fn of_lower(lower: &[u8]) -> Option<Name<'static>> {

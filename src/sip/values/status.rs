@@ -63,12 +63,18 @@ pub fn reason_phrase(code: u16) -> &'static str {
         604 => "Does Not Exist Anywhere",
         606 => "Not Acceptable",
         607 => "Unwanted",
-        0..=199 => "Session Progress",
-        200..=299 => "OK",
-        300..=399 => "Multiple Choices",
-        400..=499 => "Bad Request",
-        500..=599 => "Server Internal Error",
-        _ => "Busy Everywhere",
+        _ => class_phrase(code),
+    }
+}
+
+fn class_phrase(code: u16) -> &'static str {
+    match code {
+        ..200 => "Session Progress",
+        200..300 => "OK",
+        300..400 => "Multiple Choices",
+        400..500 => "Bad Request",
+        500..600 => "Server Internal Error",
+        600.. => "Busy Everywhere",
     }
 }
 

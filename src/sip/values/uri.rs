@@ -43,7 +43,7 @@ impl Uri {
         let sound = name.first().is_some_and(u8::is_ascii_alphabetic)
             && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let printable = |b: &u8| !matches!(b, 0..=b' ' | b'"' | b'<' | b'>' | 0x7f);
-        if !sound || colon + 1 == text.len() || !text.iter().all(|b| printable(b)) {
+        if !sound || colon + 1 == text.len() || !text.iter().all(printable) {
             return Err(ValueError::Uri);
         }
         let scheme = match name {
