@@ -11,9 +11,9 @@
 //! d1.negotiated(), d2.negotiated()                → the media thread
 //! ```
 
-mod local;
-mod offer_answer;
-mod session;
+pub mod local;
+pub mod offer_answer;
+pub mod session;
 
 pub use local::{Local, Negotiated};
 pub use offer_answer::{Change, Format, Refusal, Terms};

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use media::{Continuity, Heard, Packet, Spoken};
+pub use media::{Continuity, Heard, MAX_HEARD, Packet, Spoken};
 pub use script::{Action, Happened, Happening, HoldForm, Incoming, Options, Signal, Step};
 
 use self::media::Sender;
@@ -32,7 +32,7 @@ use crate::sip::method::Method;
 use crate::sip::name::Name;
 
 /// Most messages that a phone keeps for assertions.
-const MAX_KEPT: usize = 1_000;
+pub const MAX_KEPT: usize = 1_000;
 
 /// The phone.
 pub struct Phone {
