@@ -10,6 +10,7 @@ use super::outgoing::Outgoing;
 use super::playback::{Player, Voice};
 use super::route::{Map, Receive};
 use super::timers::Armed;
+use super::tone::Tone;
 use super::watchdog::Watchdog;
 use crate::codec::{Direction, Payload};
 use crate::id::{LegId, RecorderId};
@@ -67,6 +68,10 @@ pub struct Leg {
     pub taps: Taps,
     pub outgoing: Outgoing,
     pub player: Option<Player>,
+    /// A digit of who it hears, which its peer does not take as an event.
+    pub tone: Option<Tone>,
+    /// The timestamp of the newest digit that was sounded: its end comes three times.
+    pub sounded: Option<u32>,
     pub watchdog: Watchdog,
     pub source: Option<Source>,
     /// Middle of the NTP time in the source's last SR, and its arrival.
@@ -99,6 +104,8 @@ impl Leg {
             taps: Taps::new(&[]),
             outgoing: Outgoing::new(new.ssrc, new.sequence, new.timestamp),
             player: None,
+            tone: None,
+            sounded: None,
             watchdog: Watchdog::default(),
             source: None,
             last_sr: None,
@@ -135,6 +142,11 @@ impl Leg {
     /// Where RTCP to the peer goes. It does not depend on the direction (RFC 3264 §5.1).
     pub fn rtcp_destination(&self) -> Option<SocketAddr> {
         if self.rtcp_mux { self.rtp.destination() } else { self.rtcp.destination() }
+    }
+
+    /// True while its peer hears a digit in band.
+    pub fn sounds(&self, now: Instant) -> bool {
+        self.tone.as_ref().is_some_and(|tone| !tone.is_over(now))
     }
 
     /// Counts an accepted packet of source `ssrc`.

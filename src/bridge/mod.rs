@@ -8,6 +8,7 @@ mod playback;
 pub mod relay;
 mod route;
 mod timers;
+mod tone;
 mod watchdog;
 
 pub use relay::Relay;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::command::Playback;
 use super::outgoing::Steps;
+use super::tone::Dual;
 use crate::audio::g711;
 use crate::codec::{Kind, Payload};
 
@@ -29,6 +30,7 @@ pub struct Player {
 enum Sound {
     Silence,
     Samples { samples: Arc<[i16]>, repeat: bool },
+    Tone(Dual),
 }
 
 /// The codec that a playback is sent in.
@@ -73,6 +75,11 @@ impl Player {
         Some(Self { what, next: now, begun: false, position: 0 })
     }
 
+    /// Begins a tone at once; it goes on until it is dropped.
+    pub fn tone(tone: Dual, now: Instant) -> Self {
+        Self { what: Sound::Tone(tone), next: now, begun: false, position: 0 }
+    }
+
     /// When the next packet is due.
     pub fn next(&self) -> Instant {
         self.next
@@ -114,8 +121,9 @@ impl Player {
     }
 
     fn take(&mut self, out: &mut [i16]) {
-        match &self.what {
+        match &mut self.what {
             Sound::Silence => out.fill(0),
+            Sound::Tone(tone) => tone.take(out),
             Sound::Samples { samples, repeat } => {
                 for sample in out {
                     if *repeat && self.position >= samples.len() {

@@ -334,6 +334,7 @@ impl Relay {
         self.legs[from].map = Map::empty();
         let to = &mut self.legs[to];
         to.hears = None;
+        to.tone = None;
         to.outgoing.interrupt();
     }
 

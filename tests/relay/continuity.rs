@@ -174,14 +174,14 @@ fn playback_and_relay_alternate_in_one_stream() {
 #[test]
 fn packets_that_the_receiver_cannot_take_leave_no_hole_in_its_sequence() {
     let mut world = World::bridged();
-    let mut without_events = remote(B);
-    without_events.send.retain(|payload| payload.payload_type != 101);
-    world.relay.set_remote(B, without_events).unwrap();
+    let mut without_alaw = remote(B);
+    without_alaw.send.retain(|payload| payload.payload_type != 8);
+    world.relay.set_remote(B, without_alaw).unwrap();
     let mut sent = vec![];
     for n in 0..20 {
         world.pass(20);
         let payload_type = match n {
-            5..8 => 101,
+            5..8 => 8,
             12 => 55,
             _ => 0,
         };

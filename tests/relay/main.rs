@@ -1,6 +1,7 @@
 //! The relay in virtual time: the sentences of spec/sip.md §7 on RTP and RTCP, each as a trace of packets.
 
 mod continuity;
+mod digits;
 mod inactivity;
 mod playback;
 mod rtcp;

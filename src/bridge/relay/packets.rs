@@ -8,10 +8,13 @@ use crate::bridge::command::Notice;
 use crate::bridge::latch::Judgement;
 use crate::bridge::leg::Leg;
 use crate::bridge::outgoing::Incoming;
+use crate::bridge::timers::Reason;
+use crate::bridge::tone::Tone;
 use crate::codec::Kind;
 use crate::rtp::Header;
 use crate::rtp::rtcp::{Compound, Item};
 use crate::rtp::source::Order;
+use crate::rtp::telephone_event::TelephoneEvent;
 use crate::rtp::view::is_rtcp;
 
 /// Audio packets are at most this long; a longer step between two of them is silence that was left out.
@@ -88,13 +91,34 @@ impl Relay {
             to.outgoing.interrupt();
             return None;
         };
-        let Some(payload_type) = leg.map.get(packet.header.payload_type) else {
+        let Some(payload_type) = leg.map.get(packet.header.payload_type).filter(|_| !to.sounds(now)) else {
             to.outgoing.leave_out(packet.from, packet.header);
+            if packet.event && to.voice.is_some() {
+                self.sound(to_key, packet, &datagram[packet.header.payload()], now);
+            }
             return None;
         };
         let outgoing = to.outgoing.forward(packet, payload_type, to.ptime_ms, now)?;
         let range = outgoing.replace(packet.header, datagram);
         Some(Forward { slot: Slot(to_key), to: destination, range })
+    }
+
+    /// A digit for a peer that takes no telephone events: what else it would hear waits until its tone is over.
+    fn sound(&mut self, key: usize, packet: Incoming<'_>, payload: &[u8], now: Instant) {
+        let Some(event) = TelephoneEvent::parse(payload) else { return };
+        let (timestamp, clock_rate) = (packet.header.timestamp, packet.clock_rate);
+        let to = &mut self.legs[key];
+        match &mut to.tone {
+            Some(tone) if tone.is_of(timestamp) => tone.go_on(event, clock_rate, now),
+            _ if to.sounded == Some(timestamp) => {}
+            tone => {
+                *tone = Tone::begin(event, timestamp, clock_rate, now);
+                to.sounded = Some(timestamp);
+                if tone.is_some() {
+                    self.timers.arm(&mut to.armed, key, Reason::Play, now);
+                }
+            }
+        }
     }
 
     fn unknown_payload(&mut self, slot: Slot, from: SocketAddr, header: &Header) -> Verdict {

@@ -58,7 +58,11 @@ impl Relay {
     fn play_on(&mut self, key: usize, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
         let leg = &mut self.legs[key];
         let (ptime, ptime_ms, destination) = (leg.ptime(), leg.ptime_ms, leg.rtp_destination());
-        let player = leg.player.as_mut()?;
+        if leg.tone.as_ref().is_some_and(|tone| tone.is_over(now)) {
+            leg.tone = None;
+        }
+        let tone = leg.tone.as_mut().map(|tone| &mut tone.player);
+        let player = tone.or(leg.player.as_mut())?;
         let steps = player.step(ptime, now);
         self.timers.arm(&mut leg.armed, key, Reason::Play, player.next());
         let (Some(to), Some(voice)) = (destination, leg.voice) else {

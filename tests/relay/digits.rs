@@ -1,0 +1,109 @@
+//! A receiver without telephone-event gets an in-band tone, never in the recording.
+
+use stickytape::bridge::command::Remote;
+use stickytape::codec::{Codec, Payload};
+use stickytape::id::RecorderId;
+use stickytape::rtp::packet::Packet;
+use stickytape::rtp::seq::{sequence_ahead, timestamp_ahead};
+use stickytape::rtp::telephone_event::TelephoneEvent;
+
+use crate::{A, B, Sent, World, address, remote, voice};
+
+/// A calls B, and B takes linear audio only.
+fn world() -> World {
+    let mut world = World::bridged();
+    let linear = Payload { payload_type: 96, codec: Codec::new("L16", 8_000, 1) };
+    let mut a = remote(A);
+    a.receive.push(linear.clone());
+    world.relay.set_remote(A, a).unwrap();
+    world.relay.set_remote(B, Remote { send: vec![linear], ..remote(B) }).unwrap();
+    world
+}
+
+fn linear(sequence: u16, timestamp: u32) -> Packet {
+    Packet { payload_type: 96, payload: vec![0; 320].into(), ..voice(7, sequence, timestamp) }
+}
+
+/// An event packet of `ms` so far; what the relay sends until 20 ms later.
+fn event(world: &mut World, digit: u8, sequence: u16, timestamp: u32, ms: u16, end: bool) -> Vec<Sent> {
+    let event = TelephoneEvent { event: digit, end, volume: 10, duration: ms * 8 };
+    let payload = event.encode().to_vec().into();
+    let packet = Packet { payload_type: 101, payload, ..voice(7, sequence, timestamp) };
+    assert_eq!(world.say(A, &packet), None, "the event itself has no number there");
+    let until = (world.now() - world.start).as_millis() as u64 + 20;
+    world.own_rtp_until(until).into_iter().map(|(_, sent)| sent).collect()
+}
+
+fn samples(sent: &[Sent]) -> Vec<f64> {
+    let bytes = sent.iter().flat_map(|sent| sent.packet.payload.to_vec()).collect::<Vec<_>>();
+    bytes.chunks(2).map(|pair| f64::from(i16::from_be_bytes([pair[0], pair[1]]))).collect()
+}
+
+/// Goertzel: the part of the signal's power at a frequency.
+fn part_at(samples: &[f64], hertz: f64) -> f64 {
+    let turn = std::f64::consts::TAU * hertz / 8_000.0;
+    let sum = |wave: fn(f64) -> f64| samples.iter().enumerate().map(|(n, s)| s * wave(turn * n as f64)).sum::<f64>();
+    let power: f64 = samples.iter().map(|s| s * s).sum::<f64>() * samples.len() as f64 / 2.0;
+    (sum(f64::sin).powi(2) + sum(f64::cos).powi(2)) / power
+}
+
+#[test]
+fn a_digit_becomes_its_two_tones_for_as_long_as_it_was_pressed() {
+    let mut world = world();
+    let mut sent: Vec<Sent> = (0..3).filter_map(|n| world.say(A, &linear(n, 160 * u32::from(n)))).collect();
+    let mut tone = vec![];
+    for n in 0..5 {
+        tone.extend(event(&mut world, 5, 3 + n, 480, 20 * (n + 1), false));
+    }
+    for n in 0..3 {
+        tone.extend(event(&mut world, 5, 8 + n, 480, 100, true));
+    }
+    let heard = samples(&tone);
+    assert!((700..=960).contains(&heard.len()), "{} samples", heard.len());
+    assert!(part_at(&heard, 770.0) > 0.45 && part_at(&heard, 1_336.0) > 0.45);
+    assert!(heard.iter().all(|sample| sample.abs() <= 16_000.0));
+
+    sent.extend(tone);
+    for n in 0..3 {
+        world.pass(20);
+        sent.extend(world.say(A, &linear(11 + n, 480 + 1_280 + 160 * u32::from(n))));
+    }
+    for pair in sent.windows(2) {
+        assert_eq!(sequence_ahead(pair[1].packet.sequence, pair[0].packet.sequence), 1);
+        assert!(timestamp_ahead(pair[1].packet.timestamp, pair[0].packet.timestamp) > 0);
+    }
+}
+
+#[test]
+fn two_presses_are_two_tones_and_a_repeated_end_is_none() {
+    let mut world = world();
+    let mut packets = vec![];
+    for (press, timestamp) in [(0_u16, 1_000), (1, 9_000)] {
+        for n in 0..5 {
+            packets.push(event(&mut world, 1, press * 5 + n, timestamp, 60, n >= 2).len());
+        }
+        world.pass(300);
+    }
+    assert_eq!(packets.iter().sum::<usize>(), 6, "60 ms each: {packets:?}");
+}
+
+#[test]
+fn an_event_that_breaks_off_ends_its_tone() {
+    let mut world = world();
+    event(&mut world, 11, 0, 1_000, 20, false);
+    let until = (world.now() - world.start).as_millis() as u64;
+    let rest = world.own_rtp_until(until + 2_000);
+    assert!((4..=8).contains(&rest.len()), "{}", rest.len());
+}
+
+#[test]
+fn the_recorder_gets_the_event_and_not_the_tone() {
+    let mut world = world();
+    world.relay.tap(A, &[RecorderId(0)]).unwrap();
+    world.relay.tap(B, &[RecorderId(0)]).unwrap();
+    let event = TelephoneEvent { event: 1, end: false, volume: 10, duration: 160 };
+    let packet = Packet { payload_type: 101, payload: event.encode().to_vec().into(), ..voice(7, 0, 0) };
+    let (verdict, _) = world.datagram(A, address(A), &packet.write().unwrap());
+    let tap = verdict.tap.unwrap();
+    assert_eq!((tap.leg, tap.header.payload_type, tap.header.payload_len()), (A, 101, 4));
+}
