@@ -145,6 +145,7 @@ fn judge(folder: &Path, killed: i64) -> u32 {
         for (path, (frames, loudest)) in wavs.iter().zip(read_elsewhere(&wavs)) {
             let missing = age - frames * 1_000 / 8_000;
             let log = || std::fs::read_to_string(folder.join("log")).unwrap();
+            println!("{missing} ms of {age} are missing");
             assert!(missing <= LOST_AT_MOST_MS, "{missing} ms of {age} are missing in {path:?}\n{}", log());
             // It is what was said up to there, not silence of that length.
             if frames > 4_000 {

@@ -4,16 +4,18 @@
 #[path = "support/live.rs"]
 mod live;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use live::{Call, Live};
+use stickytape::disk::floor::Room;
 use stickytape::disk::store::{Error, Store};
 use stickytape::disk::{RealDisk, wav};
 use stickytape::id::RecordingId;
 use stickytape::record::mark::{Layout, Notice, StopCause};
 use stickytape::record::metadata::{GapCause, Recording, State};
+use stickytape::testing::disk::SimDisk;
 
 fn is_begun(id: RecordingId) -> impl Fn(&Notice) -> bool {
     move |notice| matches!(notice, Notice::Begun(begun) if *begun == id)
@@ -35,7 +37,7 @@ fn verified(store: &Store, call: Call) -> Recording {
 
 fn sound(store: &Store, call: Call, file: &str) -> Vec<i16> {
     let folder: PathBuf = store.find(call.id).unwrap().folder;
-    wav::read(&RealDisk, &folder.join(file)).unwrap().1
+    wav::read(store.disk(), &folder.join(file)).unwrap().1
 }
 
 #[test]
@@ -150,4 +152,95 @@ fn a_second_server_on_the_same_folder_is_refused_and_repairs_nothing() {
     assert!(String::from_utf8_lossy(&repair.stderr).contains("in use by a running stickytape serve"), "{repair:?}");
     live.shutdown();
     verified(&open(&dir), call);
+}
+
+#[test]
+fn a_start_finishes_what_a_former_process_left_while_new_calls_are_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut former = Live::start(dir.path(), 0, 1 << 20);
+    let left = former.call(Layout::Mixed);
+    former.speak(Duration::from_millis(1_200));
+    former.wait_for("begun", is_begun(left.id));
+    // As the disk looks in the middle of the call, in another folder: the former process lives on here.
+    let crashed = tempfile::tempdir().unwrap();
+    let folder = Path::new(".active").join(left.id.to_string());
+    std::fs::create_dir_all(crashed.path().join(&folder)).unwrap();
+    for entry in std::fs::read_dir(dir.path().join(&folder)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), crashed.path().join(&folder).join(entry.file_name())).unwrap();
+    }
+    former.shutdown();
+
+    let mut live = Live::start(crashed.path(), 0, 1 << 20);
+    let call = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(600));
+    live.shutdown();
+    let store = open(&crashed);
+    let recovered = verified(&store, left);
+    assert_eq!(recovered.recording_session.state, State::Recovered);
+    assert_eq!(recovered.recording_session.stop_cause, Some(StopCause::Crash));
+    assert!(recovered.duration_ms.unwrap() > 200);
+    verified(&store, call);
+}
+
+#[test]
+fn a_disk_that_fills_up_closes_and_publishes_what_runs_and_refuses_what_comes() {
+    const FLOOR: u64 = 1 << 20;
+    let disk = SimDisk::new();
+    let mut live = Live::start_on(Arc::new(disk.clone()), Path::new("/recordings"), FLOOR, 1 << 20);
+    let running = live.call(Layout::Stereo);
+    live.speak(Duration::from_millis(1_000));
+    disk.set_free(FLOOR - 1);
+    live.speak(Duration::from_millis(1_200));
+    assert_eq!(live.keeper.room(), Room::Low);
+    assert!(!live.told(|notice| matches!(notice, Notice::Failed { .. })), "what runs goes on above a quarter");
+    disk.set_free(FLOOR / 4 - 1);
+    live.speak(Duration::from_millis(2_200));
+    live.wait_for(
+        "failed",
+        |notice| matches!(notice, Notice::Failed { id, cause: StopCause::DiskFull, .. } if *id == running.id),
+    );
+    live.wait_for("published", is_published(running.id));
+    disk.set_free(FLOOR + FLOOR / 2);
+    live.speak(Duration::from_millis(1_200));
+    let refused = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(100));
+    live.wait_for("refused", |notice| matches!(notice, Notice::Failed { id, .. } if *id == refused.id));
+    disk.set_free(2 * FLOOR);
+    live.speak(Duration::from_millis(1_200));
+    let later = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(300));
+    live.wait_for("begun", is_begun(later.id));
+    live.shutdown();
+
+    let store = Store::new(Arc::new(disk), "/recordings".into());
+    let recording = verified(&store, running);
+    assert_eq!(recording.recording_session.stop_cause, Some(StopCause::DiskFull));
+    assert_eq!(recording.recording_session.state, State::Complete, "it was closed in order");
+    assert!(matches!(store.find(refused.id), Err(Error::NotFound(_))));
+    verified(&store, later);
+}
+
+#[test]
+fn a_full_disk_breaks_a_recording_off_and_it_is_published_when_there_is_room_again() {
+    let disk = SimDisk::new();
+    let mut live = Live::start_on(Arc::new(disk.clone()), Path::new("/recordings"), 0, 1 << 20);
+    let call = live.call(Layout::Stereo);
+    live.speak(Duration::from_millis(1_500));
+    disk.fail_from(disk.operations(), std::io::ErrorKind::StorageFull);
+    live.speak(Duration::from_millis(1_500));
+    live.wait_for(
+        "failed",
+        |notice| matches!(notice, Notice::Failed { id, cause: StopCause::DiskFull, .. } if *id == call.id),
+    );
+    assert!(!live.told(is_published(call.id)));
+    disk.heal();
+    live.wait_for("published", is_published(call.id));
+    live.shutdown();
+    let store = Store::new(Arc::new(disk), "/recordings".into());
+    let recording = verified(&store, call);
+    assert_eq!(recording.recording_session.state, State::Failed);
+    assert_eq!(recording.recording_session.stop_cause, Some(StopCause::DiskFull));
+    assert!(recording.duration_ms.unwrap() > 400, "{:?}", recording.duration_ms);
+    assert!(recording.warnings.iter().any(|w| w.starts_with("cannot write")), "{:?}", recording.warnings);
 }

@@ -80,7 +80,7 @@ impl Store {
         }
         retain_wanted(&mut found, filter, after);
         let mut days = self.days()?;
-        days.sort_by(|a, b| b.0.cmp(&a.0));
+        days.sort_by_key(|(date, _)| std::cmp::Reverse(*date));
         for (date, path) in days {
             if !may_hold(date, filter, after) {
                 continue;
@@ -165,7 +165,7 @@ impl Store {
     /// The folder cannot be read.
     pub fn published(&self) -> Result<Vec<RecordingId>, Error> {
         let mut days = self.days()?;
-        days.sort_by(|a, b| b.0.cmp(&a.0));
+        days.sort_by_key(|(date, _)| std::cmp::Reverse(*date));
         let mut ids = Vec::new();
         for (_, day) in days {
             ids.extend(

@@ -91,6 +91,11 @@ impl SimDisk {
         self.state().mounts.push(path.to_owned());
     }
 
+    /// So many bytes are free from now on.
+    pub fn set_free(&self, bytes: u64) {
+        self.state().free = Some(bytes);
+    }
+
     /// What the process left when it was killed: everything that was done, synced or not; its locks are gone.
     pub fn after_kill(&self) -> Self {
         let state = self.state();

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use stickytape::clock;
 use stickytape::codec::{Codec, Payload};
 use stickytape::disk::floor::Room;
+use stickytape::disk::{Disk, RealDisk};
 use stickytape::id::{CallUuid, ConnId, LegId, RecorderId, RecordingId};
 use stickytape::record::mark::{
     Change, Channel, Conversation, Layout, Mark, Member, Notice, Role, SessionStart, Side, StopCause,
@@ -44,8 +45,12 @@ pub struct Call {
 
 impl Live {
     pub fn start(directory: &Path, min_free_space: u64, buffer: u64) -> Self {
+        Self::start_on(Arc::new(RealDisk), directory, min_free_space, buffer)
+    }
+
+    pub fn start_on(disk: Arc<dyn Disk>, directory: &Path, min_free_space: u64, buffer: u64) -> Self {
         let options = keeper::Options { directory: directory.to_owned(), min_free_space };
-        let keeper = keeper::open(options, |_: Room| {}).unwrap();
+        let keeper = keeper::open_on(disk, options, |_: Room| {}).unwrap();
         let (tap, ring) = ring::tap(1 << 20);
         let notices = Arc::new(Mutex::new(Vec::new()));
         let heard = notices.clone();
@@ -128,6 +133,7 @@ impl Live {
                 };
                 assert!(self.tap.push(header, &[LOUD; FRAME as usize]), "the recorder does not read its ring");
             }
+            self.tap.publish();
             self.sent += 1;
             self.recorder.watermark(clock::now());
         }

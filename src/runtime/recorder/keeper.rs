@@ -11,7 +11,7 @@ use super::Notices;
 use crate::clock;
 use crate::disk::floor::{Floor, Room};
 use crate::disk::store::{self, Error, Store};
-use crate::disk::{Guard, RealDisk};
+use crate::disk::{Disk, Guard, RealDisk};
 use crate::id::{RecorderId, RecordingId};
 use crate::record::mark::{Notice, StopCause};
 use crate::record::metadata::Recording;
@@ -58,7 +58,19 @@ struct Shared {
 /// # Errors
 /// The folder cannot be made or written to, or another server holds it.
 pub fn open(options: Options, on_room: impl Fn(Room) + Send + 'static) -> Result<Keeper, store::Error> {
-    let store = Arc::new(Store::new(Arc::new(RealDisk), options.directory.clone()));
+    open_on(Arc::new(RealDisk), options, on_room)
+}
+
+/// As [`open`], on a disk of the caller's.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_on(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    on_room: impl Fn(Room) + Send + 'static,
+) -> Result<Keeper, store::Error> {
+    let store = Arc::new(Store::new(disk, options.directory.clone()));
     let lock = store.lock()?;
     let leftovers = store.active()?;
     let mut floor = Floor::new(options.min_free_space);
