@@ -69,6 +69,8 @@ struct Slow {
     /// The last `look_ahead` held gains, whose mean is the gain: it falls in a straight line and meets the peak.
     held: VecDeque<f32>,
     held_sum: f64,
+    /// How many of `held` are below 1.
+    below: usize,
     released: f32,
     index: u64,
 }
@@ -138,6 +140,7 @@ impl Slow {
             least: VecDeque::with_capacity(len + 2),
             held: std::iter::repeat_n(1.0, len + 1).collect(),
             held_sum: (len + 1) as f64,
+            below: 0,
             released: 1.0,
             index: 0,
         }
@@ -156,14 +159,16 @@ impl Slow {
         let least = self.least.front().map_or(1.0, |(_, gain)| *gain);
         let risen = self.released + (1.0 - self.released) * release;
         self.released = least.min(if risen > UNITY { 1.0 } else { risen });
-        self.held_sum += f64::from(self.released) - f64::from(self.held.pop_front().unwrap_or(1.0));
+        let oldest = self.held.pop_front().unwrap_or(1.0);
+        self.held_sum += f64::from(self.released) - f64::from(oldest);
+        self.below = self.below + usize::from(self.released < 1.0) - usize::from(oldest < 1.0);
         self.held.push_back(self.released);
         if self.is_idle() { 1.0 } else { (self.held_sum / self.held.len() as f64) as f32 }
     }
 
     /// Every gain that counts is 1.
     fn is_idle(&self) -> bool {
-        self.held.iter().all(|gain| *gain == 1.0)
+        self.below == 0
     }
 }
 

@@ -140,16 +140,24 @@ impl Leg {
     /// Takes a packet.
     pub fn packet(&mut self, header: &TapHeader, payload: &[u8]) -> Taken {
         let arrival = header.arrival_ns.min(i64::MAX as u64) as i64;
-        let Some(codec) = self.codec(header.payload_type, arrival) else { return Taken::UnknownPayload };
-        let coding = coding(&codec, payload.len());
+        let i = self.tables.partition_point(|(from, _)| *from <= arrival);
+        // A packet from before the first table is read with it: the peer began to send before we had decided.
+        let table = self.tables.get(i.saturating_sub(1)).map(|(_, table)| table);
+        let named = table.and_then(|table| table.iter().find(|p| p.payload_type == header.payload_type));
+        let Some(Payload { codec, .. }) = named else { return Taken::UnknownPayload };
+        let coding = coding(codec, payload.len());
+        let rate = codec.clock_rate;
+        if coding.is_some() && self.totals.codec.as_ref() != Some(codec) {
+            self.totals.codec = Some(codec.clone());
+        }
         self.totals.received += 1;
         let known = match coding {
-            Some(_) => self.streams.iter().position(|s| s.ssrc == header.ssrc && s.rate == codec.clock_rate),
+            Some(_) => self.streams.iter().position(|s| s.ssrc == header.ssrc && s.rate == rate),
             None => self.streams.iter().position(|s| s.ssrc == header.ssrc),
         };
         let i = match (known, coding) {
             (Some(i), _) => i,
-            (None, Some(_)) => self.new_stream(header, codec.clock_rate),
+            (None, Some(_)) => self.new_stream(header, rate),
             // Events or noise before any audio: nothing to place, nothing to miss.
             (None, None) => return Taken::Yes,
         };
@@ -161,20 +169,10 @@ impl Leg {
         };
         if let Some(coding) = coding {
             let timestamp = stream.timestamps.extend(header.timestamp);
-            if self.totals.payload_type != Some(header.payload_type) || self.totals.codec.as_ref() != Some(&codec) {
-                self.totals.payload_type = Some(header.payload_type);
-                self.totals.codec = Some(codec);
-            }
+            self.totals.payload_type = Some(header.payload_type);
             self.audio(i, Packet { timestamp, sequence, coding, len: payload.len() }, payload, arrival);
         }
         Taken::Yes
-    }
-
-    fn codec(&self, payload_type: u8, arrival: i64) -> Option<Codec> {
-        let i = self.tables.partition_point(|(from, _)| *from <= arrival);
-        // A packet from before the first table is read with it: the peer began to send before we had decided.
-        let (_, table) = self.tables.get(i.saturating_sub(1))?;
-        table.iter().find(|payload| payload.payload_type == payload_type).map(|payload| payload.codec.clone())
     }
 
     fn new_stream(&mut self, header: &TapHeader, rate: u32) -> usize {

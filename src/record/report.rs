@@ -277,17 +277,6 @@ impl Report {
         self.changed = true;
     }
 
-    /// `held` and `retrieved`, for each party whose connection changed.
-    pub fn hold_events(&mut self, before: &Conversation, after: &Conversation, sample: u64) {
-        for member in &after.members {
-            let Some(earlier) = before.members.iter().find(|m| m.leg == member.leg) else { continue };
-            if on_hold(earlier) != on_hold(member) {
-                let name = if on_hold(member) { "held" } else { "retrieved" };
-                self.event(sample, name, &[("leg".into(), member.leg.to_string().into())]);
-            }
-        }
-    }
-
     /// Something happened.
     pub fn event(&mut self, sample: u64, name: &str, attributes: &[(Arc<str>, Arc<str>)]) {
         if self.recording.events.len() >= MAX_ROWS {

@@ -259,7 +259,6 @@ impl Session {
     fn apply(&mut self, change: Change, sink: &mut impl Sink) {
         match change {
             Change::Conversation { conversation, .. } => {
-                self.report.hold_events(&self.conversation, &conversation, self.summed as u64);
                 self.conversation = conversation;
                 let known = self.own.len();
                 self.enter_conversation(self.summed);
