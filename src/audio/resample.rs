@@ -4,6 +4,8 @@
 
 use std::f64::consts::PI;
 
+use multiversion::multiversion;
+
 use super::pcm::saturate;
 
 /// Input samples (output samples when the rate falls) on each side of a point.
@@ -78,14 +80,8 @@ impl Kernel {
     /// Computes `output` from output sample `m` on. `input[context]` is the sample at [`Kernel::input_of`] `(m)`;
     /// `input` has [`Kernel::input_len`] samples.
     pub fn convert(&self, input: &[i16], m: i64, output: &mut [i16]) {
-        let first = self.input_of(m);
-        for (i, sample) in output.iter_mut().enumerate() {
-            let at = m + i as i64;
-            let start = (self.input_of(at) - first) as usize;
-            let phase = at.rem_euclid(self.up as i64) as usize;
-            let len = 2 * HALF * self.down;
-            *sample = dot(&input[start..start + len], &self.taps[phase * len..(phase + 1) * len]);
-        }
+        let phase = m.rem_euclid(self.up as i64) as usize;
+        convert(input, &self.taps, (self.up, self.down), phase, output);
     }
 }
 
@@ -123,24 +119,7 @@ impl Stretch {
     /// Spreads the samples between the contexts of `input` evenly over `output`. `input` begins [`Stretch::CONTEXT`]
     /// before the first and ends as much after the last.
     pub fn run(&self, input: &[i16], output: &mut [i16]) {
-        let len = input.len() - 2 * Self::CONTEXT;
-        let step = len as f64 / output.len() as f64;
-        let width = 2 * STRETCH_HALF;
-        for (i, sample) in output.iter_mut().enumerate() {
-            let position = i as f64 * step;
-            let whole = position as usize;
-            let phase = (position - whole as f64) * PHASES as f64;
-            let row = phase as usize;
-            let blend = (phase - row as f64) as f32;
-            let near = &self.taps[row * width..(row + 1) * width];
-            let far = &self.taps[(row + 1).min(PHASES) * width..][..width];
-            let around = &input[whole + 1..whole + 1 + width];
-            let mut total = 0.0;
-            for ((value, near), far) in around.iter().zip(near).zip(far) {
-                total += f32::from(*value) * (near + (far - near) * blend);
-            }
-            *sample = saturate(total);
-        }
+        stretch(input, &self.taps, output);
     }
 }
 
@@ -150,15 +129,56 @@ impl Default for Stretch {
     }
 }
 
+/// The inner loop of [`Kernel::convert`], whose first output has the given phase.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn convert(input: &[i16], taps: &[f32], (up, down): (usize, usize), mut phase: usize, output: &mut [i16]) {
+    let len = 2 * HALF * down;
+    let mut start = 0;
+    for sample in output {
+        *sample = dot(&input[start..start + len], &taps[phase * len..(phase + 1) * len]);
+        phase += 1;
+        if phase == up {
+            phase = 0;
+            start += down;
+        }
+    }
+}
+
+/// The inner loop of [`Stretch::run`].
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn stretch(input: &[i16], taps: &[f32], output: &mut [i16]) {
+    const WIDTH: usize = 2 * STRETCH_HALF;
+    let len = input.len() - 2 * Stretch::CONTEXT;
+    let step = len as f64 / output.len() as f64;
+    for (i, sample) in output.iter_mut().enumerate() {
+        let position = i as f64 * step;
+        let whole = position as usize;
+        let phase = (position - whole as f64) * PHASES as f64;
+        let row = phase as usize;
+        let blend = (phase - row as f64) as f32;
+        let near = &taps[row * WIDTH..(row + 1) * WIDTH];
+        let far = &taps[(row + 1).min(PHASES) * WIDTH..][..WIDTH];
+        let around = &input[whole + 1..whole + 1 + WIDTH];
+        let (near, far) = (dot_exact(around, near), dot_exact(around, far));
+        *sample = saturate(near + (far - near) * blend);
+    }
+}
+
+#[inline(always)]
 fn dot(input: &[i16], taps: &[f32]) -> i16 {
-    // Eight sums, so that the compiler may use vectors without reordering a single one.
+    saturate(dot_exact(input, taps))
+}
+
+/// Eight sums, so that the compiler may use vectors without reordering a single one. Both lengths are multiples of eight.
+#[inline(always)]
+fn dot_exact(input: &[i16], taps: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 8];
     for (values, taps) in input.chunks_exact(8).zip(taps.chunks_exact(8)) {
         for ((sum, value), tap) in sums.iter_mut().zip(values).zip(taps) {
             *sum += f32::from(*value) * tap;
         }
     }
-    saturate(sums.iter().sum())
+    sums.iter().sum()
 }
 
 fn sinc(x: f64) -> f64 {

@@ -223,6 +223,15 @@ impl Leg {
 
     /// Decodes a packet to its place.
     fn place(&mut self, i: usize, packet: &Packet, payload: &[u8]) {
+        // Nearly all packets are short: clearing room for the longest costs more than decoding them.
+        if payload.len() <= 320 {
+            self.place_in(&mut [0; 320], i, packet, payload);
+        } else {
+            self.place_in(&mut [0; MAX_SAMPLES], i, packet, payload);
+        }
+    }
+
+    fn place_in(&mut self, samples: &mut [i16], i: usize, packet: &Packet, payload: &[u8]) {
         let stream = &mut self.streams[i];
         let Some(track) = self.tracks.iter_mut().find(|track| track.rate() == stream.rate) else { return };
         let Some(place_ns) = stream.timeline.place(packet.timestamp) else { return };
@@ -236,8 +245,7 @@ impl Leg {
             stream.newest = packet.timestamp;
             track.want_shift(place - at as f64);
         }
-        let mut samples = [0; MAX_SAMPLES];
-        let samples = decode(packet.coding, payload, &mut samples);
+        let samples = decode(packet.coding, payload, samples);
         let written = track.write(at, samples, stream.origin(packet));
         if written.late > 0 {
             self.totals.late += 1;
@@ -333,7 +341,8 @@ fn decode<'a>(coding: Coding, payload: &[u8], samples: &'a mut [i16]) -> &'a [i1
         Coding::Ulaw | Coding::Alaw => payload.len(),
         Coding::Linear => payload.len() / 2,
     };
-    let samples = &mut samples[..len.min(MAX_SAMPLES)];
+    let len = len.min(samples.len());
+    let samples = &mut samples[..len];
     match coding {
         Coding::Ulaw => g711::decode_ulaw(payload, samples),
         Coding::Alaw => g711::decode_alaw(payload, samples),

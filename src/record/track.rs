@@ -326,6 +326,13 @@ impl Track {
     /// The longest run of silence within the next `len` stream positions: offset and length, no longer than `enough`.
     fn find_silence(&self, len: i64, enough: i64) -> Option<(i64, i64)> {
         let (a, b) = self.received.slices(self.sealed, len as usize);
+        // A run of more than two margins covers two neighbours of those one margin apart: in speech this is all there is
+        // to look at.
+        let mut sparse = a.iter().chain(b).step_by(SILENCE_MARGIN as usize).map(|s| s.unsigned_abs() <= SILENCE);
+        let mut last = false;
+        if !sparse.any(|quiet| std::mem::replace(&mut last, quiet) && quiet) {
+            return None;
+        }
         let (mut quiet, mut best) = (0, (0, 2 * SILENCE_MARGIN));
         for (i, sample) in a.iter().chain(b).enumerate() {
             quiet = if sample.unsigned_abs() <= SILENCE { quiet + 1 } else { 0 };
