@@ -196,10 +196,9 @@ impl Leg {
         core.media(self.worker, Command::Watch { leg: self.id, timeout });
     }
 
-    /// The codec that it sends, as negotiated.
+    /// The codec in use, as the media thread knows it.
     pub(super) fn codec(&self) -> Option<&Codec> {
-        let negotiated = self.told.as_ref()?;
-        negotiated.receive.iter().map(|p| &p.codec).find(|c| carries_sound(c))
+        in_use(self.told.as_ref()?)
     }
 }
 
@@ -209,6 +208,12 @@ fn wanted(before: Direction, offered: Direction, answer: Direction) -> Direction
     let sends = if choice.sends() { answer.sends() } else { before.sends() };
     let receives = if choice.receives() { answer.receives() } else { before.receives() };
     Direction::from_flags(sends, receives)
+}
+
+/// What the peer sends: the first codec of ours that its description has too.
+pub(super) fn in_use(negotiated: &Negotiated) -> Option<&Codec> {
+    let both = |c: &&Codec| carries_sound(c) && negotiated.send.iter().any(|p| p.codec == **c);
+    negotiated.receive.iter().map(|p| &p.codec).find(both)
 }
 
 /// True for codecs that carry sound.

@@ -215,12 +215,12 @@ impl Call {
         let (Some(x), Some(y)) = (self.leg(changed), self.leg(to)) else { return };
         let (Some(nx), Some(ny)) = (x.sdp.negotiated(), y.sdp.negotiated()) else { return };
         let wanted = x.wants.and(y.wants.reversed());
-        let shared = nx.receive.iter().any(|p| carries_sound(&p.codec) && ny.send.iter().any(|q| q.codec == p.codec));
+        let shared = nx.send.iter().any(|p| carries_sound(&p.codec) && ny.send.iter().any(|q| q.codec == p.codec));
         if shared && ny.direction == wanted {
             return;
         }
         let mut terms = self.full_terms(core, to, x.wants);
-        if let Some(first) = nx.receive.iter().find(|p| carries_sound(&p.codec)) {
+        if let Some(first) = nx.send.iter().find(|p| carries_sound(&p.codec)) {
             terms = terms.preferring(&first.codec);
         }
         self.offer_own(core, to, &terms);

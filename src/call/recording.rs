@@ -5,7 +5,7 @@ use super::call::{Call, Ending};
 use super::core::Core;
 use super::directory::Identity;
 use super::fact::{ReleaseCause, What};
-use super::leg::{Leg, carries_sound};
+use super::leg::{Leg, carries_sound, in_use};
 use super::options::RouteRecord;
 use super::owners::{Chooser, Owner, owners, roles};
 use crate::codec::{Codec, Kind};
@@ -232,9 +232,9 @@ impl Call {
     }
 }
 
-/// True when the codec that the leg sends is one that we decode, as far as it is known yet.
+/// True when the codec in use is one that we decode, as far as it is known yet.
 fn is_decodable(leg: &Leg) -> bool {
-    let negotiated = leg.sdp.negotiated().map(|n| n.receive.iter().map(|p| &p.codec).find(|c| carries_sound(c)));
+    let negotiated = leg.sdp.negotiated().map(in_use);
     let offered = || leg.sdp.terms().map(|t| t.codecs().find(|c| carries_sound(c)));
     negotiated.or_else(offered).flatten().is_none_or(Codec::is_decodable)
 }

@@ -26,6 +26,7 @@ use stickytape::testing::network::{Datagram, Link, Network, Node};
 use stickytape::testing::phone::{self, Phone};
 
 pub const PROXY: &str = "192.0.2.1:5060";
+pub const PROXY6: &str = "[2001:db8::1]:5060";
 
 pub fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -232,7 +233,7 @@ fn tell_command(command: &Command, wanted: LegId) -> Option<String> {
 
 impl Node for Proxy {
     fn owns(&self, address: SocketAddr) -> bool {
-        address == addr(PROXY)
+        address == addr(PROXY) || address == addr(PROXY6)
     }
 
     fn receive(&mut self, datagram: Datagram, now: Instant) {
@@ -284,7 +285,8 @@ impl Raw {
 
     pub fn send(&mut self, message: impl Wire) {
         let bytes = message.wire();
-        self.out.push_back(Datagram { from: self.address, to: addr(PROXY), bytes });
+        let to = addr(if self.address.is_ipv4() { PROXY } else { PROXY6 });
+        self.out.push_back(Datagram { from: self.address, to, bytes });
     }
 
     /// Requests of a method that have come, retransmissions included.
