@@ -255,7 +255,9 @@ impl Server {
         }
         let _ = self.levels.await;
         // What TCP still has to write is written first.
-        drop(self.sockets);
+        if let Ok(sockets) = Arc::try_unwrap(self.sockets) {
+            sockets.close().await;
+        }
         let (media, recorders, keeper) = (self.media, self.recorders, self.keeper);
         let rest = tokio::task::spawn_blocking(move || {
             for worker in media {

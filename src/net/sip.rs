@@ -86,7 +86,8 @@ pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The open sockets. Dropping it closes them; what TCP still has to write is written first, for at most a second.
+/// The open sockets. Dropping it closes them; what TCP still has to write is written in the background, for at most a
+/// second, if the runtime lives so long.
 pub struct SipSockets {
     udp: SipUdp,
     tcp: SipTcp,
@@ -139,6 +140,11 @@ impl SipSockets {
         if let Err(token) = sent {
             self.report(token);
         }
+    }
+
+    /// Closes the sockets and waits until what TCP still has to write is written, for at most a second.
+    pub async fn close(self) {
+        self.tcp.close().await;
     }
 
     /// Tells of a failure. The caller may be the one who empties the inbox, so it must not wait here.

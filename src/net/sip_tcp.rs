@@ -21,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::bind::{self, BindError};
@@ -46,6 +46,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// The TCP listeners and connections.
 pub struct SipTcp {
     transmits: mpsc::Sender<Transmit>,
+    manager: JoinHandle<()>,
     locals: Vec<SocketAddr>,
     counters: Arc<Counters>,
 }
@@ -70,8 +71,16 @@ impl SipTcp {
             acceptors.spawn(accept(listener, local, arrivals.clone()));
         }
         let (transmits, transmitting) = mpsc::channel(TRANSMITS);
-        tokio::spawn(Manager::new(shared).run(transmitting, arriving, acceptors));
-        Ok(SipTcp { transmits, locals, counters })
+        let manager = tokio::spawn(Manager::new(shared).run(transmitting, arriving, acceptors));
+        Ok(SipTcp { transmits, manager, locals, counters })
+    }
+
+    /// Ends as dropping does, and waits until everything is written, for at most [`FLUSH`].
+    pub(super) async fn close(self) {
+        drop(self.transmits);
+        if self.manager.await.is_err() {
+            tracing::error!("the task of the SIP connections has panicked");
+        }
     }
 
     /// The addresses as bound, in the order of opening.
@@ -590,14 +599,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn dropping_the_sockets_writes_what_waits_and_frees_the_address() {
+    async fn closing_the_sockets_writes_what_waits_and_frees_the_address() {
         let mut a = Node::open(|_| {});
         let mut peer = TcpStream::connect(a.local).await.unwrap();
         peer.write_all(MESSAGE).await.unwrap();
         let (flow, _) = a.packet().await;
         a.send(1, flow.remote, flow.connection, MESSAGE);
         let local = a.local.to_string();
-        drop(a);
+        a.sockets.close().await;
         assert_eq!(closes(&mut peer).await, MESSAGE);
         for _ in 0..100 {
             if bind::tcp(local.parse().unwrap()).is_ok() {
