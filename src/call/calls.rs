@@ -225,8 +225,9 @@ impl Calls {
             Notice::PortsBound(pairs) => self.core.ports.bound(worker, pairs),
             Notice::PortsFailed { address, missing } => {
                 let now = self.core.now;
-                self.core.ports.failed(worker, address, missing, now);
-                self.core.fact(None, What::Warning { text: "the port range is used up" });
+                if self.core.ports.failed(worker, address, missing, now) {
+                    self.core.fact(None, What::Warning { text: "the port range of a media thread is used up" });
+                }
             }
             Notice::Inactive { leg } => {
                 let id = call_of(&self.core, leg);

@@ -41,20 +41,12 @@ pub(super) fn owners(
     route: Option<RouteRecord>,
 ) -> Vec<Owner> {
     let legs = [(Side::Origination, origination), (Side::Termination, termination)];
-    legs.into_iter().filter_map(|(side, leg)| owner(side, leg, origination, termination, default, route)).collect()
+    legs.into_iter().filter_map(|(side, leg)| owner(side, leg, default, route)).collect()
 }
 
-fn owner(
-    side: Side,
-    leg: Chooser,
-    origination: Chooser,
-    termination: Chooser,
-    default: DefaultOwner,
-    route: Option<RouteRecord>,
-) -> Option<Owner> {
+fn owner(side: Side, leg: Chooser, default: DefaultOwner, route: Option<RouteRecord>) -> Option<Owner> {
     // "Source" is the customer's leg; of one class the fall-back to origination and termination is the same by `roles`.
     let is_source = leg.role == Role::Customer;
-    debug_assert_ne!(origination.role, termination.role);
     let named = |role: &str| format!("route option `record = \"{role}\"`");
     let name = |side: Side| if side == Side::Origination { "origination" } else { "termination" };
     match route {

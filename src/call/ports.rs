@@ -35,6 +35,8 @@ struct Pool {
     asked: usize,
     /// The range is used up: ask again then, when pairs may have cooled down.
     dry_until: Option<Instant>,
+    /// That nothing is left has been said; said again only after pairs have come.
+    warned: bool,
 }
 
 /// A used-up range is asked again after this.
@@ -80,17 +82,20 @@ impl Ports {
             if let Some(pool) = worker.pools.get_mut(&pair.rtp.ip()) {
                 pool.asked = pool.asked.saturating_sub(1);
                 pool.ready.push_back(pair);
+                pool.warned = false;
             }
         }
     }
 
-    /// Some could not be bound.
-    pub(super) fn failed(&mut self, worker: WorkerId, address: IpAddr, missing: usize, now: Instant) {
-        let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) else { return };
-        if let Some(pool) = worker.pools.get_mut(&address) {
-            pool.asked = pool.asked.saturating_sub(missing);
-            pool.dry_until = Some(now + RETRY);
-        }
+    /// Some could not be bound. True when that leaves a pool empty and it was not said before.
+    pub(super) fn failed(&mut self, worker: WorkerId, address: IpAddr, missing: usize, now: Instant) -> bool {
+        let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) else { return false };
+        let Some(pool) = worker.pools.get_mut(&address) else { return false };
+        pool.asked = pool.asked.saturating_sub(missing);
+        pool.dry_until = Some(now + RETRY);
+        let news = pool.ready.is_empty() && !pool.warned;
+        pool.warned |= news;
+        news
     }
 
     /// The worker with the fewest legs that has a ready pair for each of `addresses`.
@@ -173,12 +178,13 @@ mod tests {
         let mut ports = Ports::new(&[W0], &[any()], 4);
         ports.poll(now);
         ports.bound(W0, pairs(0..1));
-        ports.failed(W0, any(), 3, now);
+        assert!(!ports.failed(W0, any(), 3, now), "a pair is left");
         assert!(ports.poll(now).is_empty());
         assert_eq!(ports.next(), Some(now + RETRY));
         assert!(ports.take(W0, any()).is_some());
         assert_eq!(ports.take(W0, any()), None);
         assert_eq!(ports.choose(&[any()]), None);
+        assert!(ports.failed(W0, any(), 0, now) && !ports.failed(W0, any(), 0, now), "said once");
         ports.removed(W0);
         assert_eq!(ports.poll(now + RETRY), vec![Bind { worker: W0, address: any(), count: 4 }]);
         assert_eq!((ports.legs(), ports.next()), (0, None));
