@@ -11,14 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Disk;
 use super::store::{Error, METADATA, METADATA_NEW, METADATA_SAFE, Store};
 use super::wav::{Spec, Writer};
-use crate::id::{LegId, RecordingId};
+use crate::id::LegId;
 use crate::record::metadata::{Gap, GapCause, Recording, RecordingSession, State};
 use crate::record::recorder::{FileSpec, SessionFiles};
 
 /// A running session's folder.
 pub struct Active {
     store: Arc<Store>,
-    id: RecordingId,
     dir: PathBuf,
     sample_rate: u32,
     /// In the order of adding; all parts of a file have one place.
@@ -53,7 +52,6 @@ impl Active {
         let dir = store.active_dir(files.id);
         store.disk().create_dir_all(&dir).map_err(Error::io("create", &dir))?;
         let mut active = Self {
-            id: files.id,
             sample_rate: files.sample_rate,
             tracks: Vec::new(),
             closed: Vec::new(),
@@ -71,11 +69,6 @@ impl Active {
             return Err(error);
         }
         Ok(active)
-    }
-
-    /// The session.
-    pub fn id(&self) -> RecordingId {
-        self.id
     }
 
     /// Adds a file; its index is the next one.

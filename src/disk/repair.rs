@@ -116,7 +116,7 @@ impl Store {
         let dir = self.active_dir(recording.id);
         for file in &recording.media_files {
             let path = dir.join(&file.file);
-            if !self.exists(&path)? {
+            if wav::parse_name(&file.file).is_none() || !self.exists(&path)? {
                 return Ok(false);
             }
             let len = self.disk().open_read(&path).and_then(|f| f.len()).map_err(Error::io("read", &path))?;
