@@ -26,7 +26,11 @@ fn is_published(id: RecordingId) -> impl Fn(&Notice) -> bool {
 }
 
 fn open(dir: &tempfile::TempDir) -> Store {
-    Store::new(Arc::new(RealDisk), dir.path().to_owned())
+    open_at(dir.path())
+}
+
+fn open_at(directory: &Path) -> Store {
+    Store::new(Arc::new(RealDisk), directory.to_owned())
 }
 
 fn verified(store: &Store, call: Call) -> Recording {
@@ -243,4 +247,67 @@ fn a_full_disk_breaks_a_recording_off_and_it_is_published_when_there_is_room_aga
     assert_eq!(recording.recording_session.stop_cause, Some(StopCause::DiskFull));
     assert!(recording.duration_ms.unwrap() > 400, "{:?}", recording.duration_ms);
     assert!(recording.warnings.iter().any(|w| w.starts_with("cannot write")), "{:?}", recording.warnings);
+}
+
+#[test]
+fn all_files_of_a_session_roll_at_the_same_sample_and_sound_goes_on_there() {
+    let dir = tempfile::tempdir().unwrap();
+    // Room for half a second of the stereo file.
+    let mut live = Live::start_rolling(Arc::new(RealDisk), dir.path(), 0, 1 << 20, 44 + 4 * 4_000);
+    let call = live.call(Layout::Tracks);
+    live.speak(Duration::from_millis(2_400));
+    live.shutdown();
+    let store = open(&dir);
+    let recording = verified(&store, call);
+    let parts = recording.media_files.iter().map(|f| f.part).max().unwrap();
+    assert!(parts >= 2, "{parts} parts");
+    let folder = store.find(call.id).unwrap().folder;
+    for file in &recording.media_files {
+        assert!(file.size.unwrap() <= 44 + 4 * 4_000);
+        let samples = wav::read(&RealDisk, &folder.join(&file.file)).unwrap().1;
+        let loud = samples.iter().filter(|s| s.abs() > 1_000).count();
+        assert!(loud * 2 > samples.len() || file.part == parts, "{loud} of {} in {}", samples.len(), file.file);
+    }
+}
+
+#[test]
+fn the_shell_lists_shows_verifies_exports_and_deletes() {
+    let dir = tempfile::tempdir().unwrap();
+    let recordings = dir.path().join("recordings");
+    let mut live = Live::start(&recordings, 0, 1 << 20);
+    let call = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(600));
+    live.shutdown();
+    std::fs::write(dir.path().join("stickytape.toml"), "[recording]\ndirectory = \"recordings\"\n").unwrap();
+    let shell = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_stickytape"));
+        let output = command.arg("recordings").args(arguments).current_dir(dir.path()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let id = call.id.to_string();
+    let (code, text, _) = shell(&["list", "--json", "--caller", "100"]);
+    let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, list["recordings"][0]["id"].as_str()), (Some(0), Some(&*id)));
+    assert!(list["next"].is_null());
+    assert!(shell(&["list"]).1.contains(&id));
+    assert!(shell(&["list", "--caller", "101"]).1.starts_with("no recordings in "));
+    let (code, text, _) = shell(&["show", &id]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("mixed.wav") && text.contains("started by default: default = origination"), "{text}");
+    assert_eq!(shell(&["verify"]).0, Some(0));
+    let (code, text, _) = shell(&["repair"]);
+    assert_eq!((code, &*text), (Some(0), "0 left behind, 0 not repaired\n"));
+    assert_eq!(shell(&["export", &id, "--to", "copies"]).0, Some(0));
+    assert!(dir.path().join("copies").join(&id).join("mixed.wav").exists());
+    // A changed byte is found, and said in words.
+    let folder = open_at(&recordings).find(call.id).unwrap().folder;
+    let mut bytes = std::fs::read(folder.join("mixed.wav")).unwrap();
+    bytes[1_000] ^= 1;
+    std::fs::write(folder.join("mixed.wav"), bytes).unwrap();
+    let (code, text, _) = shell(&["verify", &id]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("mixed.wav was changed"), "{text}");
+    assert_eq!(shell(&["delete", &id]).0, Some(0));
+    let (code, _, error) = shell(&["show", &id]);
+    assert_eq!((code, error), (Some(1), format!("error: no recording {id}\n")));
 }

@@ -49,13 +49,23 @@ impl Live {
     }
 
     pub fn start_on(disk: Arc<dyn Disk>, directory: &Path, min_free_space: u64, buffer: u64) -> Self {
+        Self::start_rolling(disk, directory, min_free_space, buffer, 1 << 30)
+    }
+
+    pub fn start_rolling(
+        disk: Arc<dyn Disk>,
+        directory: &Path,
+        min_free_space: u64,
+        buffer: u64,
+        max_file_size: u64,
+    ) -> Self {
         let options = keeper::Options { directory: directory.to_owned(), min_free_space };
         let keeper = keeper::open_on(disk, options, |_: Room| {}).unwrap();
         let (tap, ring) = ring::tap(1 << 20);
         let notices = Arc::new(Mutex::new(Vec::new()));
         let heard = notices.clone();
         let epoch = clock::now();
-        let options = recorder::Options { id: RecorderId(0), epoch, buffer, max_file_size: 1 << 30 };
+        let options = recorder::Options { id: RecorderId(0), epoch, buffer, max_file_size };
         let note: recorder::Notices = Arc::new(move |_, notice| heard.lock().unwrap().push(notice));
         let recorder = recorder::spawn(options, &keeper, vec![ring], note).unwrap();
         Self { keeper, recorder, notices, tap, epoch, calls: Vec::new(), sent: 0, began: epoch }
