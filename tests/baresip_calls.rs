@@ -129,10 +129,9 @@ fn server(phone: u16) -> Server {
 
 /// The one recording of the call, verified.
 fn recording(server: &mut Server, caller: &Baresip) -> PathBuf {
-    let found =
-        peers::wait_for(&format!("the recording; baresip:\n{}", caller.said()), Duration::from_secs(30), || {
-            server.json("/v1/recordings")["recordings"][0]["stopTime"].is_string().then_some(())
-        });
+    peers::wait_for(&format!("the recording; baresip:\n{}", caller.said()), Duration::from_secs(30), || {
+        server.json("/v1/recordings")["recordings"][0]["stopTime"].is_string().then_some(())
+    });
     let found = server.published(1);
     server.stop_and_verify();
     Path::new(found[0]["folder"].as_str().unwrap()).join("mixed.wav")
