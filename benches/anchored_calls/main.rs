@@ -11,6 +11,7 @@ mod phones;
 mod reflector;
 mod subject;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -57,6 +58,8 @@ struct Outcome {
     case: Case,
     calls: usize,
     cpu_ms: f64,
+    /// The same by thread.
+    threads: Vec<(String, f64)>,
     lost: u64,
     sent: u64,
     /// Milliseconds at p50, p99, p99.9.
@@ -133,14 +136,19 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
     assert_eq!(subject.line().trim(), "ready");
 
     let seconds = Duration::from_secs(arguments.seconds);
-    let mut cpu = [0; 2];
-    let report = phones.talk(seconds, |end| cpu[usize::from(end)] = subject.cpu_nanoseconds());
+    let mut cpu = [BTreeMap::new(), BTreeMap::new()];
+    let report = phones.talk(seconds, |end| cpu[usize::from(end)] = subject.cpu_by_thread());
+    let [from, until] = cpu;
+    let scale = 1e6 * calls as f64 * report.measured.as_secs_f64();
+    let spent = |(name, end): (&String, &u64)| (name.clone(), (end - from.get(name).unwrap_or(&0)) as f64 / scale);
+    let threads: Vec<(String, f64)> = until.iter().map(spent).filter(|(_, ms)| *ms >= 0.0005).collect();
     let resident = subject.resident_kilobytes();
     let told = subject.stop();
     Outcome {
         case,
         calls,
-        cpu_ms: (cpu[1] - cpu[0]) as f64 / 1e6 / calls as f64 / report.measured.as_secs_f64(),
+        cpu_ms: threads.iter().map(|(_, ms)| ms).sum(),
+        threads,
         lost: report.lost,
         sent: report.sent,
         latency: report.latency,
@@ -170,6 +178,10 @@ fn print_table(all: &[Outcome], calls: usize, arguments: &Arguments) {
             best.kilobytes,
             best.told.trim()
         );
+        if best.threads.len() > 1 {
+            let parts: Vec<String> = best.threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
+            println!("{:>17} {}", "of that", parts.join(", "));
+        }
     }
 }
 
@@ -179,6 +191,7 @@ fn to_json(all: &[Outcome]) -> serde_json::Value {
             "case": outcome.case.name(),
             "calls": outcome.calls,
             "cpuMsPerCallSecond": outcome.cpu_ms,
+            "cpuMsPerCallSecondByThread": outcome.threads.iter().cloned().collect::<BTreeMap<_, _>>(),
             "sent": outcome.sent,
             "lost": outcome.lost,
             "latencyMs": { "p50": outcome.latency[0], "p99": outcome.latency[1], "p999": outcome.latency[2] },
@@ -225,14 +238,19 @@ impl Subject {
         writeln!(stdin, "{}", line.join(" ")).expect("the subject listens");
     }
 
-    /// Time on a CPU of all its threads, as the scheduler counts it.
-    fn cpu_nanoseconds(&self) -> u64 {
+    /// Nanoseconds on a CPU by the thread's name, as the scheduler counts them.
+    fn cpu_by_thread(&self) -> BTreeMap<String, u64> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("procfs");
         let of_task = |path: std::path::PathBuf| {
             let schedstat = std::fs::read_to_string(path.join("schedstat")).ok()?;
-            schedstat.split_whitespace().next()?.parse::<u64>().ok()
+            let name = std::fs::read_to_string(path.join("comm")).ok()?;
+            Some((name.trim().to_owned(), schedstat.split_whitespace().next()?.parse::<u64>().ok()?))
         };
-        tasks.flatten().filter_map(|task| of_task(task.path())).sum()
+        let mut threads = BTreeMap::new();
+        for (name, spent) in tasks.flatten().filter_map(|task| of_task(task.path())) {
+            *threads.entry(name).or_default() += spent;
+        }
+        threads
     }
 
     fn resident_kilobytes(&self) -> u64 {

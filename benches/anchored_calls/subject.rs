@@ -18,6 +18,10 @@ use stickytape::runtime::{recorder, ring};
 
 use crate::{Case, reflector};
 
+/// What a call of two PCMU legs brings into the tap ring, and how long a stall it shall carry: as the server has it.
+const CALL_BYTES_PER_SECOND: usize = 2 * 50 * 190;
+const RING_SECONDS: usize = 10;
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Runs one case.
@@ -71,7 +75,7 @@ fn reflect(calls: usize) {
 
 fn relay(calls: usize, batch: Duration, recorded: bool) {
     let epoch = clock::now();
-    let (producer, consumer) = ring::tap(calls.max(50) * 2 * 50 * 202 * 2);
+    let (producer, consumer) = ring::tap(calls * CALL_BYTES_PER_SECOND * RING_SECONDS);
     let (sender, notices) = mpsc::channel();
     let options = Options {
         worker: WorkerId(0),
