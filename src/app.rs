@@ -1,8 +1,7 @@
 //! Builds every part, joins the queues, owns start and stop order.
 //!
-//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling. Whatever fails, nothing
-//! before it stays. Stop: signaling drains → sockets → media threads → recorders → publisher. Each part ends because
-//! what fed it is gone.
+//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling.
+//! Stop: signaling drains → sockets → media threads → recorders → publisher. Each part ends because what fed it is gone.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,17 +13,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::api::{self, Readiness};
-use crate::call::options::{Listener, Options, PeerAddress, Plan};
+use crate::bridge::command::Notice;
+use crate::call::options::{Listener, Options, PeerAddress, Plan, Secret};
 use crate::call::{Calls, Input, Reach, Seats};
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::disk::floor::Room;
 use crate::disk::store;
 use crate::id::{RecorderId, WorkerId};
 use crate::net::bind::BindError;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
 use crate::runtime::http::Answers;
-use crate::runtime::metrics::Metrics;
+use crate::runtime::metrics::{Metrics, Observer};
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox};
@@ -38,7 +39,7 @@ const RING_SECONDS: usize = 2;
 /// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
 const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
 
-/// Why the server did not start. Nothing is left running or bound.
+/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The folder of recordings.
@@ -111,52 +112,25 @@ impl Server {
     /// Starts everything. Within a tokio runtime with several threads.
     ///
     /// # Errors
-    /// See [`StartError`]; what had been started is stopped.
+    /// See [`StartError`]. Threads that had been started end with the process.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let epoch = clock::now();
         let (inbox, queue) = signaling::inbox();
         let metrics = Arc::new(Metrics::new());
 
-        let space = inbox.clone();
-        let options = keeper::Options {
-            directory: config.storage.directory.clone(),
-            min_free_space: config.storage.min_free_space,
-        };
-        let keeper = Arc::new(keeper::open(options, move |room| {
-            space.send(Input::Space { ok: room.takes_new() });
-        })?);
+        let keeper = Arc::new(open_recordings(&config, &inbox)?);
 
         let (packets, received) = mpsc::channel(signaling::PACKETS);
-        let sockets =
-            sip::Options { listen: config.listen.iter().map(as_endpoint).collect(), ..sip::Options::default() };
-        let sockets = Arc::new(SipSockets::open(sockets, packets)?);
+        let sockets = Arc::new(open_sip(&config, packets)?);
         let listeners: Vec<Listener> = sockets.listeners().iter().map(as_bound).collect();
-        let web = match config.api.listen {
-            Some(address) => {
-                Some(TcpListener::bind(address).await.map_err(|source| BindError::of("http", address, source))?)
-            }
-            None => None,
-        };
+        let web = bind_http(&config).await?;
 
         let (taps, rings) = tap_rings(&config);
         let recorders = start_recorders(&config, epoch, rings, &keeper, &inbox)?;
-        let media = start_media(&config, epoch, taps, &inbox)?;
+        let media = start_media(&config, epoch, taps, &inbox, &metrics)?;
 
-        let options = Options {
-            listeners: listeners.clone(),
-            sip: config.sip.clone(),
-            media: config.media.clone(),
-            recording: config.recording.clone(),
-            plan: config.plan.clone(),
-        };
-        let seats = Seats {
-            workers: (0..media.len()).map(|n| WorkerId(n as u8)).collect(),
-            recorders: (0..recorders.len()).map(|n| RecorderId(n as u8)).collect(),
-            reach: Reach::new(reach::local_for as fn(IpAddr) -> Option<IpAddr>),
-            seed: rand::random(),
-        };
-        let calls = Calls::new(options, seats, clock::now());
-        let (counted, sending) = (metrics.clone(), sockets.clone());
+        let calls = Calls::new(call_options(&config, &listeners), seats(media.len(), recorders.len()), clock::now());
+        let (mut counted, sending) = (Observer::new(metrics.clone()), sockets.clone());
         let edges = Edges {
             sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
@@ -167,7 +141,9 @@ impl Server {
             }),
         };
         let signaling = tokio::spawn(signaling::run(calls, edges, received, queue));
-        let levels = tokio::spawn(levels::run(inbox.clone(), metrics.clone(), recorders.clone(), keeper.clone()));
+        let levels =
+            levels::run(inbox.clone(), metrics.clone(), sockets.counters().clone(), recorders.clone(), keeper.clone());
+        let levels = tokio::spawn(levels);
 
         let draining = Arc::new(AtomicBool::new(false));
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -178,17 +154,7 @@ impl Server {
             readiness: readiness(draining.clone(), &keeper),
         };
         let token = config.api.token.clone();
-        let web = web.map(|listener| {
-            let (stop, stopped) = oneshot::channel::<()>();
-            let serve = async move {
-                let token = token.as_ref().map(|token| token.reveal());
-                let stopped = async move {
-                    let _ = stopped.await;
-                };
-                api::http::serve(listener, Arc::new(answers), token, stopped).await;
-            };
-            (stop, tokio::spawn(serve))
-        });
+        let web = web.map(|listener| serve_http(listener, answers, token));
 
         announce(&listeners, http, &config);
         Ok(Self {
@@ -278,6 +244,59 @@ impl Server {
     }
 }
 
+fn open_recordings(config: &Config, inbox: &Inbox) -> Result<Keeper, StartError> {
+    let options =
+        keeper::Options { directory: config.storage.directory.clone(), min_free_space: config.storage.min_free_space };
+    let inbox = inbox.clone();
+    let on_room = move |room: Room| {
+        inbox.send(Input::Space { ok: room.takes_new() });
+    };
+    Ok(keeper::open(options, on_room)?)
+}
+
+fn open_sip(config: &Config, packets: mpsc::Sender<endpoint::Input>) -> Result<SipSockets, BindError> {
+    let options = sip::Options { listen: config.listen.iter().map(as_endpoint).collect(), ..sip::Options::default() };
+    SipSockets::open(options, packets)
+}
+
+async fn bind_http(config: &Config) -> Result<Option<TcpListener>, BindError> {
+    let Some(address) = config.api.listen else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).map_err(|source| BindError::of("http", address, source))
+}
+
+fn serve_http(listener: TcpListener, answers: Answers, token: Option<Secret>) -> (oneshot::Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serve = async move {
+        let token = token.as_ref().map(Secret::reveal);
+        let stopped = async move {
+            // A dropped sender stops it, too.
+            let _ = stopped.await;
+        };
+        api::http::serve(listener, Arc::new(answers), token, stopped).await;
+    };
+    (stop, tokio::spawn(serve))
+}
+
+fn call_options(config: &Config, listeners: &[Listener]) -> Options {
+    Options {
+        listeners: listeners.to_vec(),
+        sip: config.sip.clone(),
+        media: config.media.clone(),
+        recording: config.recording.clone(),
+        plan: config.plan.clone(),
+    }
+}
+
+fn seats(workers: usize, recorders: usize) -> Seats {
+    // Both are at most `config::MAX_WORKERS`.
+    Seats {
+        workers: (0..workers).map(|n| WorkerId(n as u8)).collect(),
+        recorders: (0..recorders).map(|n| RecorderId(n as u8)).collect(),
+        reach: Reach::new(reach::local_for as fn(IpAddr) -> Option<IpAddr>),
+        seed: rand::random(),
+    }
+}
+
 fn as_endpoint(listener: &Listener) -> endpoint::Listener {
     endpoint::Listener { transport: listener.transport, local: listener.address }
 }
@@ -345,6 +364,7 @@ fn start_media(
     epoch: std::time::Instant,
     taps: Vec<Vec<ring::Producer>>,
     inbox: &Inbox,
+    metrics: &Arc<Metrics>,
 ) -> Result<Vec<media::Handle>, StartError> {
     let ports = media::split_ports(config.threads.ports.clone(), taps.len());
     let workers = taps
@@ -364,8 +384,11 @@ fn start_media(
             taps,
         })
         .collect();
-    let inbox = inbox.clone();
+    let (inbox, metrics) = (inbox.clone(), metrics.clone());
     Ok(media::spawn(workers, move |worker, notice| {
+        if let Notice::Removed { stats, .. } = &notice {
+            metrics.leg_ended(stats);
+        }
         inbox.send(Input::Media(worker, notice));
     })?)
 }

@@ -3,7 +3,10 @@
 //! What happened comes in as facts and totals from the signaling task; what is (queues, ports, disk) is set about once a
 //! second. Nothing on the packet path touches this file: media threads count in their own memory.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -16,6 +19,9 @@ use crate::bridge::command::LegStats;
 use crate::call;
 use crate::call::fact::{Fact, What};
 use crate::disk::floor::Room;
+use crate::id::ConnId;
+use crate::net::sip;
+use crate::sip::endpoint;
 
 /// Labels of one family: static words, so that their number stays bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,7 +42,7 @@ struct Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Message {
     direction: &'static str,
-    transport: &'static str,
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -70,21 +76,46 @@ pub struct Metrics {
     sip_messages: Family<Message, Counter>,
     sip_dropped: Family<Reason, Counter>,
     sip_retransmissions: Counter,
-    sip_stray: Total,
+    sip_stray: Counter,
+    sip_transactions: Gauge,
+    sip_dialogs: Gauge,
     disk_free: Gauge,
     disk_takes_new: Gauge,
     draining: Gauge,
     warnings: Counter,
 }
 
-/// A counter whose total somebody else keeps.
-#[derive(Default, Clone)]
-struct Total(Counter<u64, AtomicU64>);
+/// Raises a counter whose total somebody else keeps to `total`; a lower one changes nothing.
+fn raise(counter: &Counter, total: u64) {
+    counter.inner().fetch_max(total, Ordering::Relaxed);
+}
 
-impl Total {
-    /// Raises it to `total`; a lower one changes nothing.
-    fn raise(&self, total: u64) {
-        self.0.inner().fetch_max(total, std::sync::atomic::Ordering::Relaxed);
+/// Counts facts; knows when the calls that ring began.
+pub struct Observer {
+    metrics: Arc<Metrics>,
+    calling: HashMap<ConnId, Instant>,
+}
+
+impl Observer {
+    /// Counts into `metrics`.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, calling: HashMap::new() }
+    }
+
+    /// Counts what happened.
+    pub fn fact(&mut self, fact: &Fact) {
+        self.metrics.fact(fact);
+        let Some(call) = fact.conn_id else { return };
+        match fact.what {
+            What::CallStarted { .. } => _ = self.calling.insert(call, fact.at),
+            What::Answered { .. } => {
+                if let Some(began) = self.calling.remove(&call) {
+                    self.metrics.setup.observe(fact.at.saturating_duration_since(began).as_secs_f64());
+                }
+            }
+            What::Released { .. } => _ = self.calling.remove(&call),
+            _ => {}
+        }
     }
 }
 
@@ -124,7 +155,9 @@ impl Metrics {
             sip_messages: Family::default(),
             sip_dropped: Family::default(),
             sip_retransmissions: Counter::default(),
-            sip_stray: Total::default(),
+            sip_stray: Counter::default(),
+            sip_transactions: Gauge::default(),
+            sip_dialogs: Gauge::default(),
             disk_free: Gauge::default(),
             disk_takes_new: Gauge::default(),
             draining: Gauge::default(),
@@ -184,15 +217,25 @@ impl Metrics {
         registry.register(format!("{rtp}_refused"), help, self.packets_refused.clone());
         let help = "Copies for a recorder that found its ring full: gaps in recordings";
         registry.register(format!("{rtp}_untapped"), help, self.packets_untapped.clone());
-        registry.register("sip_messages", "SIP messages", self.sip_messages.clone());
-        registry.register("sip_dropped", "SIP messages dropped without an answer", self.sip_dropped.clone());
+        registry.register("sip_messages", "SIP messages, repeats too where received", self.sip_messages.clone());
+        registry.register(
+            "sip_dropped",
+            "SIP messages that were refused or not carried, by reason",
+            self.sip_dropped.clone(),
+        );
         let help = "SIP messages that we sent again";
         registry.register("sip_retransmissions", help, self.sip_retransmissions.clone());
-        registry.register("sip_stray", "SIP events for calls that are over", self.sip_stray.0.clone());
+        registry.register(
+            "sip_transactions",
+            "SIP transactions, those that absorb repeats too",
+            self.sip_transactions.clone(),
+        );
+        registry.register("sip_dialogs", "SIP dialogs, early ones too", self.sip_dialogs.clone());
+        registry.register("sip_stray", "SIP events for calls that are over", self.sip_stray.clone());
     }
 
     /// Counts what happened.
-    pub fn fact(&self, fact: &Fact) {
+    fn fact(&self, fact: &Fact) {
         match &fact.what {
             What::CallStarted { .. } => _ = self.calls_started.inc(),
             What::Refused { code, .. } => _ = self.calls_refused.get_or_create(&Code { code: *code }).inc(),
@@ -215,18 +258,14 @@ impl Metrics {
         }
     }
 
-    /// How long a call took from its INVITE to its answer.
-    pub fn answered_after(&self, setup: std::time::Duration) {
-        self.setup.observe(setup.as_secs_f64());
-    }
-
     /// Sets the levels that call control keeps.
     pub fn levels(&self, counters: &call::Counters) {
         self.calls.set(level(counters.calls));
         self.recordings.set(level(counters.recordings));
         self.ports_ready.set(level(counters.ports_ready));
         self.legs.set(level(counters.legs));
-        self.sip_stray.raise(counters.stray);
+        raise(&self.sip_stray, counters.stray);
+        self.sip(&counters.sip, counters.load);
     }
 
     /// Adds the totals of a leg that is gone.
@@ -238,24 +277,39 @@ impl Metrics {
         self.packets_untapped.inc_by(stats.untapped);
     }
 
-    /// A SIP message came from a peer; `transport` is `udp`, `tcp`.
-    pub fn sip_received(&self, transport: &'static str) {
-        self.sip_messages.get_or_create(&Message { direction: "received", transport }).inc();
+    /// Sets the totals that the SIP endpoint keeps.
+    fn sip(&self, counters: &endpoint::Counters, load: endpoint::Load) {
+        let message =
+            |direction, kind, total| raise(&self.sip_messages.get_or_create(&Message { direction, kind }), total);
+        message("received", "request", counters.requests);
+        message("received", "response", counters.responses);
+        message("sent", "response", counters.responses_sent);
+        raise(&self.sip_retransmissions, counters.retransmits);
+        let dropped = |reason, total| raise(&self.sip_dropped.get_or_create(&Reason { reason }), total);
+        dropped("malformed", counters.malformed);
+        dropped("stray-response", counters.stray_responses);
+        dropped("stray-ack", counters.stray_acks);
+        dropped("stray-cancel", counters.stray_cancels);
+        dropped("foreign-source", counters.foreign_sources);
+        dropped("out-of-order", counters.out_of_order);
+        dropped("full", counters.refused);
+        dropped("not-sent", counters.failed_transmits + counters.unsent);
+        self.sip_transactions.set(level(load.transactions));
+        self.sip_dialogs.set(level(load.dialogs));
     }
 
-    /// We sent one.
-    pub fn sip_sent(&self, transport: &'static str) {
-        self.sip_messages.get_or_create(&Message { direction: "sent", transport }).inc();
-    }
-
-    /// We sent one again.
-    pub fn sip_retransmitted(&self) {
-        self.sip_retransmissions.inc();
-    }
-
-    /// We dropped one without an answer; `reason` is one of a fixed set of words.
-    pub fn sip_dropped(&self, reason: &'static str) {
-        self.sip_dropped.get_or_create(&Reason { reason }).inc();
+    /// Sets what the SIP sockets dropped before the endpoint saw it, or could not send.
+    pub fn sip_sockets(&self, counters: &sip::Counters) {
+        let dropped = |reason, total: &AtomicU64| {
+            raise(&self.sip_dropped.get_or_create(&Reason { reason }), total.load(Ordering::Relaxed));
+        };
+        dropped("udp-queue-full", &counters.udp_dropped);
+        dropped("udp-send-full", &counters.udp_send_full);
+        dropped("udp-send-error", &counters.udp_send_errors);
+        dropped("tcp-refused", &counters.tcp_refused);
+        dropped("tcp-slow", &counters.tcp_slow);
+        dropped("tcp-malformed", &counters.tcp_malformed);
+        dropped("tcp-send-error", &counters.tcp_send_errors);
     }
 
     /// Sets what the recorders' queues hold: marks that wait, and recordings that wait for the publisher.
