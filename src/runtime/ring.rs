@@ -27,8 +27,8 @@ const _: () = assert!(SEGMENT >= 2 * (TapHeader::LEN + MAX_PAYLOAD), "a frame an
 /// Empty segments kept ready for one pass of the media thread, which allocates none while it reads packets.
 const RESERVE: usize = 4;
 
-/// While so many segments wait for the consumer, one is handed over only when it is full: the consumer has enough to
-/// do, and the capacity is not spent on air.
+/// While so many segments wait for the consumer, or half of all, one is handed over only when it is full: the consumer
+/// has enough to do, and the capacity is not spent on air.
 const WAITING: usize = 64;
 
 /// Segments that one [`Producer::flush`] gives back to the system when they are not needed any more.
@@ -130,7 +130,7 @@ impl Producer {
     /// Shows the consumer what was pushed, and makes room for the next pass. Called once per pass.
     pub fn publish(&mut self) {
         let waiting = self.limit - self.filled.slots();
-        if self.current.is_some() && waiting < WAITING {
+        if self.current.is_some() && waiting < WAITING.min(self.limit / 2) {
             self.hand_over();
         }
         self.provide();
@@ -377,6 +377,19 @@ mod tests {
         while consumer.pop(|_| ()).is_some() {}
         (0..100).for_each(|_| producer.flush());
         assert!(producer.allocated <= 3 * RESERVE, "{} segments", producer.allocated);
+    }
+
+    #[test]
+    fn many_small_passes_do_not_fill_a_small_ring() {
+        let (mut producer, mut consumer) = tap(8 * SEGMENT);
+        for n in 0..600 {
+            assert!(producer.push(header(1, n), &[0; 160]), "packet {n}");
+            producer.publish();
+        }
+        for n in 0..600 {
+            producer.publish();
+            assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(n));
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ impl Relay {
                 Reason::Report => {
                     let first = !leg.reported;
                     let next = rtcp::next_report(now, first, &mut self.options.rng);
+                    let next = self.options.together(next);
                     self.timers.arm(&mut leg.armed, key, Reason::Report, next);
                     self.write_report(key, false, now, out)
                 }
@@ -38,7 +39,7 @@ impl Relay {
                 }
                 Reason::Stats => {
                     let (leg_id, stats) = (leg.id, leg.stats());
-                    self.timers.arm(&mut leg.armed, key, Reason::Stats, now + STATS_INTERVAL);
+                    self.timers.arm(&mut leg.armed, key, Reason::Stats, self.options.together(now + STATS_INTERVAL));
                     self.notices.push_back(Notice::Stats { leg: leg_id, stats });
                     None
                 }
