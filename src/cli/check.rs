@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{ConfigFile, refuse};
 use crate::call::options::{
-    DefaultOwner, Dn, DnRole, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
 };
 use crate::config::{Config, capacity};
 use crate::record::mark::Layout;
@@ -194,11 +194,7 @@ fn trunk(trunk: &Trunk) -> String {
 }
 
 fn dn(dn: &Dn) -> String {
-    let role = match dn.role {
-        DnRole::Agent => "agent",
-        DnRole::Supervisor => "supervisor",
-    };
-    let mut parts = vec![format!("{role} at {}", address(&dn.contact))];
+    let mut parts = vec![format!("at {}", address(&dn.contact))];
     parts.extend(recorded(dn.record, dn.required));
     parts.join("; ")
 }

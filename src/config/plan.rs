@@ -9,7 +9,7 @@ use regex::Regex;
 use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
-use crate::call::options::{Credentials, Dn, DnRole, Dtmf, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
+use crate::call::options::{Credentials, Dn, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
 
 /// Limits of the lists: routing looks through them for every call.
 const MAX_ENTRIES: usize = 10_000;
@@ -45,7 +45,6 @@ fn limited<'d, 'i>(
     sections
 }
 
-const DTMF: &[(&str, Dtmf)] = &[("rfc4733", Dtmf::Rfc4733), ("info", Dtmf::Info)];
 const NAT: &[(&str, Nat)] = &[("auto", Nat::Auto), ("yes", Nat::Yes), ("no", Nat::No)];
 
 fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Problems) -> Option<Trunk> {
@@ -74,7 +73,6 @@ fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Pr
     trunk.caller_id = section.read("caller-id", problems, some_text).filter(|caller| caller != "pass");
     let attempt = duration(Duration::from_millis(500)..=Duration::from_secs(32));
     trunk.attempt_timeout = section.read_or("attempt-timeout", trunk.attempt_timeout, problems, attempt);
-    trunk.dtmf = section.read_or("dtmf", trunk.dtmf, problems, choice(DTMF));
     trunk.nat = section.read_or("nat", trunk.nat, problems, choice(NAT));
     trunk.max_calls = section.read_or("max-calls", 0, problems, number(0..=100_000)) as usize;
     trunk.sip_advertise = section.read("advertise", problems, ip);
@@ -114,14 +112,11 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         problems.add(&section.spot(), "`contact` is missing", Some("where the device is: sip:HOST:PORT".to_owned()));
     }
     let contact = section.read("contact", problems, sip_address);
-    let role = choice(&[("agent", DnRole::Agent), ("supervisor", DnRole::Supervisor)]);
-    let role = section.read_or("role", DnRole::Agent, problems, role);
     let record = section.read("record", problems, boolean);
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
-    let dtmf = section.read_or("dtmf", Dtmf::Rfc4733, problems, choice(DTMF));
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
-    Some(Dn { role, record, required, trusted, dtmf, nat, ..Dn::new(numbers?, contact?) })
+    Some(Dn { record, required, trusted, nat, ..Dn::new(numbers?, contact?) })
 }
 
 fn overlap(a: &Numbers, b: &Numbers) -> bool {

@@ -1,7 +1,7 @@
 //! What a configuration may say, and what each mistake is answered with.
 
 use super::*;
-use crate::call::options::{DefaultOwner, Dtmf, Host, Nat, Numbers, RouteTarget, Transport};
+use crate::call::options::{DefaultOwner, Host, Nat, Numbers, RouteTarget, Transport};
 
 fn problems(text: &str) -> Vec<String> {
     let problems = Config::parse(text).expect_err("this text is wrong");
@@ -55,7 +55,7 @@ fn trunks_dns_and_routes_are_read_whole() {
     assert_eq!((&*trunk.name, trunk.addresses.len(), trunk.max_calls), ("carrier", 2, 100));
     assert_eq!(trunk.addresses[1].host, Host::Name("backup.example.net".into()));
     assert_eq!(trunk.addresses[1].transport, Some(Transport::Tcp));
-    assert_eq!((trunk.nat, trunk.dtmf, trunk.record), (Nat::Yes, Dtmf::Info, Some(false)));
+    assert_eq!((trunk.nat, trunk.record), (Nat::Yes, Some(false)));
     assert_eq!(trunk.attempt_timeout, Duration::from_secs(2));
     assert_eq!(trunk.caller_id.as_deref(), Some("+4930555"));
     assert_eq!(config.plan.dns[0].numbers, Numbers::Range { first: 2000, last: 2499, width: 4 });
@@ -149,6 +149,10 @@ fn a_section_that_stands_once_and_one_that_repeats_are_not_confused() {
 
 #[test]
 fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
+    only_problem(
+        &format!("{DN}role = \"supervisor\"\n"),
+        "4: dn[1].role: not built yet: supervision; leave the key out or write \"agent\"",
+    );
     only_problem(
         "[media]\nsrtp = \"required\"\n",
         "2: media.srtp: not built yet: SRTP; leave the key out or write \"off\"",
