@@ -247,9 +247,7 @@ impl Leg {
         }
         let samples = decode(packet.coding, payload, samples);
         let written = track.write(at, samples, stream.origin(packet));
-        if written.late > 0 {
-            self.totals.late += 1;
-        }
+        self.totals.late += u64::from(written.late > 0 || written.astray);
         if written.refused {
             // Its hole will be seen as missing samples of a packet that came: say now that it was us.
             let ns = |position: i64| ns_of(position + track.shift(), track.rate());
@@ -362,4 +360,113 @@ pub fn grid(ns: i64, rate: u32) -> i64 {
 /// The instant of a grid position.
 pub fn ns_of(position: i64, rate: u32) -> i64 {
     (i128::from(position) * 1_000_000_000 / i128::from(rate)) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::LegId;
+
+    const MS: i64 = 1_000_000;
+
+    fn table(entries: &[(u8, Codec)]) -> Arc<[Payload]> {
+        entries
+            .iter()
+            .map(|(payload_type, codec)| Payload { payload_type: *payload_type, codec: codec.clone() })
+            .collect()
+    }
+
+    fn header(ssrc: u32, n: u16, payload_type: u8) -> TapHeader {
+        TapHeader {
+            leg: LegId(1),
+            arrival_ns: 1_000_000_000 + u64::from(n) * 20_000_000,
+            timestamp: u32::from(n) * 160,
+            ssrc,
+            sequence: n,
+            len: 160,
+            payload_type,
+            marker: false,
+        }
+    }
+
+    /// What a leg says of a stretch of local positions.
+    fn heard(leg: &Leg, at: i64, len: usize) -> Vec<i16> {
+        let mut samples = vec![0; len];
+        leg.tracks()[0].read(at, &mut samples);
+        samples
+    }
+
+    #[test]
+    fn a_packet_is_read_with_the_table_that_was_in_force_when_it_arrived() {
+        let mut leg = Leg::new(0);
+        leg.payloads(0, table(&[(0, Codec::pcmu())]));
+        for n in 0..30 {
+            assert_eq!(leg.packet(&header(1, n, 0), &[0x80; 160]), Taken::Yes);
+        }
+        // The number means another codec from 1.3 s on; packets from before come after the table.
+        leg.payloads(1_300 * MS, table(&[(0, Codec::pcma())]));
+        leg.packet(&header(1, 14, 0), &[0x80; 160]);
+        leg.packet(&header(1, 30, 0), &[0x80; 160]);
+        leg.advance(2_000 * MS, 0, &Stretch::new());
+        assert_eq!(heard(&leg, 8_000 + 14 * 160, 1), [32_124]);
+        assert_eq!(heard(&leg, 8_000 + 30 * 160, 1), [5_504]);
+        assert_eq!(leg.totals().codec, Some(Codec::pcma()));
+    }
+
+    #[test]
+    fn an_unknown_payload_type_is_left_for_the_table_that_may_come() {
+        let mut leg = Leg::new(0);
+        assert_eq!(leg.packet(&header(1, 0, 0), &[0; 160]), Taken::UnknownPayload);
+        leg.payloads(0, table(&[(0, Codec::pcmu())]));
+        assert_eq!(leg.packet(&header(1, 0, 96), &[0; 160]), Taken::UnknownPayload);
+        assert_eq!(leg.totals().received, 0);
+    }
+
+    #[test]
+    fn codecs_that_cannot_be_decoded_are_counted_and_silent() {
+        let mut leg = Leg::new(0);
+        leg.payloads(0, table(&[(18, Codec::new("G729", 8_000, 1)), (11, Codec::new("L16", 44_100, 1))]));
+        assert_eq!(leg.packet(&header(1, 0, 18), &[0; 20]), Taken::Yes);
+        assert_eq!(leg.packet(&header(1, 1, 11), &[0; 20]), Taken::Yes);
+        assert!(leg.tracks().is_empty());
+        assert_eq!(leg.totals().received, 2);
+    }
+
+    #[test]
+    fn a_new_ssrc_with_every_packet_costs_bounded_memory_and_no_sample() {
+        let mut leg = Leg::new(0);
+        leg.payloads(0, table(&[(0, Codec::pcmu())]));
+        for n in 0..200 {
+            leg.packet(&header(u32::from(n), n, 0), &[0x80; 160]);
+            leg.advance(1_000 * MS + i64::from(n) * 20 * MS - 520 * MS, 0, &Stretch::new());
+        }
+        assert!(leg.streams.len() <= MAX_STREAMS && leg.totals().ssrcs.len() == MAX_SSRCS);
+        assert_eq!(leg.totals().late, 0);
+        assert_eq!(heard(&leg, 8_000 + 160 * 160, 160), [32_124; 160]);
+    }
+
+    #[test]
+    fn dropped_stretches_merge_and_stay_bounded() {
+        let mut leg = Leg::new(0);
+        leg.dropped(0, 10);
+        leg.dropped(5, 20);
+        assert_eq!(leg.dropped, [(0, 20)]);
+        for i in 1..100 {
+            leg.dropped(i * 100, i * 100 + 1);
+        }
+        assert_eq!(leg.dropped.len(), MAX_DROPPED);
+        assert_eq!(leg.dropped.front().map(|(from, _)| *from), Some(0));
+    }
+
+    #[test]
+    fn an_empty_or_overlong_payload_does_no_harm() {
+        let mut leg = Leg::new(0);
+        leg.payloads(0, table(&[(0, Codec::pcmu())]));
+        leg.packet(&header(1, 0, 0), &[]);
+        for n in 1..40 {
+            leg.packet(&header(1, n, 0), &[0x80; 9_000]);
+        }
+        leg.advance(1_500 * MS, 0, &Stretch::new());
+        assert_eq!(heard(&leg, 8_000 + 160, 1), [32_124]);
+    }
 }

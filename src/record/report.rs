@@ -382,6 +382,11 @@ impl Report {
         recording.duration_ms = Some((time.as_millisecond() - recording.start_time.as_millisecond()).max(0) as u64);
         recording.recording_session.state = state;
         recording.recording_session.stop_cause = Some(cause);
+        // A gap may have been noted before the end was known.
+        for gap in &mut recording.gaps {
+            gap.end_sample = gap.end_sample.min(end);
+        }
+        recording.gaps.retain(|gap| gap.start_sample < gap.end_sample);
         recording.gaps.sort_by_key(|gap| (gap.start_sample, gap.leg));
         let text = serde_json::to_value(cause).ok().and_then(|value| value.as_str().map(str::to_owned));
         for participant in recording.participants.iter_mut().filter(|p| p.left.is_none()) {
@@ -420,4 +425,120 @@ fn without(gap: &Gap, from: u64, to: u64) -> Vec<Gap> {
     let left = Gap { end_sample: gap.end_sample.min(from), ..gap.clone() };
     let right = Gap { start_sample: gap.start_sample.max(to), ..gap.clone() };
     [left, right].into_iter().filter(|gap| gap.start_sample < gap.end_sample).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{CallUuid, ConnId, RecordingId};
+    use crate::record::mark::Side;
+    use uuid::Uuid;
+
+    fn conversation(legs: &[u64]) -> Conversation {
+        let member = |leg: &u64| Member {
+            leg: LegId(*leg),
+            dn: None,
+            uri: String::new(),
+            role: Role::Agent,
+            channel: Channel::Right,
+            holds: false,
+            held: false,
+            muted: false,
+        };
+        let members = legs.iter().map(member).collect();
+        Conversation { conn_id: ConnId(1), owner: LegId(1), members, consult: false, early: false, unbridged: false }
+    }
+
+    fn report() -> Report {
+        let mut report = Report::new(SessionStart {
+            id: RecordingId(Uuid::nil()),
+            start_time: "2026-11-20T09:00:00.1239Z".parse().unwrap(),
+            call_uuid: CallUuid(Uuid::nil()),
+            caller_phone_number: String::new(),
+            dialed_phone_number: String::new(),
+            owner_leg: LegId(1),
+            owner_dn: None,
+            side: Side::Origination,
+            trigger: "default".into(),
+            rule: String::new(),
+            layout: Layout::Mixed,
+            sample_rate: 8_000,
+            conversation: conversation(&[1, 2]),
+        });
+        report.conversation(0, &conversation(&[1, 2]));
+        report.segment(0, &conversation(&[1, 2]), false, Layout::Mixed);
+        report
+    }
+
+    fn gaps(report: &Report) -> Vec<(u64, u64, GapCause)> {
+        let mut gaps: Vec<_> = report.recording.gaps.iter().map(|g| (g.start_sample, g.end_sample, g.cause)).collect();
+        gaps.sort_by_key(|gap| gap.0);
+        gaps
+    }
+
+    #[test]
+    fn what_came_late_takes_the_place_of_a_network_gap_whichever_is_known_first() {
+        let expected = [(100, 200, GapCause::Network), (200, 300, GapCause::Late), (300, 500, GapCause::Network)];
+        let mut first = report();
+        first.gap(LegId(1), 100, 500, GapCause::Network);
+        first.gap(LegId(1), 200, 300, GapCause::Late);
+        assert_eq!(gaps(&first), expected);
+        let mut last = report();
+        last.gap(LegId(1), 200, 300, GapCause::Late);
+        last.gap(LegId(1), 100, 500, GapCause::Network);
+        assert_eq!(gaps(&last), expected);
+    }
+
+    #[test]
+    fn neighbouring_gaps_of_one_cause_are_one_and_those_of_other_legs_are_not() {
+        let mut report = report();
+        report.gap(LegId(1), 0, 160, GapCause::Late);
+        report.gap(LegId(1), 160, 320, GapCause::Late);
+        report.gap(LegId(2), 160, 320, GapCause::Late);
+        report.gap(LegId(9), 0, 160, GapCause::Late);
+        assert_eq!(gaps(&report).len(), 2);
+        assert_eq!(report.recording.gaps[0].end_sample, 320);
+    }
+
+    #[test]
+    fn lists_are_bounded_and_say_so_once() {
+        let mut report = report();
+        for i in 0..3_000 {
+            report.gap(LegId(1), i * 10, i * 10 + 5, GapCause::Network);
+            report.event(i, "x", &[]);
+        }
+        assert_eq!((report.recording.gaps.len(), report.recording.events.len()), (MAX_ROWS, MAX_ROWS));
+        assert_eq!(report.recording.warnings.len(), 2);
+    }
+
+    #[test]
+    fn a_segment_begins_only_where_something_changes_and_none_is_empty() {
+        let mut report = report();
+        report.segment(800, &conversation(&[1, 2]), false, Layout::Mixed);
+        report.segment(1_600, &conversation(&[1, 3]), false, Layout::Mixed);
+        report.segment(1_600, &conversation(&[1, 4]), false, Layout::Mixed);
+        report.segment(2_400, &conversation(&[1, 4]), true, Layout::Mixed);
+        report.segment(2_400, &conversation(&[1, 4]), false, Layout::Mixed);
+        let finished = report.finished(3_200, StopCause::Released, State::Complete, &Legs::new());
+        let ranges: Vec<_> = finished.segments.iter().map(|s| (s.start_sample, s.end_sample)).collect();
+        assert_eq!(ranges, [(0, 1_600), (1_600, 3_200)]);
+    }
+
+    #[test]
+    fn the_start_is_whole_milliseconds_and_the_stop_is_counted_in_samples() {
+        let finished = report().finished(8_001, StopCause::Released, State::Complete, &Legs::new());
+        assert_eq!(finished.start_time.to_string(), "2026-11-20T09:00:00.123Z");
+        assert_eq!(finished.stop_time.unwrap().to_string(), "2026-11-20T09:00:01.123Z");
+        assert_eq!(finished.duration_ms, Some(1_000));
+    }
+
+    #[test]
+    fn a_party_that_comes_back_is_one_participant() {
+        let mut report = report();
+        report.conversation(800, &conversation(&[1]));
+        assert_eq!(report.recording.participants[1].leave_cause.as_deref(), Some("left"));
+        report.conversation(1_600, &conversation(&[1, 2]));
+        assert_eq!(report.recording.participants.len(), 2);
+        assert_eq!(report.recording.participants[1].left, None);
+    }
 }

@@ -68,6 +68,8 @@ pub struct Session {
     pending: VecDeque<(i64, Change)>,
     /// Samples that are to be silent; the last may be open.
     masks: VecDeque<Range<i64>>,
+    /// Where the last pause begins.
+    paused_from: i64,
     end: Option<(i64, StopCause)>,
     summed: i64,
     part: u32,
@@ -100,6 +102,7 @@ impl Session {
             own: Vec::new(),
             pending: VecDeque::new(),
             masks: VecDeque::new(),
+            paused_from: 0,
             end: None,
             summed: 0,
             part: 1,
@@ -148,11 +151,19 @@ impl Session {
     /// Takes a mark of this session, decided `at` (ns after the epoch).
     pub fn mark(&mut self, at: i64, change: Change) {
         let exact = rounded(at - self.t0_ns, self.rate).max(0);
-        let sample = exact.max(self.summed);
+        let margin = i64::from(self.rate) * MASK_MARGIN_MS / 1_000;
+        let earliest = match change {
+            // A pause that is known too late is silent from the next frame on, and its segment begins where the margin
+            // says that it was asked for.
+            Change::Pause(_) if exact - margin < self.written() && self.summed > 0 => self.written() + margin,
+            // Where a pause took effect late, its end cannot come before it.
+            Change::Resume(_) => self.summed.max(self.paused_from),
+            _ => self.summed,
+        };
+        let sample = exact.max(earliest);
         if sample > exact {
             self.report.warn(Wording::LateMark { ms: (sample - exact) * 1_000 / i64::from(self.rate) });
         }
-        let margin = i64::from(self.rate) * MASK_MARGIN_MS / 1_000;
         match &change {
             Change::Stop { cause, .. } => {
                 if self.end.is_none_or(|(end, _)| sample < end) {
@@ -162,6 +173,7 @@ impl Session {
             }
             Change::Pause(_) if self.masks.back().is_none_or(|mask| mask.end < i64::MAX) => {
                 self.masks.push_back(sample - margin..i64::MAX);
+                self.paused_from = sample;
             }
             Change::Resume(_) => {
                 if let Some(mask) = self.masks.back_mut().filter(|mask| mask.end == i64::MAX) {

@@ -241,7 +241,7 @@ impl Timeline {
 
     fn anchored_packet(&mut self, ts: i64, arrival: i64) -> Verdict {
         let State::Anchored { base_ts, base_ns, ref mut holding } = self.state else {
-            unreachable!("called with an anchor only")
+            return Verdict { held: Held::Keep, hold: true };
         };
         let since = ticks_to_ns(ts - base_ts, self.clock_rate);
         let line = self.line.at(seconds(since));

@@ -49,8 +49,10 @@ pub struct Origin {
 pub struct Written {
     /// Samples at the beginning that came after their place had been sealed.
     pub late: usize,
-    /// No room: the place is too far ahead, or there are too many holes.
+    /// No room: there are too many holes.
     pub refused: bool,
+    /// The place is seconds ahead: no packet of this stream belongs there.
+    pub astray: bool,
 }
 
 /// A stretch of local positions that was lost on the way.
@@ -169,10 +171,11 @@ impl Track {
         let late = (self.sealed - at).clamp(0, len) as usize;
         let (start, end) = (at + late as i64, at + len);
         if start == end {
-            return Written { late, refused: false };
+            return Written { late, ..Written::default() };
         }
-        if !self.make_room(end) || self.spans.len() >= MAX_SPANS {
-            return Written { late, refused: true };
+        let astray = !self.make_room(end);
+        if astray || self.spans.len() >= MAX_SPANS {
+            return Written { late, refused: !astray, astray };
         }
         let span = Span { start, end, first: origin, last: origin, packet_len: len, concealed: false, reported: false };
         match self.spans.back_mut() {
@@ -187,7 +190,7 @@ impl Track {
                 self.spans.push_back(span);
             }
         }
-        Written { late, refused: false }
+        Written { late, ..Written::default() }
     }
 
     /// The slow way of [`Track::write`]: only where nothing is yet.
@@ -553,8 +556,8 @@ mod tests {
     fn what_comes_after_sealing_is_late_sample_by_sample() {
         let mut track = Track::new(8_000, 0);
         track.advance(400, 0, none, &Stretch::new());
-        assert_eq!(track.write(0, &packet(0), origin(0)), Written { late: 160, refused: false });
-        assert_eq!(track.write(320, &packet(2), origin(2)), Written { late: 80, refused: false });
+        assert_eq!(track.write(0, &packet(0), origin(0)), Written { late: 160, ..Written::default() });
+        assert_eq!(track.write(320, &packet(2), origin(2)), Written { late: 80, ..Written::default() });
         track.advance(600, 0, none, &Stretch::new());
         assert_eq!(read(&track, 400, 80), packet(2)[80..]);
         assert!(read(&track, 0, 400).iter().all(|s| *s == 0));
@@ -563,8 +566,8 @@ mod tests {
     #[test]
     fn a_place_far_ahead_is_refused_and_one_within_reach_grows_the_ring() {
         let mut track = Track::new(8_000, 0);
-        assert!(track.write(80_000, &packet(1), origin(1)).refused);
-        assert!(!track.write(40_000, &packet(0), origin(0)).refused);
+        assert!(track.write(80_000, &packet(1), origin(1)).astray);
+        assert_eq!(track.write(40_000, &packet(0), origin(0)), Written::default());
         track.advance(41_000, 40_000, none, &Stretch::new());
         assert_eq!(read(&track, 40_000, 160), packet(0));
     }
@@ -627,5 +630,19 @@ mod tests {
         track.advance(200_000, 0, none, &Stretch::new());
         assert!(track.start() > 0);
         assert!(read(&track, 0, 160).iter().all(|s| *s == 0));
+    }
+
+    #[test]
+    fn a_steady_stream_never_grows_its_rings() {
+        let mut track = Track::new(8_000, 0);
+        for n in 0..500 {
+            track.write(n * 160, &packet(n), origin(n));
+            // Sealed once in 250 ms, at an age of 545 ms; read another 250 ms later.
+            if n % 13 == 12 {
+                let sealed = n * 160 - 545 * 8;
+                track.advance(sealed, sealed - 2_000, by_sequence, &Stretch::new());
+            }
+        }
+        assert_eq!((track.received.capacity(), track.output.capacity()), (8_192, 4_096));
     }
 }
