@@ -78,6 +78,10 @@ pub struct Setup {
     pub arguments: Vec<String>,
     /// Media ports; 100 when 0.
     pub media_ports: u16,
+    /// `drain-timeout`; a second when empty.
+    pub drain: &'static str,
+    /// What RUST_LOG says; the usual when empty.
+    pub log: &'static str,
 }
 
 impl Server {
@@ -91,8 +95,9 @@ impl Server {
         for host in hosts {
             let _ = write!(listen, "\"udp:{host}:{sip}\", \"tcp:{host}:{sip}\", ");
         }
+        let drain = if setup.drain.is_empty() { "1s" } else { setup.drain };
         let text = format!(
-            "[sip]\nlisten = [{listen}]\ndrain-timeout = \"1s\"\n{}\n\
+            "[sip]\nlisten = [{listen}]\ndrain-timeout = \"{drain}\"\n{}\n\
              [media]\nports = \"{media}-{}\"\npriority = \"normal\"\nport-cooldown = \"0s\"\n\
              [recording]\nmin-free-space = \"1MiB\"\n{}\n\
              [api]\nlisten = \"{V4}:{api}\"\n{}\n",
@@ -107,7 +112,7 @@ impl Server {
             .arg("serve")
             .args(&setup.arguments)
             .current_dir(folder.path())
-            .env("RUST_LOG", std::env::var("RUST_LOG").unwrap_or_else(|_| "stickytape=info,warn".into()))
+            .env("RUST_LOG", if setup.log.is_empty() { "info" } else { setup.log })
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -360,6 +365,13 @@ impl Sipp {
     pub fn succeed(mut self, server: &Server) {
         let status = self.wait();
         assert!(status.success(), "{}: {status}\n{}\nserver:\n{}", self.scenario, self.said(), server.log());
+    }
+
+    /// As [`Sipp::succeed`], after the server's end.
+    #[track_caller]
+    pub fn succeed_silently(mut self) {
+        let status = self.wait();
+        assert!(status.success(), "{}: {status}\n{}", self.scenario, self.said());
     }
 }
 
