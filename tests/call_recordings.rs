@@ -152,3 +152,21 @@ fn a_reload_changes_new_calls_and_leaves_running_ones_alone() {
     assert!(world.proxy.has_fact("refused 403"));
     world.settle();
 }
+
+#[test]
+fn while_a_recorder_does_not_keep_up_new_calls_are_refused_and_running_ones_stay() {
+    let (mut world, a, _) = talk(|_| {});
+    let c = world.phone(3, |_| {});
+    world.phone(4, |_| {});
+    world.tell(Input::Congested(true));
+    world.act(c, Action::call("2004"));
+    world.run(ms(500));
+    assert_eq!(world.proxy.starts().len(), 1, "the second call was refused");
+    world.tell(Input::Congested(false));
+    world.act(c, Action::call("2004"));
+    world.run(ms(500));
+    assert_eq!(world.proxy.starts().len(), 2);
+    world.act(a, Action::HangUp);
+    world.tell(Input::HangUpAll);
+    world.settle();
+}

@@ -57,6 +57,7 @@ impl Calls {
             Input::Media(worker, notice) => self.on_media(worker, notice),
             Input::Record(_, notice) => self.on_record(notice),
             Input::Space { ok } => self.core.space_ok = ok,
+            Input::Congested(congested) => self.core.congested = congested,
             Input::Reload(plan) => self.reload(*plan),
             Input::Resolved { host, addresses } => {
                 self.core.endpoint.learn(&host, addresses.clone());

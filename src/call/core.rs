@@ -50,6 +50,7 @@ pub(super) struct Core {
     /// Its wall-clock time.
     pub wall: Timestamp,
     pub space_ok: bool,
+    pub congested: bool,
     pub draining: bool,
     pub index: Index,
     /// Recorder threads with their number of running sessions.
@@ -113,6 +114,7 @@ impl Core {
             now,
             wall: Timestamp::UNIX_EPOCH,
             space_ok: true,
+            congested: false,
             draining: false,
             index: Index::default(),
             recorders: seats.recorders.into_iter().map(|id| (id, 0)).collect(),

@@ -50,6 +50,8 @@ pub enum Input {
         /// It has.
         ok: bool,
     },
+    /// Whether a recorder does not keep up with its marks: new calls are refused with 503. False until told otherwise.
+    Congested(bool),
     /// Other DNs, trunks and routes; calls that are up keep theirs.
     Reload(Box<options::Plan>),
     /// The resolver's answer to [`Output::Resolve`]; empty when it failed.

@@ -63,6 +63,9 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     if core.draining {
         return Err(busy("draining"));
     }
+    if core.congested {
+        return Err(busy("a recorder does not keep up"));
+    }
     if live >= core.options.sip.max_calls {
         return Err(busy("call limit"));
     }
