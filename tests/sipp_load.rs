@@ -50,9 +50,11 @@ fn carry(load: Load) {
     callee.succeed(&server);
     eprintln!("{} calls in {:.1} s", load.calls, peers::since(start));
     let recordings = server.published(load.calls as usize);
+    eprintln!("all published after {:.1} s", peers::since(start));
     assert_eq!(server.metric("stickytape_calls"), Some(0.0));
     assert_eq!(server.metric("stickytape_rtp_packets_untapped_total"), Some(0.0));
     server.stop_and_verify();
+    eprintln!("all verified after {:.1} s", peers::since(start));
     assert_eq!(recordings.len(), load.calls as usize);
     let wrong = recordings.iter().filter(|recording| recording["recordingSession"]["stopCause"] != "released").count();
     assert_eq!(wrong, 0, "recordings that did not end with the call");

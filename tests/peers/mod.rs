@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -19,27 +20,40 @@ pub const V4: &str = "127.0.0.1";
 pub const V6: &str = "[::1]";
 
 /// Ports handed out already: two tests of one program must not get the same.
-static TAKEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+static TAKEN: Mutex<Vec<Range<u16>>> = Mutex::new(Vec::new());
+
+/// Above the streams of SIPp, below Linux's ephemeral range.
+const PORTS: Range<u16> = 19_000..32_000;
 
 /// `count` ports in a row, the first one even, free for UDP and TCP on both loopbacks.
 pub fn free_ports(count: u16) -> u16 {
     let mut taken = TAKEN.lock().unwrap();
-    // Above the streams of SIPp, below Linux's ephemeral range; programs that run at the same time begin elsewhere.
-    let start = 19_000 + (std::process::id() % 120) as u16 * 100;
-    let candidates = (start..32_000).step_by(2).chain((19_000..start).step_by(2));
     let is_free = |port: u16| {
         [V4, V6].iter().all(|host| {
             UdpSocket::bind(format!("{host}:{port}")).is_ok() && TcpListener::bind(format!("{host}:{port}")).is_ok()
         })
     };
-    for first in candidates {
-        let mut row = first..first + count;
-        if row.clone().all(|port| !taken.contains(&port)) && row.all(is_free) {
-            taken.extend(first..first + count);
-            return first;
+    // Programs that run at the same time begin elsewhere.
+    let mut first = PORTS.start + (std::process::id() % 80) as u16 * 100;
+    let mut wrapped = false;
+    loop {
+        if first + count > PORTS.end {
+            assert!(!wrapped, "no {count} free ports in a row");
+            (first, wrapped) = (PORTS.start, true);
         }
+        let row = first..first + count;
+        let behind = match taken.iter().find(|other| other.start < row.end && row.start < other.end) {
+            Some(other) => other.end,
+            None => match row.clone().find(|port| !is_free(*port)) {
+                Some(busy) => busy + 1,
+                None => {
+                    taken.push(row);
+                    return first;
+                }
+            },
+        };
+        first = behind.next_multiple_of(2);
     }
-    panic!("no {count} free ports in a row");
 }
 
 /// Polls until `done` answers something.
