@@ -111,7 +111,7 @@ pub fn hard_limit() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// Raises the limit of open descriptors to what `calls` need, and for [`CONNECTIONS`] TCP connections beside them where
+/// Raises the limit of open descriptors to what `calls` need, and for 10,000 TCP connections beside them where
 /// the hard limit allows it; never lowers it.
 pub fn raise_limit(calls: usize, files_per_recording: u64) -> Result<(), CapacityError> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

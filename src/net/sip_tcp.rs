@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Shutdown is dropped senders: dropping [`SipTcp`] ends the manager, which drops the connections' queues; each connection
-//! writes what it has, for at most [`FLUSH`].
+//! writes what it has, for at most `FLUSH`.
 
 use std::collections::HashMap;
 use std::io;
@@ -75,7 +75,7 @@ impl SipTcp {
         Ok(SipTcp { transmits, manager, locals, counters })
     }
 
-    /// Ends as dropping does, and waits until everything is written, for at most [`FLUSH`].
+    /// Ends as dropping does, and waits until everything is written, for at most `FLUSH`.
     pub(super) async fn close(self) {
         drop(self.transmits);
         if self.manager.await.is_err() {

@@ -34,7 +34,7 @@ pub struct Options {
     pub t4: Duration,
     /// Transactions at once, client and server together, those that only absorb repeats too: a call over UDP leaves
     /// three of them for 32 s, so 400,000 carry 4,000 calls per second. At the limit: 503 with Retry-After to requests that begin
-    /// something, [`Refused::Full`] to us.
+    /// something, [`super::Refused::Full`] to us.
     pub max_transactions: usize,
     /// Dialogs at once, early ones too. At the limit as above.
     pub max_dialogs: usize,
