@@ -1,6 +1,10 @@
-//! Digest authentication as a client (RFC 8760, 7616, 3261 §22).
+//! Digest authentication (RFC 8760, 7616, 3261 §22): as a client here, as a server in [`Verifier`].
+
+mod verifier;
 
 use std::fmt;
+
+pub use verifier::{Demand, Verifier};
 
 use super::headers::Line;
 use super::message::{Request, Response};

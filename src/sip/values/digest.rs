@@ -112,6 +112,121 @@ impl Challenge {
     pub fn can_answer(&self) -> bool {
         self.algorithm.is_some()
     }
+
+    /// The value of a WWW-Authenticate of ours. Only `auth` is offered: intermediaries change bodies.
+    pub fn encode(&self) -> Bytes {
+        let mut out = b"Digest realm=".to_vec();
+        out.extend_from_slice(&quote(&self.realm));
+        out.extend_from_slice(b", nonce=");
+        out.extend_from_slice(&quote(&self.nonce));
+        if self.auth {
+            out.extend_from_slice(b", qop=\"auth\"");
+        }
+        if let Some(algorithm) = self.algorithm {
+            out.extend_from_slice(format!(", algorithm={}", algorithm.as_str()).as_bytes());
+        }
+        if self.stale {
+            out.extend_from_slice(b", stale=true");
+        }
+        out.into()
+    }
+}
+
+/// The credentials of one Authorization (RFC 7616 §3.4), as a server reads them. Holds a user name: it has no Debug.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Given {
+    /// Who it claims to be.
+    pub username: Vec<u8>,
+    /// The realm that it answers for.
+    pub realm: Vec<u8>,
+    /// The nonce that it answers.
+    pub nonce: Vec<u8>,
+    /// The digest URI, which must be that of the request.
+    pub uri: Vec<u8>,
+    /// MD5 when not said; `None` for one that we do not have.
+    pub algorithm: Option<Algorithm>,
+    /// The quality of protection that was used; empty: none (RFC 2069).
+    pub qop: Vec<u8>,
+    /// How often the nonce has been used, this time included; `None` when it is not said or no number.
+    pub nonce_count: Option<u32>,
+    /// The client's nonce.
+    pub cnonce: Vec<u8>,
+    /// The answer, in hex.
+    response: Vec<u8>,
+}
+
+impl Given {
+    /// Every Digest credential of the header fields of this name, in order; malformed ones are left out.
+    pub fn all(headers: &Headers, name: Name<'_>) -> Vec<Given> {
+        let mut given = Vec::new();
+        for line in headers.all(name) {
+            let value = line.value();
+            for (scheme, params) in split_challenges(&value) {
+                if scheme.eq_ignore_ascii_case(b"Digest") {
+                    given.extend(Given::read(&params));
+                }
+            }
+        }
+        given
+    }
+
+    fn read(params: &[(&[u8], &[u8])]) -> Option<Given> {
+        let get = |name: &[u8]| {
+            params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| unquote(v).into_owned())
+        };
+        let count = |text: Vec<u8>| {
+            let text = std::str::from_utf8(&text).ok()?;
+            // from_str_radix would take a sign.
+            let is_hex = text.len() <= 8 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            is_hex.then(|| u32::from_str_radix(text, 16).ok())?
+        };
+        Some(Given {
+            username: get(b"username")?,
+            realm: get(b"realm")?,
+            nonce: get(b"nonce")?,
+            uri: get(b"uri")?,
+            algorithm: get(b"algorithm").map_or(Some(Algorithm::Md5), |name| Algorithm::parse(&name)),
+            qop: get(b"qop").unwrap_or_default(),
+            nonce_count: get(b"nc").and_then(count),
+            cnonce: get(b"cnonce").unwrap_or_default(),
+            response: get(b"response")?,
+        })
+    }
+
+    /// Whether the response is that of this password for a request of this method. Covers `qop=auth` only, which is all
+    /// that [`Challenge::encode`] offers.
+    pub fn is_of(&self, password: &[u8], method: &[u8]) -> bool {
+        let (Some(algorithm), Some(nonce_count)) = (self.algorithm, self.nonce_count) else { return false };
+        if !self.qop.eq_ignore_ascii_case(b"auth") {
+            return false;
+        }
+        let challenge = Challenge {
+            realm: self.realm.clone(),
+            nonce: self.nonce.clone(),
+            opaque: None,
+            algorithm: Some(algorithm),
+            auth: true,
+            auth_int: false,
+            stale: false,
+        };
+        let expected = Answer {
+            challenge: &challenge,
+            username: &self.username,
+            password,
+            method,
+            uri: &self.uri,
+            nonce_count,
+            cnonce: &self.cnonce,
+            body: b"",
+        };
+        let expected = expected.response(algorithm, Some("auth"));
+        is_equal(expected.as_bytes(), &self.response.to_ascii_lowercase())
+    }
+}
+
+/// Compares in a time that tells only the length.
+pub fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
 }
 
 type ChallengeParams<'a> = (&'a [u8], Vec<(&'a [u8], &'a [u8])>);
@@ -280,6 +395,55 @@ mod tests {
         let cnonce = b"f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ";
         let encoded = answer(sha, b"Mufasa", b"Circle of Life", cnonce).encode().unwrap();
         assert_eq!(response(&encoded), "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1");
+    }
+
+    #[test]
+    fn a_server_grants_what_a_client_answers_and_nothing_else() {
+        for algorithm in [Algorithm::Md5, Algorithm::Sha256] {
+            let challenge = Challenge {
+                realm: b"r \"x\"".to_vec(),
+                nonce: b"n".to_vec(),
+                opaque: None,
+                algorithm: Some(algorithm),
+                auth: true,
+                auth_int: false,
+                stale: true,
+            };
+            let mut headers = Headers::new();
+            headers.push(Name::WwwAuthenticate, challenge.encode());
+            let read = Challenge::all(&headers, Name::WwwAuthenticate).remove(0);
+            assert_eq!(read, challenge);
+            let encoded = answer(&read, b"2001", b"secret", b"c").encode().unwrap();
+            let mut headers = Headers::new();
+            headers.push(Name::Authorization, encoded);
+            let given = Given::all(&headers, Name::Authorization).remove(0);
+            assert_eq!((given.nonce_count, &given.username[..]), (Some(1), &b"2001"[..]));
+            assert!(given.is_of(b"secret", b"GET"));
+            assert!(!given.is_of(b"Secret", b"GET"));
+            assert!(!given.is_of(b"secret", b"PUT"));
+            let none = Given { qop: Vec::new(), ..given.clone() };
+            assert!(!none.is_of(b"secret", b"GET"), "without qop there is no count against replays");
+            assert!(!Given { nonce_count: Some(2), ..given.clone() }.is_of(b"secret", b"GET"));
+            assert!(!Given { nonce_count: None, ..given }.is_of(b"secret", b"GET"));
+        }
+    }
+
+    #[test]
+    fn malformed_credentials_are_no_credentials() {
+        let mut headers = Headers::new();
+        for line in [
+            "Digest username=\"a\", realm=\"r\", nonce=\"n\", uri=\"u\"",
+            "Basic YTpi",
+            "Digest",
+            "Digest username=\"a\", realm=\"r\", nonce=\"n\", uri=\"u\", response=\"x\", nc=+1, algorithm=AKAv1-MD5",
+        ] {
+            headers.push(Name::Authorization, line);
+        }
+        let found = Given::all(&headers, Name::Authorization);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].nonce_count, found[0].algorithm), (None, None));
+        assert!(!found[0].is_of(b"", b""));
+        assert!(is_equal(b"ab", b"ab") && !is_equal(b"ab", b"aB") && !is_equal(b"ab", b"a"));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod uri;
 pub mod via;
 
 pub use address::{Contacts, NameAddr};
-pub use digest::{Algorithm, Answer, Challenge};
+pub use digest::{Algorithm, Answer, Challenge, Given};
 pub use essentials::Essentials;
 pub use fields::{CSeq, RAck, Reason, Refresher, SessionExpires};
 pub use media_type::MediaType;
