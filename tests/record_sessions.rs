@@ -267,10 +267,10 @@ fn a_transfer_keeps_the_files_and_changes_who_is_heard_at_the_exact_sample() {
 #[test]
 fn a_mark_that_comes_after_the_packets_it_concerns_still_takes_effect_at_its_instant() {
     let mut studio = talk(Layout::Mixed, 8_000, two(), &[D1, D2]);
-    studio.watermark_lag = ms(700);
+    studio.watermark_lag = ms(1_200);
     let mut muted = two();
     muted.members[1].muted = true;
-    studio.run_until(t(1_600));
+    studio.run_until(t(2_150));
     studio.mark(t(1_000), change(muted));
     let recording = end(&mut studio, 2_000);
     let file = studio.written(id(1)).file("mixed.wav");
@@ -497,6 +497,18 @@ fn a_server_that_stops_ends_every_session_there() {
     let written = studio.written(id(1));
     assert_eq!(written.file("mixed.wav").len(), n(1_000));
     assert_eq!(written.recording().recording_session.stop_cause, Some(StopCause::Shutdown));
+}
+
+#[test]
+fn of_two_stops_the_earlier_one_counts() {
+    for (first, second) in [(1_000, 1_100), (1_100, 1_000)] {
+        let mut studio = talk(Layout::Mixed, 8_000, two(), &[D1, D2]);
+        studio.run_until(t(1_105));
+        studio.stop(t(first), id(1), StopCause::Released);
+        studio.stop(t(second), id(1), StopCause::Released);
+        studio.run_until(t(3_000));
+        assert_eq!(studio.written(id(1)).file("mixed.wav").len(), n(1_000));
+    }
 }
 
 #[test]

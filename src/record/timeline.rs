@@ -478,6 +478,18 @@ mod tests {
     }
 
     #[test]
+    fn after_a_change_of_the_path_the_clock_is_still_followed() {
+        for change in [60.0, -60.0] {
+            let mut rng = StdRng::seed_from_u64(7);
+            let (timeline, worst) = worst_error(20_000, 150.0, 50, |i| {
+                100.0 + if i > 150 { change } else { 0.0 } + rng.random_range(0.0..4.0)
+            });
+            assert!((worst - 100.0).abs() < 8.0, "{change} ms: {worst} ms");
+            assert!((timeline.skew_ppm().unwrap() - 150.0).abs() < 5.0, "{:?}", timeline.skew_ppm());
+        }
+    }
+
+    #[test]
     fn a_stall_that_catches_up_moves_nothing() {
         let (_, worst) =
             worst_error(3_000, 0.0, 0, |i| if (500..520).contains(&i) { (520 - i) as f64 * 20.0 } else { 0.0 });

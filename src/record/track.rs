@@ -530,6 +530,22 @@ mod tests {
     }
 
     #[test]
+    fn a_concealed_packet_joins_both_neighbours_without_a_step() {
+        let tone = |i: i64| (8_000.0 * (std::f64::consts::TAU * 200.0 * i as f64 / 8_000.0).cos()) as i16;
+        let mut track = Track::new(8_000, 0);
+        for n in [0, 1, 2, 4, 5] {
+            let samples: Vec<i16> = (0..160).map(|i| tone(n * 160 + i)).collect();
+            track.write(n * 160, &samples, origin(n));
+        }
+        track.advance(960, 0, by_sequence, &Stretch::new());
+        let samples = read(&track, 0, 800);
+        let steepest = samples.windows(2).map(|w| (w[1] - w[0]).abs()).max().unwrap();
+        assert!(steepest < 1_600, "{steepest}");
+        let quietest = samples[480..640].chunks(40).map(|c| c.iter().map(|s| s.abs()).max().unwrap()).min().unwrap();
+        assert!(quietest > 4_000, "{quietest}");
+    }
+
+    #[test]
     fn of_a_long_loss_60_ms_are_concealed_and_the_rest_is_silence() {
         let mut track = Track::new(8_000, 0);
         track.write(0, &packet(0), origin(0));
