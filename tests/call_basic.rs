@@ -50,8 +50,8 @@ fn legs_are_tapped_before_media_can_flow_and_routed_both_ways() {
     let legs: Vec<_> = world.proxy.calls.snapshot();
     assert!(legs.is_empty());
     let of = |n| world.proxy.commands_of(stickytape::id::LegId(n));
-    assert_eq!(of(1), ["add", "tap 1", "remote SendRecv", "route to 2", "watch true", "remove"]);
-    assert_eq!(of(2), ["add", "tap 1", "remote SendRecv", "route to 1", "watch true", "remove"]);
+    assert_eq!(of(1), ["add", "tap 1", "route to 2", "remote SendRecv", "watch true", "remove"]);
+    assert_eq!(of(2), ["add", "tap 1", "route to 1", "remote SendRecv", "watch true", "remove"]);
     let workers: Vec<_> = world.proxy.commands.iter().map(|(w, _)| *w).collect();
     assert!(workers.windows(2).all(|w| w[0] == w[1]), "both legs live on one media thread");
     world.settle();

@@ -15,7 +15,7 @@ use stickytape::disk::{RealDisk, wav};
 use stickytape::record::metadata::Recording;
 use stickytape::testing::driver::{self, Sockets};
 use stickytape::testing::network::Link;
-use stickytape::testing::phone::{Action, HoldForm, Options, Phone, Signal, Spoken, Step};
+use stickytape::testing::phone::{Action, HoldForm, Incoming, Options, Phone, Signal, Spoken, Step};
 use stickytape::testing::tones::{self, Voice};
 
 const ANN_HZ: f64 = 400.0;
@@ -40,6 +40,17 @@ struct Outcome {
 }
 
 async fn call(address: IpAddr, layout: &str, ann: Vec<Step>, bob: Vec<Step>) -> Outcome {
+    call_with(address, layout, ann, bob, None).await
+}
+
+/// `incoming`: what Bob does about the call, else he answers it.
+async fn call_with(
+    address: IpAddr,
+    layout: &str,
+    ann: Vec<Step>,
+    bob: Vec<Step>,
+    incoming: Option<Incoming>,
+) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Sockets::bind(address).await.unwrap(), Sockets::bind(address).await.unwrap());
     let (sip_a, sip_b) = (a.sip_address().unwrap(), b.sip_address().unwrap());
@@ -64,6 +75,10 @@ async fn call(address: IpAddr, layout: &str, ann: Vec<Step>, bob: Vec<Step>) -> 
     };
     let ann = options("+4930123456", bursts(ANN_HZ, 200, 300), ann, &a, sip_a);
     let bob = options("2001", bursts(BOB_HZ, 150, 250), bob, &b, sip_b);
+    let bob = match incoming {
+        Some(incoming) => Options { incoming, ..bob },
+        None => bob,
+    };
     let bob = driver::start(Phone::new(bob), b);
     let ann = driver::start(Phone::new(ann), a);
     let both = async { (ann.join().await, bob.join().await) };
@@ -157,7 +172,8 @@ impl Outcome {
 }
 
 fn caller(more: Vec<Step>) -> Vec<Step> {
-    let mut script = vec![Step::after(ms(100), Action::call("2001"))];
+    // At once: a server that has started takes calls.
+    let mut script = vec![Step::after(ms(0), Action::call("2001"))];
     script.extend(more);
     script
 }
@@ -209,6 +225,25 @@ async fn hold(form: HoldForm) {
     outcome.assert_said(&outcome.channel(0), ANN_HZ, &outcome.ann);
     outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
     assert_eq!(outcome.ann.heard().continuity().sources.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_answerer_says_ahead_of_its_200_is_heard_and_recorded_from_the_answer_on() {
+    let bob = vec![
+        Step::on(Signal::Incoming, ms(200), Action::SpeakAhead),
+        Step::after(ms(70), Action::Answer),
+        Step::after(ms(3_000), Action::HangUp),
+    ];
+    let outcome = call_with(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob, Some(Incoming::Manual)).await;
+    let (sent, heard) = (outcome.bob.sent_packets(), outcome.ann.heard().packets.len() as u64);
+    assert!(sent > 140 && sent <= heard + 1, "{sent} sent, {heard} heard; the last one may meet the end of the call");
+    let continuity = outcome.ann.heard().continuity();
+    assert_eq!((continuity.sources.len(), continuity.missing, continuity.timestamp_steps), (1, 0, 0));
+    // The first burst began 70 ms before the recording: the rest of it stands at the recording's beginning.
+    let first = tones::bursts(&outcome.channel(1), 8_000, BOB_HZ, -30.0).remove(0);
+    assert!(first.start < 160 && (480..800).contains(&first.end), "{first:?}");
+    outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
+    outcome.assert_said(&outcome.channel(0), ANN_HZ, &outcome.ann);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,12 +21,19 @@ pub enum Command {
     },
     /// A leg begins on a pair that this thread has bound and announced.
     AddLeg(Box<NewLeg>),
-    /// The peer's description changed: a fresh latch, new payload tables. Sequence, timestamp and SSRC go on.
+    /// The peer's description changed: a fresh latch, new payload tables. Sequence, timestamp and SSRC go on. Packets
+    /// that have waited for it are taken now, and sent on where a route exists.
     SetRemote {
         /// The leg.
         leg: LegId,
         /// What its peer's description and ours say now.
         remote: Box<Remote>,
+    },
+    /// Our offer is out: what the peer sends ahead of the [`Command::SetRemote`] that brings its answer waits for it, a
+    /// few packets and 200 ms at most (RFC 3264 §5.1). A new leg waits from its beginning.
+    Await {
+        /// The leg.
+        leg: LegId,
     },
     /// From now on what `from` sends goes to `to`; `None`: nowhere (it is still received, latched and tapped).
     Route {

@@ -11,6 +11,7 @@ use super::playback::{Player, Voice};
 use super::route::{Map, Receive};
 use super::timers::Armed;
 use super::tone::Tone;
+use super::waiting::Waiting;
 use super::watchdog::Watchdog;
 use crate::codec::{Direction, Payload};
 use crate::id::{LegId, RecorderId};
@@ -77,6 +78,10 @@ pub struct Leg {
     /// Middle of the NTP time in the source's last SR, and its arrival.
     pub last_sr: Option<(u32, Instant)>,
     pub armed: Armed,
+    /// What came ahead of a description that is awaited; `None`: none is.
+    pub waiting: Option<Waiting>,
+    /// What had waited for the present description, to be judged by it.
+    pub explained: Option<Waiting>,
     /// An RTCP report was sent: the leg says BYE at its end.
     pub reported: bool,
     stats: LegStats,
@@ -110,6 +115,8 @@ impl Leg {
             source: None,
             last_sr: None,
             armed: Armed::default(),
+            waiting: Some(Waiting::new()),
+            explained: None,
             reported: false,
             stats: LegStats::default(),
             lost_earlier: 0,
@@ -128,6 +135,21 @@ impl Leg {
         self.voice = Voice::choose(&remote.send);
         self.send_payloads = remote.send;
         self.watchdog.renew();
+        self.explained = self.waiting.take();
+    }
+
+    /// True when a packet that cannot be taken now may wait for the next description.
+    pub fn lets_wait(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        let Some(waiting) = &mut self.waiting else { return false };
+        self.stats.refused += waiting.keep(from, datagram, now);
+        true
+    }
+
+    /// What had waited for the present description and is not stale.
+    pub fn take_explained(&mut self, now: Instant) -> Option<Waiting> {
+        let mut explained = self.explained.take()?;
+        self.stats.refused += explained.forget_stale(now);
+        Some(explained)
     }
 
     pub fn ptime(&self) -> Duration {

@@ -9,6 +9,7 @@ pub mod relay;
 mod route;
 mod timers;
 mod tone;
+mod waiting;
 mod watchdog;
 
 pub use relay::Relay;

@@ -15,6 +15,7 @@ use super::playback::{self, Player};
 use super::route::Map;
 pub use super::timers::Reason;
 use super::timers::Timers;
+pub use super::waiting::{Early, MAX_WAITING, Waiting};
 use crate::id::{LegId, RecorderId};
 use crate::rtp::rtcp;
 use crate::rtp::view::FIXED_LEN;
@@ -179,7 +180,7 @@ impl Relay {
         }
     }
 
-    /// A leg begins. It receives and sends nothing before [`Relay::set_remote`].
+    /// A leg begins. It receives and sends nothing before [`Relay::set_remote`]; what comes earlier waits for that.
     pub fn add(&mut self, new: &NewLeg, now: Instant) -> Result<Slot, Error> {
         self.room_for(new.leg)?;
         Ok(self.insert(Leg::new(new), now))
@@ -220,6 +221,20 @@ impl Relay {
         self.renew_map(key);
         hears.into_iter().for_each(|from| self.renew_map(from));
         Ok(())
+    }
+
+    /// A new description of a leg is awaited: what its peer sends ahead of it waits for it.
+    pub fn await_remote(&mut self, leg: LegId) -> Result<(), Error> {
+        let key = self.slot(leg)?.0;
+        self.legs[key].waiting.get_or_insert_with(Waiting::new);
+        Ok(())
+    }
+
+    /// After [`Relay::set_remote`]: the packets that had waited for it, each to be handed to [`Relay::packet`] with the
+    /// time of its arrival.
+    pub fn take_waiting(&mut self, leg: LegId, now: Instant) -> Option<(Slot, Waiting)> {
+        let key = self.slot(leg).ok()?.0;
+        Some((Slot(key), self.legs[key].take_explained(now)?))
     }
 
     /// From now on `to` hears `from`, and nobody else; a playback to it ends. `None`: nobody hears `from`.

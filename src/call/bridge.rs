@@ -68,12 +68,12 @@ impl Call {
         let Some(Bridge { a, b, .. }) = self.bridge_mut() else { return };
         let (a, b) = (*a, *b);
         let Some((a, b)) = self.pair_mut(a, b) else { return };
+        route_both(core, a, b);
         for leg in [&mut *a, &mut *b] {
             if let Some(negotiated) = leg.sdp.negotiated().cloned() {
                 leg.apply(core, &negotiated);
             }
         }
-        route_both(core, a, b);
         a.watch(core, true);
         b.watch(core, true);
         self.update_conversations(core);

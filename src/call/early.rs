@@ -85,9 +85,11 @@ impl Call {
         a.wants = offer.terms().map_or(Direction::SendRecv, |t| t.direction);
         let offered = b.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
         b.answered(offered, terms.direction);
+        route_both(core, a, b);
         a.apply(core, &negotiated);
         b.apply(core, &downstream);
-        route_both(core, a, b);
+        // Another fork may answer next.
+        b.await_answer(core);
         Some((towards, body))
     }
 

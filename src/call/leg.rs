@@ -35,6 +35,8 @@ pub(super) struct Leg {
     pub wants: Direction,
     /// What the media thread was told last.
     told: Option<Negotiated>,
+    /// The media thread keeps early packets for the next description.
+    awaited: bool,
     /// The recorder that gets its packets.
     tap: Option<RecorderId>,
     /// What the recorder was told last.
@@ -88,6 +90,7 @@ impl Leg {
             sdp,
             wants: Direction::SendRecv,
             told: None,
+            awaited: true,
             tap: None,
             payloads: None,
             watched: false,
@@ -171,14 +174,23 @@ impl Leg {
     /// the leg's dialog, or of the early dialog that has the word.
     pub(super) fn apply(&mut self, core: &mut Core, negotiated: &Negotiated) {
         self.mark_payloads(core, &negotiated.receive);
-        if self.told.as_ref() == Some(negotiated) {
+        if self.told.as_ref() == Some(negotiated) && !self.awaited {
             return;
         }
+        self.awaited = false;
         self.told = Some(negotiated.clone());
         let Negotiated { rtp, rtcp, rtcp_mux, receive, send, direction, ptime_ms } = negotiated.clone();
         let latch = core.options.media.latch;
         let remote = Remote { rtp, rtcp, rtcp_mux, receive, send, direction, ptime_ms, latch };
         core.media(self.worker, Command::SetRemote { leg: self.id, remote: Box::new(remote) });
+    }
+
+    /// Our offer is out: its answerer may send ahead of its answer (RFC 3264 §5.1).
+    pub(super) fn await_answer(&mut self, core: &mut Core) {
+        if !self.awaited {
+            self.awaited = true;
+            core.media(self.worker, Command::Await { leg: self.id });
+        }
     }
 
     /// Arms or stops the inactivity timer: RTP is expected while the leg is bridged and its peer may send.
@@ -221,7 +233,8 @@ pub(super) fn carries_sound(codec: &Codec) -> bool {
     !matches!(codec.kind(), Kind::TelephoneEvent | Kind::ComfortNoise)
 }
 
-/// Routes both legs to each other. They live on one media thread.
+/// Routes both legs to each other. They live on one media thread. Before their descriptions are told: what has waited
+/// for those is sent on then.
 pub(super) fn route_both(core: &mut Core, a: &Leg, b: &Leg) {
     core.media(a.worker, Command::Route { from: a.id, to: Some(b.id) });
     core.media(b.worker, Command::Route { from: b.id, to: Some(a.id) });

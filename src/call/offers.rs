@@ -107,6 +107,7 @@ impl Call {
         let body = Body::sdp(leg.sdp.offer(terms));
         match core.endpoint.request(dialog, Method::Invite, Headers::new(), Some(body), core.now) {
             Ok(request) => {
+                leg.await_answer(core);
                 core.index.requests.insert(request, conn_id);
                 Ok(request)
             }
@@ -134,7 +135,10 @@ impl Call {
         let Some(leg) = self.leg_mut(from) else { return };
         let reply = Reply { body: Some(Body::sdp(leg.sdp.offer(&terms))), ..Reply::new(200) };
         match core.endpoint.respond(tx, None, reply, core.now) {
-            Ok(()) => self.set_exchange(Some(Exchange::InAck { leg: from, first: false })),
+            Ok(()) => {
+                leg.await_answer(core);
+                self.set_exchange(Some(Exchange::InAck { leg: from, first: false }));
+            }
             Err(_) => leg.sdp.offer_failed(),
         }
     }

@@ -97,6 +97,33 @@ impl World {
         (verdict, sent)
     }
 
+    /// A leg that knows no description yet, heard by and hearing another one.
+    pub(crate) fn undescribed(&mut self, leg: LegId, other: LegId) {
+        self.relay.remove(leg).unwrap();
+        let (port, cname) = (PortId(0), "cname".into());
+        let new = NewLeg { leg, port, ssrc: ssrc(leg), sequence: SEQUENCE, timestamp: TIMESTAMP, cname };
+        self.relay.add(&new, self.now()).unwrap();
+        self.bridge(leg, other);
+    }
+
+    /// A description comes; what becomes of the packets that had waited for it.
+    pub(crate) fn describe(&mut self, leg: LegId, remote: Remote) -> Vec<(Verdict, Option<Sent>)> {
+        self.relay.set_remote(leg, remote).unwrap();
+        let mut results = vec![];
+        if let Some((slot, waiting)) = self.relay.take_waiting(leg, self.now()) {
+            waiting.drain(|early| {
+                let verdict = self.relay.packet(slot, Channel::Rtp, early.from, early.datagram, early.at);
+                let sent = verdict.forward.clone().map(|forward| Sent {
+                    leg: self.leg_of(forward.slot),
+                    to: forward.to,
+                    packet: Packet::read(&early.datagram[forward.range]).unwrap(),
+                });
+                results.push((verdict, sent));
+            });
+        }
+        results
+    }
+
     /// A packet of a leg's peer from its own address; what is sent on.
     pub(crate) fn say(&mut self, leg: LegId, packet: &Packet) -> Option<Sent> {
         self.datagram(leg, address(leg), &packet.write().unwrap()).1

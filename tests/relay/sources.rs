@@ -160,3 +160,53 @@ fn a_leg_moves_to_another_relay_with_its_latch_and_numbers() {
     assert_eq!((after.to, after.packet.ssrc), (nat(), crate::ssrc(A)));
     assert_eq!(after.packet.sequence, before.unwrap().packet.sequence.wrapping_add(1));
 }
+
+#[test]
+fn what_an_answerer_sends_ahead_of_its_answer_is_relayed_when_that_comes() {
+    let mut world = World::bridged();
+    world.undescribed(B, A);
+    for n in 0..3 {
+        assert_eq!(world.say(B, &voice(9, n, 160 * u32::from(n))), None);
+        world.pass(20);
+    }
+    let early = world.describe(B, remote(B));
+    let sent: Vec<_> = early.into_iter().map(|(_, sent)| sent.expect("relayed").packet.payload[0]).collect();
+    assert_eq!(sent, [0, 1, 2]);
+    assert_eq!(world.say(B, &voice(9, 3, 480)).unwrap().packet.payload[0], 3);
+    assert_eq!(world.stats(B).refused, 0);
+}
+
+#[test]
+fn early_packets_of_a_stranger_wait_too_and_are_refused_by_the_answer() {
+    let mut world = World::bridged();
+    world.undescribed(B, A);
+    for n in 0..4 {
+        world.datagram(B, nat(), &voice(66, n, 0).write().unwrap());
+        world.say(B, &voice(9, n, 160 * u32::from(n)));
+    }
+    assert_eq!(world.notices().iter().filter(|n| matches!(n, Notice::Latched { leg: B, .. })).count(), 0);
+    let early = world.describe(B, remote(B));
+    let taken = |from: usize| early.iter().skip(from).step_by(2).filter(|(_, sent)| sent.is_some()).count();
+    // The stranger's third in a row comes when the described source has been heard: no move.
+    assert_eq!((taken(0), taken(1)), (0, 4));
+    assert_eq!(world.say(A, &voice(7, 0, 0)).unwrap().to, address(B));
+}
+
+#[test]
+fn a_re_offer_keeps_what_its_answer_explains_and_no_more_than_eight_packets_for_200_ms() {
+    let moved: SocketAddr = "192.0.2.99:5000".parse().unwrap();
+    let mut world = World::bridged();
+    world.say(B, &voice(9, 0, 0));
+    assert!(world.datagram(B, moved, &voice(9, 1, 160).write().unwrap()).0.refused.is_some(), "no answer is awaited");
+    world.relay.await_remote(B).unwrap();
+    for n in 1..=20 {
+        world.pass(20);
+        let (verdict, _) = world.datagram(B, moved, &voice(9, n, 160 * u32::from(n)).write().unwrap());
+        assert_eq!(verdict.refused, None);
+    }
+    world.pass(100);
+    let early = world.describe(B, Remote { rtp: Some(moved), ..remote(B) });
+    let sent: Vec<_> = early.into_iter().map(|(_, sent)| sent.unwrap().packet.payload[0]).collect();
+    assert_eq!(sent, [15, 16, 17, 18, 19, 20], "the newest eight, without two that are older than 200 ms");
+    assert_eq!(world.stats(B).refused, 1 + 14);
+}

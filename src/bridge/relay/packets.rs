@@ -44,6 +44,9 @@ impl Relay {
         };
         let incoming = leg.receive.get(header.payload_type);
         let judgement = leg.rtp.judge(from, header.ssrc, Some(header.sequence), incoming.is_some(), now);
+        if (incoming.is_none() || judgement == Judgement::Refuse) && leg.lets_wait(from, datagram, now) {
+            return Verdict::default();
+        }
         let Some(incoming) = incoming else { return self.unknown_payload(slot, from, &header) };
         if judgement == Judgement::Refuse {
             return leg.refuse(Refusal::Source);

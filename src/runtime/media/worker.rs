@@ -198,16 +198,27 @@ impl<F: Fn(Notice)> Loop<F> {
             Err(error) => return error.kind() != ErrorKind::WouldBlock && error.kind() != ErrorKind::Interrupted,
         };
         self.totals.received += 1;
-        let verdict = self.relay.packet(slot, channel, from, &mut buffer[..len], now);
+        self.relay_one(slot, channel, from, &mut buffer[..len], now);
+        true
+    }
+
+    /// `at`: when it arrived.
+    fn relay_one(&mut self, slot: Slot, channel: Channel, from: SocketAddr, datagram: &mut [u8], at: Instant) {
+        let verdict = self.relay.packet(slot, channel, from, datagram, at);
         if let Some(forward) = verdict.forward {
-            let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, &buffer[forward.range]);
+            let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, &datagram[forward.range]);
             self.totals.count_sent(sent);
         }
         if let Some(tap) = verdict.tap {
-            self.tap(slot, &tap, &buffer[tap.header.payload()], now);
+            self.tap(slot, &tap, &datagram[tap.header.payload()], at);
         }
         self.totals.refused += u64::from(verdict.refused.is_some());
-        true
+    }
+
+    /// What came ahead of the description that is here now.
+    fn take_waiting(&mut self, leg: LegId, now: Instant) {
+        let Some((slot, waiting)) = self.relay.take_waiting(leg, now) else { return };
+        waiting.drain(|early| self.relay_one(slot, Channel::Rtp, early.from, early.datagram, early.at));
     }
 
     fn tap(&mut self, slot: Slot, tap: &Tapped, payload: &[u8], now: Instant) {
@@ -298,7 +309,10 @@ impl<F: Fn(Notice)> Loop<F> {
                 self.add_leg(&new, now);
                 Ok(())
             }
-            Command::SetRemote { leg, remote } => self.relay.set_remote(leg, *remote),
+            Command::SetRemote { leg, remote } => {
+                self.relay.set_remote(leg, *remote).map(|()| self.take_waiting(leg, now))
+            }
+            Command::Await { leg } => self.relay.await_remote(leg),
             Command::Route { from, to } => self.relay.route(from, to),
             Command::Play { leg, what } => self.relay.play(leg, what, now),
             Command::Tap { leg, recorders } => self.relay.tap(leg, &recorders),
@@ -316,6 +330,7 @@ impl<F: Fn(Notice)> Loop<F> {
     fn send_after(&mut self, command: Command) -> Option<Command> {
         let leg = match &command {
             Command::SetRemote { leg, .. }
+            | Command::Await { leg }
             | Command::Play { leg, .. }
             | Command::Tap { leg, .. }
             | Command::Watch { leg, .. }

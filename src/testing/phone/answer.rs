@@ -113,7 +113,7 @@ impl Phone {
     }
 
     /// Our answer to the INVITE's offer (the same again when it went out early), or our offer when it had none.
-    fn write_description(&mut self, now: Instant) -> Option<Bytes> {
+    pub(super) fn write_description(&mut self, now: Instant) -> Option<Bytes> {
         let terms = self.terms();
         let local = self.local.as_mut()?;
         match &self.offered {

@@ -226,6 +226,11 @@ impl Phone {
                 let called = self.place_call(&to, offer, &headers, now);
                 self.require(called, "call", now);
             }
+            Action::SpeakAhead => {
+                let possible = matches!(self.call, Call::Ringing { .. }) && self.write_description(now).is_some();
+                self.follow(now);
+                self.require(possible, "speak ahead", now);
+            }
             Action::Ring | Action::EarlyMedia | Action::Answer | Action::Refuse { .. } => {
                 let answered = self.answer_call(&action, now);
                 self.require(answered, &format!("{action:?}"), now);

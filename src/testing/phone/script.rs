@@ -151,6 +151,8 @@ pub enum Action {
     Ring,
     /// 183 with SDP: media flows both ways from now on.
     EarlyMedia,
+    /// Speaks at once although it has told nobody yet: the packets that overtake an answer.
+    SpeakAhead,
     /// 200.
     Answer,
     /// A failure or redirection, with further header lines.
