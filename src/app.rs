@@ -1,6 +1,6 @@
 //! Builds every part, joins the queues, owns start and stop order.
 //!
-//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling.
+//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling → first ports → ready.
 //! Stop: signaling drains → sockets → media threads → recorders → publisher. Each part ends because what fed it is gone.
 
 use std::io;
@@ -109,7 +109,7 @@ pub fn run(config: Config) -> Result<(), StartError> {
 }
 
 impl Server {
-    /// Starts everything. Within a tokio runtime with several threads.
+    /// Starts everything, and returns when calls can be taken. Within a tokio runtime with several threads.
     ///
     /// # Errors
     /// See [`StartError`]. Threads that had been started end with the process.
@@ -140,11 +140,14 @@ impl Server {
                 counted.fact(fact);
             }),
         };
-        let signaling = tokio::spawn(signaling::run(calls, edges, received, queue));
+        let (able, first_ports) = oneshot::channel();
+        let signaling = tokio::spawn(signaling::run(calls, edges, received, queue, able));
         let levels =
             levels::run(inbox.clone(), metrics.clone(), sockets.counters().clone(), recorders.clone(), keeper.clone());
         let levels = tokio::spawn(levels);
 
+        // An error means that the task has panicked: `stop` says so.
+        let _ = first_ports.await;
         let draining = Arc::new(AtomicBool::new(false));
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
         let answers = Answers {

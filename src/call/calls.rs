@@ -96,6 +96,12 @@ impl Calls {
         .min_by_key(|(at, _)| *at)
     }
 
+    /// True once calls can be taken: every media thread has bound its first ports, or has said that it cannot. Before
+    /// that an INVITE would be refused for want of ports that are about to be there.
+    pub fn is_able(&self) -> bool {
+        self.core.ports.settled()
+    }
+
     /// The live calls, oldest first.
     pub fn snapshot(&self) -> Vec<CallView> {
         let mut views: Vec<CallView> = self.calls.values().map(Call::view).collect();

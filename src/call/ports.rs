@@ -129,6 +129,12 @@ impl Ports {
         pools.filter(|p| p.ready.len() + p.asked <= self.ahead / 2).filter_map(|p| p.dry_until).min()
     }
 
+    /// True when every pool has pairs, or an answer that says that there are none.
+    pub(super) fn settled(&self) -> bool {
+        let mut pools = self.workers.iter().flat_map(|w| w.pools.values());
+        pools.all(|pool| !pool.ready.is_empty() || pool.asked == 0)
+    }
+
     /// Legs on all workers.
     pub(super) fn legs(&self) -> usize {
         self.workers.iter().map(|w| w.legs).sum()
@@ -170,6 +176,18 @@ mod tests {
         assert!(ports.poll(crate::clock::now()).is_empty());
         assert_eq!(ports.take(W0, any()), Some(pair(1)));
         assert_eq!(ports.poll(crate::clock::now()), vec![Bind { worker: W0, address: any(), count: 2 }]);
+    }
+
+    #[test]
+    fn the_pools_have_settled_when_each_has_pairs_or_an_answer() {
+        let now = crate::clock::now();
+        let mut ports = Ports::new(&[W0, W1], &[any()], 4);
+        ports.poll(now);
+        assert!(!ports.settled());
+        ports.bound(W0, pairs(0..1));
+        assert!(!ports.settled(), "nothing from the other thread yet");
+        ports.failed(W1, any(), 4, now);
+        assert!(ports.settled());
     }
 
     #[test]

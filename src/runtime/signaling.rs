@@ -5,6 +5,8 @@
 //! media, recorders, disk ──┴→ Calls::handle → SIP sockets · media threads · recorders · facts
 //! ```
 //!
+//! SIP waits in its queue until the first ports are bound ([`Calls::is_able`]).
+//!
 //! Nothing here decides: an input goes in, outputs are carried out in order, the next timeout is slept for. Twenty times
 //! a second and more every recorder gets a watermark, because all marks before that instant have been sent.
 
@@ -27,6 +29,9 @@ pub const PACKETS: usize = 8_192;
 
 /// The recorders commit nothing that a watermark has not passed.
 const WATERMARK: Duration = Duration::from_millis(25);
+
+/// SIP is taken after this time even when a media thread has not said whether it could bind ports.
+const PORTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Inputs taken in one go before timers are looked at again.
 const BATCH: usize = 256;
@@ -89,14 +94,27 @@ pub fn inbox() -> (Inbox, Queue) {
     (inbox.clone(), Queue { items: queue, inbox })
 }
 
-/// Runs until [`Output::Drained`]. `packets` is what the SIP sockets read, at most [`PACKETS`] waiting.
-pub async fn run(mut calls: Calls, edges: Edges, mut packets: mpsc::Receiver<endpoint::Input>, mut queue: Queue) {
+/// Runs until [`Output::Drained`]. `packets` is what the SIP sockets read, at most [`PACKETS`] waiting; `able` is told
+/// when they begin to be taken.
+pub async fn run(
+    mut calls: Calls,
+    edges: Edges,
+    mut packets: mpsc::Receiver<endpoint::Input>,
+    mut queue: Queue,
+    able: oneshot::Sender<()>,
+) {
     let mut task = Task { edges, inbox: queue.inbox.clone(), drained: false };
+    let mut starting = Some((able, clock::now() + PORTS_PATIENCE));
     let mut watermark = interval(WATERMARK);
     watermark.set_missed_tick_behavior(MissedTickBehavior::Skip);
     task.carry_out(&mut calls);
     while !task.drained {
-        let wake = calls.poll_timeout().map(|(at, _)| at);
+        if let Some((able, _)) = starting.take_if(|(_, latest)| calls.is_able() || *latest <= clock::now()) {
+            // Whoever waited for it may have given up.
+            let _ = able.send(());
+        }
+        let latest = starting.as_ref().map(|(_, latest)| *latest);
+        let wake = calls.poll_timeout().map(|(at, _)| at).into_iter().chain(latest).min();
         tokio::select! {
             biased;
             _ = watermark.tick() => task.watermark(clock::now()),
@@ -107,7 +125,7 @@ pub async fn run(mut calls: Calls, edges: Edges, mut packets: mpsc::Receiver<end
                     task.item(&mut calls, item);
                 }
             }
-            Some(input) = packets.recv() => {
+            Some(input) = packets.recv(), if starting.is_none() => {
                 task.input(&mut calls, Input::Sip(input));
                 for _ in 1..BATCH {
                     let Ok(input) = packets.try_recv() else { break };
