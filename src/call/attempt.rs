@@ -9,7 +9,7 @@ use super::call::{Call, Ending, State};
 use super::core::{Core, Timer};
 use super::directory::Target;
 use super::fact::ReleaseCause;
-use super::headers::{Content, passed};
+use super::headers::{Content, name_call, passed};
 use super::leg::{Beginning, Leg};
 use super::options::RouteRecord;
 use super::peers::Local;
@@ -49,7 +49,15 @@ pub(super) struct Attempt {
     /// A target was left out because its trunk is full.
     pub trunk_full: bool,
     /// The failure that D1 is told when no target is left.
-    pub failure: Option<Response>,
+    pub failure: Option<Failed>,
+}
+
+/// How a branch has failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub response: Response,
+    /// Both D1 and who said it are trusted.
+    pub trusted: bool,
 }
 
 /// One INVITE of ours.
@@ -58,8 +66,6 @@ pub(super) struct Branch {
     pub invite: InviteId,
     pub target: Target,
     pub leg: LegId,
-    /// It has answered anything.
-    pub heard: bool,
     /// It has sent 18x: the next address is not tried any more.
     pub ringing: bool,
     pub forks: Vec<Fork>,
@@ -139,13 +145,24 @@ impl Attempt {
         self.branch.as_ref().map(|b| b.leg)
     }
 
+    /// The branch takes requests from where its DN or trunk is now.
+    pub(super) fn refresh_branch(&self, core: &mut Core, leg: &Leg) {
+        if let Some(branch) = &self.branch
+            && let Some(sources) = core.directory.sources(&core.names, &leg.identity)
+        {
+            let own = ipnet::IpNet::from(branch.target.ip);
+            let sources = sources.iter().copied().chain([own]).collect();
+            core.endpoint.set_invite_sources(branch.invite, sources);
+        }
+    }
+
     /// Gives up: D1 gets its final answer, D2 CANCEL.
     pub(super) fn end(mut self, core: &mut Core, ending: Ending) {
         self.close_branch(core, ending.bye_headers.clone());
         self.forget_upstream(core);
         core.index.txs.remove(&self.tx);
         let code = if ending.code == 0 { 500 } else { ending.code };
-        let reply = Reply { reason: ending.reason, headers: ending.answer_headers, ..Reply::new(code) };
+        let reply = Reply { code, reason: ending.reason, headers: ending.answer_headers, body: ending.answer_body };
         core.answer(self.tx, None, reply);
     }
 
@@ -241,8 +258,7 @@ impl Call {
             headers.remove(Name::PAssertedIdentity);
         }
         if identity.dn.is_some() {
-            headers.push(Name::XStickytapeConnId, self.conn_id.to_string());
-            headers.push(Name::XStickytapeCallUuid, self.uuid.to_string());
+            name_call(&mut headers, self.conn_id, self.uuid);
         }
         let tcp = way.target.transport != Some(Transport::Udp);
         let flow = Flow {
@@ -270,8 +286,7 @@ impl Call {
         if self.recording.is_wanted() {
             leg.tap(core, self.recording.recorder);
         }
-        attempt.branch =
-            Some(Branch { invite, target: way.target, leg: leg.id, heard: false, ringing: false, forks: Vec::new() });
+        attempt.branch = Some(Branch { invite, target: way.target, leg: leg.id, ringing: false, forks: Vec::new() });
         self.legs.push(leg);
         Ok(())
     }

@@ -106,10 +106,11 @@ impl Call {
         core.answer(tx, None, Reply::new(200));
         let by = self.leg_of(dialog);
         let bye_headers = passed(&request.headers, self.trusted());
+        let bye_body = Content::of(&request.headers, &request.body).with(None);
         let (cause, ending) = match &self.state {
             // BYE in an early dialog gives the INVITE up (RFC 3261 §15.1.2).
             State::Calling(_) => (ReleaseCause::Abandoned, Ending { bye_headers, ..Ending::code(487) }),
-            _ => (ReleaseCause::Released, Ending { bye_headers, ..Ending::default() }),
+            _ => (ReleaseCause::Released, Ending { bye_headers, bye_body, ..Ending::default() }),
         };
         self.release(core, cause, StopCause::Released, by, ending);
     }
@@ -129,11 +130,7 @@ impl Call {
             }
             Purpose::Undo { from, to } => {
                 self.set_exchange(None);
-                let answered = outcome.is_ok();
-                self.on_own_offer(core, to, outcome);
-                if answered && !self.is_over() {
-                    self.align(core, from);
-                }
+                self.on_undone(core, from, to, outcome);
             }
             Purpose::Pass { tx } => self.on_passed(core, tx, outcome),
             Purpose::Probe { leg } => match outcome {
@@ -165,6 +162,7 @@ impl Call {
                     Failure::Response(response) if mapped(response.code) == response.code => Reply {
                         reason: response.reason.clone(),
                         headers: passed_failure(&response.headers, trusted),
+                        body: Content::of(&response.headers, &response.body).with(None),
                         ..Reply::new(response.code)
                     },
                     Failure::Response(response) => Reply::new(mapped(response.code)),

@@ -14,7 +14,7 @@ use super::view::{CallView, PartyView, RecordingView};
 use crate::codec::Codec;
 use crate::id::{CallUuid, ConnId, LegId};
 use crate::record::mark::{Role, StopCause};
-use crate::sip::endpoint::{Failure, RequestId, ServerTx};
+use crate::sip::endpoint::{Body, Failure, RequestId, ServerTx};
 use crate::sip::headers::Headers;
 
 /// One conversation and how it came to be.
@@ -82,8 +82,12 @@ pub(super) struct Ending {
     pub reason: bytes::Bytes,
     /// Header lines of that answer.
     pub answer_headers: Headers,
+    /// Its body.
+    pub answer_body: Option<Body>,
     /// Header lines of BYE and CANCEL (Reason).
     pub bye_headers: Headers,
+    /// The body of BYE; a CANCEL has none.
+    pub bye_body: Option<Body>,
 }
 
 impl Ending {
@@ -128,6 +132,22 @@ impl Call {
         }
     }
 
+    /// See [`Leg::refresh_sources`]; early dialogs and an INVITE that waits for its answers included.
+    pub(super) fn refresh_sources(&mut self, core: &mut Core) {
+        let caller = self.legs.first().map(|l| l.id);
+        for leg in &mut self.legs {
+            let mut dialogs = Vec::new();
+            if let State::Calling(attempt) = &self.state {
+                match &attempt.branch {
+                    _ if Some(leg.id) == caller => dialogs.extend(attempt.upstream.iter().map(|u| u.dialog)),
+                    Some(branch) if branch.leg == leg.id => attempt.refresh_branch(core, leg),
+                    _ => {}
+                }
+            }
+            leg.refresh_sources(core, &dialogs);
+        }
+    }
+
     pub(super) fn fact(&self, core: &mut Core, what: What) {
         core.fact(Some(self.conn_id), what);
     }
@@ -156,7 +176,7 @@ impl Call {
                     if Some(leg.id) != by
                         && let Some(dialog) = leg.dialog
                     {
-                        core.bye(dialog, ending.bye_headers.clone());
+                        core.bye(dialog, ending.bye_headers.clone(), ending.bye_body.clone());
                     }
                 }
             }
@@ -234,7 +254,8 @@ impl Call {
 }
 
 /// The code that a leg is told when the other one failed with this (spec/sip.md §3): 503 is only ours to say, and what
-/// asks for credentials asks us.
+/// asks for credentials asks us. A 3xx that may not be followed is 480: its targets are not told to the other side, which
+/// could not reach them through us, and a caller that would try them itself would leave the recording.
 pub(super) fn mapped(code: u16) -> u16 {
     match code {
         503 | 401 | 407 => 500,

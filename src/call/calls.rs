@@ -60,13 +60,19 @@ impl Calls {
             Input::Congested(congested) => self.core.congested = congested,
             Input::Reload(plan) => self.reload(*plan),
             Input::Resolved { host, addresses } => {
-                self.core.endpoint.learn(&host, addresses.clone());
-                self.core.names.resolved(&host, addresses);
+                // A resolver that fails takes nothing back.
+                if !addresses.is_empty() {
+                    self.core.endpoint.learn(&host, addresses.clone());
+                    self.core.names.resolved(&host, addresses);
+                    self.refresh_sources();
+                }
             }
             Input::Drain => self.begin_drain(now + self.core.options.sip.drain_timeout),
             Input::HangUpAll => self.begin_drain(now),
             Input::Timeout => {}
         }
+        // What has come counts before what is due: a 2xx at the instant of the ring timeout has won.
+        self.drain_endpoint();
         self.on_time();
         self.drain_endpoint();
         upkeep(&mut self.core);
@@ -286,12 +292,22 @@ impl Calls {
         self.core.names.follow(&plan, now);
         self.core.locals.forget();
         self.core.directory = Directory::new(plan);
+        self.refresh_sources();
+    }
+
+    /// Names or the plan have changed: running dialogs take requests from the addresses that their DN or trunk has now
+    /// (spec/sip.md §4). One that is no longer configured keeps its own.
+    fn refresh_sources(&mut self) {
+        for call in self.calls.values_mut() {
+            call.refresh_sources(&mut self.core);
+        }
     }
 
     fn on_time(&mut self) {
         let now = self.core.now;
         if self.core.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.core.endpoint.handle(endpoint::Input::Timeout, now);
+            self.drain_endpoint();
         }
         while let Some((id, timer)) = self.core.due() {
             self.with(Some(id), |call, core| match timer {

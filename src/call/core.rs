@@ -17,7 +17,7 @@ use super::{Output, Seats};
 use crate::bridge::command::Command;
 use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
 use crate::record::mark::{Change, Mark};
-use crate::sip::endpoint::{self, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
+use crate::sip::endpoint::{self, Body, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::method::Method;
 use crate::sip::name::Name;
@@ -197,8 +197,8 @@ impl Core {
     }
 
     /// BYE. One that cannot be sent leaves nothing behind with us; the peer finds out by itself.
-    pub(super) fn bye(&mut self, dialog: DialogId, headers: Headers) {
-        match self.endpoint.request(dialog, Method::Bye, headers, None, self.now) {
+    pub(super) fn bye(&mut self, dialog: DialogId, headers: Headers, body: Option<Body>) {
+        match self.endpoint.request(dialog, Method::Bye, headers, body, self.now) {
             Ok(bye) => {
                 self.ending.byes.insert(bye);
             }

@@ -197,6 +197,17 @@ impl Directory {
         (self.plan.to_alone && source.is_loopback()).then(|| Identity::other(&[source], true))
     }
 
+    /// The addresses that a party of a running call has now; `None`: it is not configured any more, or has no
+    /// configuration (class other).
+    pub(super) fn sources(&self, names: &Names, identity: &Identity) -> Option<Arc<[IpNet]>> {
+        let now = match (&identity.dn, &identity.trunk) {
+            (Some(number), _) => Identity::of_dn(self.dn(number)?, number, names),
+            (None, Some(name)) => Identity::of_trunk(self.trunk(name)?, names),
+            (None, None) => return None,
+        };
+        Some(now.sources)
+    }
+
     /// Longest prefix, then the one whose name is the host of the Request-URI, then file order.
     fn trunk_from(&self, names: &Names, source: IpAddr, uri_host: &str) -> Option<&Trunk> {
         let mut best: Option<((u8, bool), &Trunk)> = None;
@@ -252,7 +263,7 @@ impl Directory {
     /// Where a 3xx of `referrer` leads: routed like its own INVITE when the host is ours, else dialled as written when
     /// the host is a DN's or a trunk's, or loopback under `--to`. `None`: 404.
     pub(super) fn redirect(&self, names: &Names, referrer: &Identity, to: Referred<'_>) -> Option<Destination> {
-        if to.ours && self.plan.to.is_none() {
+        if to.ours {
             return self.route(names, referrer, to.number);
         }
         let host = match to.ip {

@@ -20,7 +20,6 @@ impl Call {
         core.disarm(self.conn_id, Timer::Attempt);
         let State::Calling(attempt) = &mut self.state else { return };
         let Some(branch) = &mut attempt.branch else { return };
-        branch.heard = true;
         let first_ringing = !branch.ringing && response.code >= 180;
         branch.ringing |= response.code >= 180;
         let leg = branch.leg;
@@ -66,7 +65,7 @@ impl Call {
         let fork = self.fork(core, dialog)?;
         fork.sdp.apply_answer(answer).ok()?;
         let downstream = fork.sdp.negotiated()?.clone();
-        let terms = answer.terms().ok()?;
+        let terms = fork.sdp.answered_terms(answer).ok()?;
         let State::Calling(attempt) = &mut self.state else { return None };
         let called = attempt.branch.as_ref()?.leg;
         let Some(offer) = attempt.offer.clone() else {

@@ -4,6 +4,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::id::{CallUuid, ConnId};
 use crate::sip::endpoint::Body;
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
@@ -29,6 +30,12 @@ pub(super) fn passed_failure(from: &Headers, trusted: bool) -> Headers {
         to.push_line(line.clone());
     }
     to
+}
+
+/// Which call it is, for DNs.
+pub(super) fn name_call(headers: &mut Headers, conn_id: ConnId, uuid: CallUuid) {
+    headers.push(Name::XStickytapeConnId, conn_id.to_string());
+    headers.push(Name::XStickytapeCallUuid, uuid.to_string());
 }
 
 fn passes(name: Name<'_>, trusted: bool) -> bool {

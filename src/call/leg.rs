@@ -126,6 +126,21 @@ impl Leg {
         Peer { sources: Some(sources), nat: self.identity.nat, tcp, credentials, ..Peer::new(self.local.sip) }
     }
 
+    /// Takes the addresses that its DN or trunk has now; the dialogs that it lives in may each be used from their own
+    /// flow as well.
+    pub(super) fn refresh_sources(&mut self, core: &mut Core, dialogs: &[DialogId]) {
+        let Some(sources) = core.directory.sources(&core.names, &self.identity) else { return };
+        if sources == self.identity.sources {
+            return;
+        }
+        Arc::make_mut(&mut self.identity).sources = sources.clone();
+        for dialog in dialogs.iter().copied().chain(self.dialog) {
+            let Some(flow) = core.endpoint.flow(dialog) else { continue };
+            let own = ipnet::IpNet::from(flow.remote.ip().to_canonical());
+            core.endpoint.set_sources(dialog, sources.iter().copied().chain([own]).collect());
+        }
+    }
+
     /// True when its device has put us on hold (direction or `c=0.0.0.0`).
     pub(super) fn holds(&self) -> bool {
         !self.wants.receives()

@@ -11,12 +11,12 @@ use super::bridge::Exchange;
 use super::call::{Call, Ending, Purpose, State, has_left};
 use super::core::{Core, Timer};
 use super::fact::{ReleaseCause, What};
-use super::headers::{Content, passed};
+use super::headers::{Content, name_call, passed};
 use super::leg::{Leg, carries_sound};
-use crate::codec::Direction;
+use crate::codec::{Codec, Direction};
 use crate::id::LegId;
 use crate::record::mark::StopCause;
-use crate::sdp::{self, Refusal, Session, Terms};
+use crate::sdp::{self, Negotiated, Refusal, Session, Terms};
 use crate::sip::endpoint::{Body, DialogId, Failure, Refused, Reply, RequestId, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
@@ -37,20 +37,23 @@ impl Call {
             Ok(offer) => offer,
             Err(_) => return core.answer(tx, None, Reply { reason: "Bad SDP".into(), ..Reply::new(400) }),
         };
-        if let Err(refusal) = offer.anchor() {
+        let Some(from) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        let ours = self.leg(from).map(|l| l.local.media);
+        if let Err(refusal) = ours.map_or_else(|| offer.anchor(), |ours| offer.anchor_for(ours)) {
             return core.answer(tx, None, not_acceptable(self, refusal));
         }
         if let State::Calling(attempt) = &mut self.state {
             let Some(sdp) = attempt.sdp_mut(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+            if let Some(refused) = early_glare(sdp) {
+                return core.answer(tx, None, refused);
+            }
             answer_alone(core, tx, sdp, &offer);
             let negotiated = sdp.negotiated().cloned();
-            let leg = self.leg_of(dialog).and_then(|l| self.leg_mut(l));
-            if let (Some(leg), Some(negotiated)) = (leg, negotiated) {
+            if let (Some(leg), Some(negotiated)) = (self.leg_mut(from), negotiated) {
                 leg.apply(core, &negotiated);
             }
             return;
         }
-        let Some(from) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
         if let Some(refused) = self.glare(from) {
             return core.answer(tx, None, refused);
         }
@@ -60,23 +63,21 @@ impl Call {
             answer_alone(core, tx, &mut leg.sdp, &offer);
             return self.join(core);
         }
-        self.pass_offer(core, tx, from, offer);
+        let headers = passed(&request.headers, self.trusted());
+        self.pass_offer(core, tx, from, offer, (headers, &content));
     }
 
     /// One open offer per bridge (spec/sip.md §2).
     fn glare(&self, from: LegId) -> Option<Reply> {
         let State::Talking(bridge) = &self.state else { return Some(Reply::new(491)) };
         match bridge.exchange? {
-            Exchange::Passed { from: first } if first == from => {
-                let mut reply = Reply::new(500);
-                reply.headers.push(Name::RetryAfter, "5");
-                Some(reply)
-            }
+            Exchange::Passed { from: first } if first == from => Some(later()),
             _ => Some(Reply::new(491)),
         }
     }
 
-    fn pass_offer(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: Session) {
+    /// `beside`: the lines and body parts that cross with it.
+    fn pass_offer(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: Session, beside: (Headers, &Content)) {
         let terms = match (offer.terms(), self.allowed.as_deref()) {
             (Ok(terms), Some(allowed)) => terms.restricted_to(allowed),
             (Ok(terms), None) => terms,
@@ -86,7 +87,7 @@ impl Call {
             return core.answer(tx, None, not_acceptable(self, Refusal::NoSharedCodec));
         }
         let Some(to) = self.other(from) else { return core.answer(tx, None, Reply::new(491)) };
-        match self.send_offer(core, to, &terms) {
+        match self.send_offer(core, to, &terms, beside) {
             Ok(request) => {
                 let purpose = Purpose::PassOffer { from, to, tx, offer: Box::new(offer) };
                 self.pending.push((request, purpose));
@@ -100,12 +101,19 @@ impl Call {
     }
 
     /// A re-INVITE with an offer.
-    fn send_offer(&mut self, core: &mut Core, to: LegId, terms: &Terms) -> Result<RequestId, Refused> {
+    fn send_offer(
+        &mut self,
+        core: &mut Core,
+        to: LegId,
+        terms: &Terms,
+        (mut headers, content): (Headers, &Content),
+    ) -> Result<RequestId, Refused> {
         let conn_id = self.conn_id;
+        self.name_call(to, &mut headers);
         let leg = self.leg_mut(to).ok_or(Refused::NoDialog)?;
         let dialog = leg.dialog.ok_or(Refused::NoDialog)?;
-        let body = Body::sdp(leg.sdp.offer(terms));
-        match core.endpoint.request(dialog, Method::Invite, Headers::new(), Some(body), core.now) {
+        let body = content.with(Some(leg.sdp.offer(terms)));
+        match core.endpoint.request(dialog, Method::Invite, headers, body, core.now) {
             Ok(request) => {
                 leg.await_answer(core);
                 core.index.requests.insert(request, conn_id);
@@ -115,6 +123,13 @@ impl Call {
                 leg.sdp.offer_failed();
                 Err(refused)
             }
+        }
+    }
+
+    /// Every INVITE to a DN says which call it is (spec/sip.md §4).
+    fn name_call(&self, to: LegId, headers: &mut Headers) {
+        if self.leg(to).is_some_and(|l| l.identity.dn.is_some()) {
+            name_call(headers, self.conn_id, self.uuid);
         }
     }
 
@@ -191,7 +206,7 @@ impl Call {
     fn take_answer(&mut self, leg: LegId, answer: &Session) -> Result<Terms, Refusal> {
         let leg = self.leg_mut(leg).ok_or(Refusal::NoOffer)?;
         leg.sdp.apply_answer(answer)?;
-        let terms = answer.terms()?;
+        let terms = leg.sdp.answered_terms(answer)?;
         let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
         leg.answered(offered, terms.direction);
         Ok(terms)
@@ -213,25 +228,48 @@ impl Call {
     }
 
     /// Offers to the leg opposite of `changed` what the bridge needs and its description does not allow yet: another
-    /// direction, or a codec that both have.
+    /// direction, or the codecs that `changed` may send.
     pub(super) fn align(&mut self, core: &mut Core, changed: LegId) {
         let Some(to) = self.other(changed) else { return };
         let (Some(x), Some(y)) = (self.leg(changed), self.leg(to)) else { return };
         let (Some(nx), Some(ny)) = (x.sdp.negotiated(), y.sdp.negotiated()) else { return };
         let wanted = x.wants.and(y.wants.reversed());
-        let shared = nx.send.iter().any(|p| carries_sound(&p.codec) && ny.send.iter().any(|q| q.codec == p.codec));
-        if shared && ny.direction == wanted {
+        let sends = sendable(nx);
+        let is_heard = !sends.is_empty() && sends.iter().all(|codec| takes(ny, codec));
+        if is_heard && ny.direction == wanted {
             return;
         }
         let mut terms = self.full_terms(core, to, x.wants);
+        if !is_heard {
+            only(&mut terms, &sends);
+        }
         if let Some(first) = nx.send.iter().find(|p| carries_sound(&p.codec)) {
             terms = terms.preferring(&first.codec);
         }
         self.offer_own(core, to, &terms);
     }
 
+    /// `to` has answered an offer of ours with fewer codecs than its counterpart may send: that one is offered the rest.
+    /// Each round leaves fewer codecs, so it ends.
+    fn narrow(&mut self, core: &mut Core, to: LegId) {
+        let Some(other) = self.other(to) else { return };
+        let (Some(x), Some(y)) = (self.leg(other), self.leg(to)) else { return };
+        let (Some(nx), Some(ny)) = (x.sdp.negotiated(), y.sdp.negotiated()) else { return };
+        let sends = sendable(nx);
+        let heard: Vec<Codec> = sends.iter().filter(|codec| takes(ny, codec)).cloned().collect();
+        if heard.len() == sends.len() {
+            return;
+        }
+        if heard.is_empty() {
+            return self.fact(core, What::Warning { text: "two legs have no codec in common" });
+        }
+        let mut terms = self.full_terms(core, other, y.wants);
+        only(&mut terms, &heard);
+        self.offer_own(core, other, &terms);
+    }
+
     fn offer_own(&mut self, core: &mut Core, to: LegId, terms: &Terms) {
-        match self.send_offer(core, to, terms) {
+        match self.send_offer(core, to, terms, (Headers::new(), &Content::default())) {
             Ok(request) => {
                 self.pending.push((request, Purpose::OwnOffer { to }));
                 self.set_exchange(Some(Exchange::Own { to }));
@@ -293,7 +331,9 @@ impl Call {
         let trusted = self.trusted();
         let Some(leg) = self.leg_mut(from) else { return };
         let Ok(body) = leg.sdp.answer(offer, &terms) else {
-            return core.answer(tx, None, Reply::new(488));
+            core.answer(tx, None, Reply::new(488));
+            // The other side has taken what this one cannot have.
+            return self.align(core, from);
         };
         if let Ok(offered) = offer.terms() {
             leg.wants = offered.direction;
@@ -305,14 +345,34 @@ impl Call {
         self.report_hold(core, &before);
     }
 
-    /// The sender of a passed offer has cancelled it.
-    pub(super) fn undo_offer(&mut self, cancelled: ServerTx) {
-        for (_, purpose) in &mut self.pending {
+    /// The sender of a passed offer has cancelled it: so do we.
+    pub(super) fn undo_offer(&mut self, core: &mut Core, cancelled: ServerTx) {
+        for (request, purpose) in &mut self.pending {
             if let Purpose::PassOffer { from, to, tx, .. } = purpose
                 && *tx == cancelled
             {
                 *purpose = Purpose::Undo { from: *from, to: *to };
+                // Answered meanwhile: then that answer is taken back.
+                let _ = core.endpoint.cancel_request(*request, core.now);
                 return;
+            }
+        }
+    }
+
+    /// The outcome of an offer that is not wanted any more.
+    pub(super) fn on_undone(&mut self, core: &mut Core, from: LegId, to: LegId, outcome: Result<Response, Failure>) {
+        match outcome {
+            Ok(response) => {
+                self.on_own_offer(core, to, Ok(response));
+                if self.bridge_mut().is_some_and(|bridge| bridge.exchange.is_none()) {
+                    self.align(core, from);
+                }
+            }
+            Err(failure) if has_left(&failure) => self.lost(core),
+            Err(_) => {
+                if let Some(leg) = self.leg_mut(to) {
+                    leg.sdp.offer_failed();
+                }
             }
         }
     }
@@ -335,7 +395,8 @@ impl Call {
                 let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
                 if answer.is_some_and(|answer| self.take_answer(to, &answer).is_ok()) {
                     self.join(core);
-                    return self.report_hold(core, &before);
+                    self.report_hold(core, &before);
+                    return self.narrow(core, to);
                 }
             }
             Err(failure) => {
@@ -355,6 +416,37 @@ impl Call {
         }
         self.fact(core, What::Warning { text: "a leg refused what the bridge needs; it goes on as negotiated" });
     }
+}
+
+/// The codecs with sound that a leg may send: those of our description that its own has, too.
+fn sendable(negotiated: &Negotiated) -> Vec<Codec> {
+    let ours = negotiated.receive.iter().map(|p| &p.codec).filter(|codec| carries_sound(codec));
+    ours.filter(|codec| takes(negotiated, codec)).cloned().collect()
+}
+
+/// True when a leg takes this codec.
+fn takes(negotiated: &Negotiated, codec: &Codec) -> bool {
+    negotiated.send.iter().any(|p| p.codec == *codec)
+}
+
+/// Leaves these codecs with sound, and what carries none.
+fn only(terms: &mut Terms, codecs: &[Codec]) {
+    terms.formats.retain(|f| !carries_sound(&f.codec) || codecs.contains(&f.codec));
+}
+
+/// RFC 3311 §5.2: an offer in an early dialog in which one is open, ours (491) or that of the INVITE (500).
+fn early_glare(sdp: &sdp::Local) -> Option<Reply> {
+    if sdp.has_open_offer() {
+        return Some(Reply::new(491));
+    }
+    sdp.terms().is_none().then(later)
+}
+
+/// 500 with Retry-After: an offer of the same side is open.
+fn later() -> Reply {
+    let mut reply = Reply::new(500);
+    reply.headers.push(Name::RetryAfter, "5");
+    reply
 }
 
 /// Answers an offer with what the dialog says already, as far as the offer allows it.

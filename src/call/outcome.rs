@@ -1,6 +1,6 @@
 //! How an attempt ends: answered, failed, redirected, given up (spec/sip.md §3).
 
-use super::attempt::{MAX_REDIRECTS, full};
+use super::attempt::{Failed, MAX_REDIRECTS, full};
 use super::call::{Call, Ending, State, mapped};
 use super::core::{Core, Timer};
 use super::directory::{Referred, Target};
@@ -14,7 +14,7 @@ use crate::sip::endpoint::{DialogId, Failure, Reply, ServerTx, Transport};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::name::Name;
-use crate::sip::values::{Contacts, NameAddr, Uri, called_number};
+use crate::sip::values::{Contacts, NameAddr, Uri, called_number, reason_phrase};
 
 impl Call {
     /// The first 2xx of D2: bridged, recorded, passed on.
@@ -45,7 +45,7 @@ impl Call {
             let leg = self.leg_mut(called)?;
             leg.sdp.apply_answer(&answer).ok()?;
             let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
-            let terms = answer.terms().ok()?;
+            let terms = leg.sdp.answered_terms(&answer).ok()?;
             leg.answered(offered, terms.direction);
             Some(terms)
         });
@@ -70,7 +70,7 @@ impl Call {
         }
         let dialog = self.leg(branch.leg).and_then(|l| l.dialog);
         if let Some(dialog) = dialog {
-            core.bye(dialog, headers);
+            core.bye(dialog, headers, None);
         }
     }
 
@@ -136,6 +136,7 @@ impl Call {
         for fork in &branch.forks {
             core.index.dialogs.remove(&fork.dialog);
         }
+        let trusted = self.trusted();
         self.drop_leg(core, branch.leg);
         let State::Calling(attempt) = &mut self.state else { return };
         let next_address = !branch.ringing
@@ -147,13 +148,17 @@ impl Call {
             attempt.targets.retain(|t| t.group != branch.target.group);
         }
         if let Failure::Response(response) = failure {
-            if (300..400).contains(&response.code) {
-                self.redirect(core, &branch.target, &response);
-            } else if (600..700).contains(&response.code) {
-                attempt.targets.clear();
-            }
-            if let State::Calling(attempt) = &mut self.state {
-                attempt.failure = Some(response);
+            let told = match response.code {
+                300..=399 => self.redirect(core, &branch.target, response),
+                code => {
+                    if code >= 600 {
+                        attempt.targets.clear();
+                    }
+                    Some(response)
+                }
+            };
+            if let (State::Calling(attempt), Some(response)) = (&mut self.state, told) {
+                attempt.failure = Some(Failed { response, trusted });
             }
         }
         self.go_on(core);
@@ -164,17 +169,17 @@ impl Call {
         if self.try_next(core) {
             return;
         }
-        let trusted = self.legs.iter().all(|l| l.identity.trusted);
         let State::Calling(attempt) = &mut self.state else { return };
         let (cause, ending) = match attempt.failure.take() {
             None if attempt.trunk_full => (ReleaseCause::Unreachable, full()),
             None => (ReleaseCause::Unreachable, Ending::code(408)),
-            Some(response) => {
+            Some(Failed { response, trusted }) => {
                 let code = mapped(response.code);
                 let mut ending = Ending::code(code);
                 if code == response.code {
                     ending.reason = response.reason.clone();
                     ending.answer_headers = passed_failure(&response.headers, trusted);
+                    ending.answer_body = Content::of(&response.headers, &response.body).with(None);
                 }
                 (ReleaseCause::Rejected(response.code), ending)
             }
@@ -182,13 +187,15 @@ impl Call {
         self.release(core, cause, StopCause::NotAnswered, None, ending);
     }
 
-    /// The targets of a 3xx, in the order of their q.
-    fn redirect(&mut self, core: &mut Core, referrer: &Target, response: &Response) {
-        let State::Calling(attempt) = &mut self.state else { return };
-        let Ok(Contacts::List(mut contacts)) = Contacts::of(&response.headers) else { return };
-        if !referrer.identity.follow_redirect {
-            return;
+    /// Takes the targets of a 3xx, in the order of their q. Gives what D1 is told if they all come to nothing: `None`
+    /// when they are tried, 404 when none leads anywhere (spec/sip.md §1), the 3xx when it is not followed.
+    fn redirect(&mut self, core: &mut Core, referrer: &Target, response: Response) -> Option<Response> {
+        let State::Calling(attempt) = &mut self.state else { return None };
+        let Ok(Contacts::List(mut contacts)) = Contacts::of(&response.headers) else { return Some(response) };
+        if contacts.is_empty() || !referrer.identity.follow_redirect || attempt.redirects == MAX_REDIRECTS {
+            return Some(response);
         }
+        let before = attempt.targets.len();
         contacts.sort_by_key(|c| std::cmp::Reverse(quality(c)));
         for contact in contacts {
             if attempt.redirects == MAX_REDIRECTS {
@@ -204,13 +211,15 @@ impl Call {
                 host: &host,
                 port: uri.port(),
                 transport: transport_of(uri),
-                ours: ip.is_some_and(|ip| core.locals.is_ours(ip)),
+                ours: ip.is_some_and(|ip| core.locals.is_ours(ip, uri.port(), referrer.identity.overrides)),
             };
             let Some(destination) = core.directory.redirect(&core.names, &referrer.identity, to) else { continue };
             attempt.redirects += 1;
             let group = attempt.redirects as u32;
             attempt.targets.extend(destination.targets.into_iter().map(|t| Target { group, ..t }));
         }
+        let found = attempt.targets.len() > before;
+        (!found).then(|| Response::new(404, reason_phrase(404)))
     }
 
     /// No response within `attempt-timeout`.
@@ -233,7 +242,7 @@ impl Call {
     /// CANCEL: the endpoint has answered both its requests. Of a re-INVITE: what it has caused is undone.
     pub(super) fn on_cancelled(&mut self, core: &mut Core, tx: ServerTx, request: &Request) {
         if !matches!(self.state, State::Calling(_)) {
-            return self.undo_offer(tx);
+            return self.undo_offer(core, tx);
         }
         let trusted = self.legs.iter().all(|l| l.identity.trusted);
         let ending = Ending { bye_headers: passed(&request.headers, trusted), ..Ending::code(487) };

@@ -191,9 +191,19 @@ impl Locals {
         }
     }
 
-    /// True when `ip` is an address that peers use for us.
-    pub(super) fn is_ours(&self, ip: IpAddr) -> bool {
-        self.sip_advertise == Some(ip) || self.listeners.iter().any(|l| l.address.ip() == ip)
+    /// True when a request to this host and port comes to us. `own`: what the peer is told besides.
+    pub(super) fn is_ours(&mut self, ip: IpAddr, port: Option<u16>, own: Overrides) -> bool {
+        let port = port.unwrap_or(5060);
+        let at_port = self.listeners.iter().map(|l| l.address).filter(|a| a.port() == port);
+        let bound: Vec<IpAddr> = at_port.map(|a| a.ip()).collect();
+        if bound.is_empty() {
+            return false;
+        }
+        let shown = [self.sip_advertise, own.sip].contains(&Some(ip)) || bound.contains(&ip);
+        // A socket on an unspecified address hears every address of this machine, and only those are reached from
+        // themselves.
+        let any = bound.iter().any(|b| b.is_unspecified() && b.is_ipv4() == ip.is_ipv4());
+        shown || (any && self.route(ip) == Some(ip))
     }
 
     fn route(&mut self, peer: IpAddr) -> Option<IpAddr> {

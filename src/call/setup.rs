@@ -14,6 +14,7 @@ use super::leg::{Beginning, Leg};
 use super::offers::refused;
 use super::options::Listener;
 use super::owners::roles;
+use super::peers::Local;
 use super::recording::{Recording, Unable};
 use crate::id::{CallUuid, ConnId};
 use crate::sdp::{Refusal, Session};
@@ -87,7 +88,7 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     let binds: Vec<IpAddr> = std::iter::once(local.bind).chain(first.map(|w| w.local.bind)).collect();
     let worker = core.ports.choose(&binds).ok_or(busy("no media ports"))?;
     let mut attempt = Attempt::new(tx, request, flow, worker);
-    let offer = read_offer(&attempt, local.sip.ip())?;
+    let offer = read_offer(&attempt, &local)?;
     let (allowed, unable) = share(core, &recording, offer.as_ref());
     if unable && recording.required {
         core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
@@ -194,13 +195,13 @@ fn source(core: &Core, flow: &Flow, request: &Request) -> IpAddr {
     source
 }
 
-fn read_offer(attempt: &Attempt, ours: IpAddr) -> Result<Option<Session>, Refusing> {
+fn read_offer(attempt: &Attempt, ours: &Local) -> Result<Option<Session>, Refusing> {
     let Some(body) = &attempt.content.sdp else { return Ok(None) };
     let offer = Session::parse(body).map_err(|_| refuse(400, "malformed SDP"))?;
-    match offer.anchor() {
+    match offer.anchor_for(ours.media) {
         Ok(_) => Ok(Some(offer)),
         Err(refusal) => {
-            let reply = Box::new(refused(refusal, &ours.to_string()));
+            let reply = Box::new(refused(refusal, &ours.sip.ip().to_string()));
             Err(Refusing { reply, reason: "no audio that we take" })
         }
     }

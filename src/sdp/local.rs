@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::offer_answer::{self, Change, Format, Refusal, Terms, carries_sound};
-use super::session::{Connection, Media, Session};
+use super::session::{Media, Session};
 use crate::codec::{Codec, Direction, Payload};
 
 /// Packet duration where a peer names none, in ms (RFC 3551 §4.5).
@@ -164,11 +164,20 @@ impl Local {
         };
         let media = answer.media.get(anchor).ok_or(Refusal::NoAudio)?;
         offer_answer::usable(media)?;
-        self.check_family(media)?;
+        offer_answer::same_family(media, self.address.ip())?;
         let negotiated = negotiate(terms, media, media.rtcp_mux && self.current.rtcp_mux)?;
         self.current.rtcp_mux = negotiated.rtcp_mux;
         self.settle(answer, negotiated, true);
         Ok(())
+    }
+
+    /// What of the peer's answer to our offer may be carried to another dialog: of its codecs those that we offered
+    /// (RFC 3264 §6.1; some answer with more).
+    pub fn answered_terms(&self, answer: &Session) -> Result<Terms, Refusal> {
+        let terms = answer.terms()?;
+        let Some(ours) = &self.current.terms else { return Err(Refusal::NoOffer) };
+        let offered: Vec<Codec> = ours.codecs().cloned().collect();
+        Ok(terms.restricted_to(&offered))
     }
 
     /// Our offer was refused or given up: everything is as before it (RFC 3264 §8).
@@ -187,7 +196,7 @@ impl Local {
     pub fn answer(&mut self, offer: &Session, terms: &Terms) -> Result<Bytes, Refusal> {
         let anchor = offer.anchor()?;
         let media = &offer.media[anchor];
-        self.check_family(media)?;
+        offer_answer::same_family(media, self.address.ip())?;
         let mut formats = Vec::new();
         for wanted in &terms.formats {
             if let Some(offered) = media.payloads.iter().find(|offered| offered.codec == wanted.codec) {
@@ -247,15 +256,6 @@ impl Local {
         self.theirs = Some(theirs.clone());
         self.theirs_is_answer = we_offered;
         self.negotiated = Some(negotiated);
-    }
-
-    fn check_family(&self, media: &Media) -> Result<(), Refusal> {
-        match media.connection {
-            Connection::Unicast(ip) if ip.is_ipv4() != self.address.ip().to_canonical().is_ipv4() => {
-                Err(Refusal::Address)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Gives each format the number that its codec has in this dialog: the one bound before, else the wanted one if

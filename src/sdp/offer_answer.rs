@@ -1,5 +1,7 @@
 //! RFC 3264 as values: what of an audio stream is carried from one dialog to another, what is shared, what changed.
 
+use std::net::IpAddr;
+
 use thiserror::Error;
 
 use super::session::{Connection, Media, Session};
@@ -150,6 +152,13 @@ impl Session {
         Err(refusal)
     }
 
+    /// As [`Session::anchor`] for a dialog in which our media has this address: RTP stays in its family.
+    pub fn anchor_for(&self, ours: IpAddr) -> Result<usize, Refusal> {
+        let anchor = self.anchor()?;
+        same_family(&self.media[anchor], ours)?;
+        Ok(anchor)
+    }
+
     /// The anchored audio m-line.
     pub fn audio(&self) -> Result<&Media, Refusal> {
         self.anchor().map(|index| &self.media[index])
@@ -226,6 +235,14 @@ fn own_format(codec: &Codec) -> Format {
         _ => (fixed.unwrap_or(96), None),
     };
     Format { payload_type, codec: codec.clone(), fmtp }
+}
+
+/// Whether the peer's media address is of the family of ours.
+pub(super) fn same_family(media: &Media, ours: IpAddr) -> Result<(), Refusal> {
+    match media.connection {
+        Connection::Unicast(ip) if ip.is_ipv4() != ours.to_canonical().is_ipv4() => Err(Refusal::Address),
+        _ => Ok(()),
+    }
 }
 
 /// Whether an m-line is audio that we can anchor.

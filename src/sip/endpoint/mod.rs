@@ -24,9 +24,11 @@ mod uac;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -303,6 +305,24 @@ impl Endpoint {
     pub fn set_peer(&mut self, dialog: DialogId, peer: Peer) {
         if let Some(record) = self.dialogs.get_mut(&dialog) {
             record.peer = peer;
+        }
+    }
+
+    /// Replaces the sources that an INVITE of ours allows in its dialogs, those included that it makes from now on.
+    pub fn set_invite_sources(&mut self, invite: InviteId, sources: Arc<[IpNet]>) {
+        let Some(invite) = self.invites.get_mut(&invite) else {
+            return;
+        };
+        invite.peer.sources = Some(sources.clone());
+        for dialog in invite.dialogs.clone() {
+            self.set_sources(dialog, sources.clone());
+        }
+    }
+
+    /// Replaces the sources of a dialog ([`Peer::sources`]) and nothing else of its peer.
+    pub fn set_sources(&mut self, dialog: DialogId, sources: Arc<[IpNet]>) {
+        if let Some(record) = self.dialogs.get_mut(&dialog) {
+            record.peer.sources = Some(sources);
         }
     }
 
