@@ -2,6 +2,7 @@
 //!
 //! Commands to one thread are applied in order. A leg belongs to exactly one thread at a time.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,6 +49,23 @@ pub enum Command {
         leg: LegId,
         /// What.
         what: Playback,
+    },
+    /// How digits that the other side sends as telephone events reach the leg's peer when it takes none.
+    Digits {
+        /// The leg.
+        leg: LegId,
+        /// How.
+        to: Digits,
+    },
+    /// A digit of ours for the leg's peer: telephone event where it takes them (RFC 4733), else a tone. It comes after
+    /// those that were pressed before, and audio that is relayed to the peer waits meanwhile. At most 32 wait.
+    Press {
+        /// The leg.
+        leg: LegId,
+        /// Which.
+        digit: Digit,
+        /// How long, 60 ms to 6 s.
+        length: Duration,
     },
     /// The recorders that get a copy of what the leg's peer sends; empty: none.
     Tap {
@@ -140,6 +158,52 @@ pub enum Playback {
     },
 }
 
+/// How digits reach a peer that takes no telephone events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Digits {
+    /// The media thread plays a tone in the peer's codec.
+    #[default]
+    Tone,
+    /// Signaling is told by [`Notice::Digit`] and sends INFO.
+    Notice,
+}
+
+/// A DTMF digit. It prints nothing of itself: digits are secrets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digit(u8);
+
+impl Digit {
+    /// Of an event code (RFC 4733 §3.2): 0…9, 10 star, 11 hash, 12…15 A…D; others are no digits.
+    pub fn new(event: u8) -> Option<Self> {
+        (event < 16).then_some(Self(event))
+    }
+
+    /// Of a key: `0`…`9`, `*`, `#`, `A`…`D` in either case.
+    pub fn of_key(key: char) -> Option<Self> {
+        let key = key.to_ascii_uppercase();
+        KEYS.iter().position(|known| *known == key).map(|event| Self(event as u8))
+    }
+
+    /// Its event code.
+    pub fn event(self) -> u8 {
+        self.0
+    }
+
+    /// Its key.
+    pub fn key(self) -> char {
+        KEYS[usize::from(self.0)]
+    }
+}
+
+/// Keys by event code.
+const KEYS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', '*', '#', 'A', 'B', 'C', 'D'];
+
+impl fmt::Debug for Digit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digit(…)")
+    }
+}
+
 /// A bound pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortPair {
@@ -172,6 +236,16 @@ pub enum Notice {
     Inactive {
         /// The leg.
         leg: LegId,
+    },
+    /// The leg's peer has pressed a digit as a telephone event, and the leg that hears it wants to be told by signaling
+    /// ([`Digits::Notice`]). Once, at the digit's end.
+    Digit {
+        /// The leg whose peer pressed it.
+        leg: LegId,
+        /// Which.
+        digit: Digit,
+        /// How long.
+        length: Duration,
     },
     /// The leg is now on this worker.
     Moved {
@@ -213,4 +287,19 @@ pub struct LegStats {
     pub latched: Option<SocketAddr>,
     /// When the last accepted packet came.
     pub last_packet: Option<Instant>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digit_is_a_key_and_an_event_code_and_never_prints_itself() {
+        for (key, event) in [('0', 0), ('9', 9), ('*', 10), ('#', 11), ('A', 12), ('d', 15)] {
+            let digit = Digit::of_key(key).unwrap();
+            assert_eq!((digit.event(), digit.key()), (event, key.to_ascii_uppercase()));
+            assert_eq!((Digit::new(event), format!("{digit:?}").as_str()), (Some(digit), "Digit(…)"));
+        }
+        assert_eq!((Digit::of_key('x'), Digit::new(16)), (None, None));
+    }
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::{LegStats, NewLeg, Remote};
+use super::command::{Digits, LegStats, NewLeg, Remote};
 use super::latch::Latch;
 use super::outgoing::Outgoing;
 use super::playback::{Player, Voice};
+use super::press::{Pressed, Presses};
 use super::route::{Map, Receive};
 use super::timers::Armed;
 use super::tone::Tone;
@@ -73,6 +74,12 @@ pub struct Leg {
     pub tone: Option<Tone>,
     /// The timestamp of the newest digit that was sounded: its end comes three times.
     pub sounded: Option<u32>,
+    /// What happens to digits of who it hears, where its peer takes no events.
+    pub digits: Digits,
+    /// Such a digit that signaling will be told of.
+    pub pressed: Option<Pressed>,
+    /// Digits of ours for its peer.
+    pub presses: Presses,
     pub watchdog: Watchdog,
     pub source: Option<Source>,
     /// Middle of the NTP time in the source's last SR, and its arrival.
@@ -111,6 +118,9 @@ impl Leg {
             player: None,
             tone: None,
             sounded: None,
+            digits: Digits::default(),
+            pressed: None,
+            presses: Presses::default(),
             watchdog: Watchdog::default(),
             source: None,
             last_sr: None,
@@ -166,9 +176,9 @@ impl Leg {
         if self.rtcp_mux { self.rtp.destination() } else { self.rtcp.destination() }
     }
 
-    /// True while its peer hears a digit in band.
+    /// True while its peer hears a digit, in band or as an event of ours.
     pub fn sounds(&self, now: Instant) -> bool {
-        self.tone.as_ref().is_some_and(|tone| !tone.is_over(now))
+        self.presses.speaks() || self.tone.as_ref().is_some_and(|tone| !tone.is_over(now))
     }
 
     /// Counts an accepted packet of source `ssrc`.

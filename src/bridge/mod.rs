@@ -5,6 +5,7 @@ mod latch;
 mod leg;
 mod outgoing;
 mod playback;
+mod press;
 pub mod relay;
 mod route;
 mod timers;

@@ -159,6 +159,24 @@ impl Outgoing {
         view::Outgoing { payload_type, marker, sequence: self.sequence, timestamp: self.timestamp, ssrc: self.ssrc }
     }
 
+    /// The header of a packet of an event of our own. All packets of an event have the timestamp of its `first` one, and
+    /// what comes after it is later by the time since then (RFC 4733 §2.5.1.2).
+    pub fn event(
+        &mut self,
+        payload_type: u8,
+        clock_rate: u32,
+        ticks: u32,
+        first: bool,
+        now: Instant,
+    ) -> view::Outgoing {
+        if first {
+            return self.own(payload_type, clock_rate, ticks, Steps::First, now);
+        }
+        self.sequence = sequence_plus(self.sequence, 1);
+        let (sequence, timestamp) = (self.sequence, self.timestamp);
+        view::Outgoing { payload_type, marker: false, sequence, timestamp, ssrc: self.ssrc }
+    }
+
     /// Counts a packet of our own by its payload's length.
     pub fn count(&mut self, payload_len: usize) {
         self.packets += 1;

@@ -21,6 +21,7 @@ use crate::rtp::rtcp;
 use crate::rtp::view::FIXED_LEN;
 use crate::rtp::{Header, Malformed};
 
+mod digits;
 mod packets;
 mod time;
 
@@ -137,6 +138,9 @@ pub enum Error {
     /// [`MAX_LEGS`] are here.
     #[error("no room for another leg")]
     Full,
+    /// Too many digits wait to be pressed towards a peer.
+    #[error("too many digits wait for the peer of leg {0}")]
+    Presses(LegId),
     /// A leg cannot be routed to itself.
     #[error("leg {0} cannot hear itself")]
     Itself(LegId),
@@ -353,6 +357,7 @@ impl Relay {
             let next = player.next();
             self.timers.arm(&mut leg.armed, key, Reason::Play, next);
         }
+        self.arm_digits(key, now);
         Slot(key)
     }
 

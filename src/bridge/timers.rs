@@ -15,6 +15,8 @@ pub enum Reason {
     Watch,
     /// To tell its counters.
     Stats,
+    /// To send or tell what is due of a digit.
+    Digit,
 }
 
 /// Wake-ups of all legs. Entries that are out of date stay in the heap until their time and are then ignored, so arming
@@ -26,7 +28,7 @@ pub struct Timers {
 
 /// One leg's present wake-ups.
 #[derive(Debug, Default)]
-pub struct Armed([Option<Instant>; 4]);
+pub struct Armed([Option<Instant>; 5]);
 
 impl Timers {
     /// Wakes leg `key` at `at`; replaces its wake-up for the same reason.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::command::Digit;
 use super::playback::Player;
 use crate::rtp::telephone_event::TelephoneEvent;
 
@@ -18,8 +19,8 @@ const COLUMNS: [f32; 4] = [1_209.0, 1_336.0, 1_477.0, 1_633.0];
 /// A digit on its way.
 #[derive(Debug)]
 pub struct Tone {
-    /// The event's timestamp: all its packets have it.
-    timestamp: u32,
+    /// The event's timestamp: all its packets have it. `None`: a digit of our own.
+    timestamp: Option<u32>,
     begun: Instant,
     until: Instant,
     pub player: Player,
@@ -29,14 +30,20 @@ impl Tone {
     /// An event begins; `None` when it is no digit.
     pub fn begin(event: TelephoneEvent, timestamp: u32, clock_rate: u32, now: Instant) -> Option<Self> {
         let player = Player::tone(Dual::of(event.event)?, now);
-        let mut tone = Self { timestamp, begun: now, until: now, player };
+        let mut tone = Self { timestamp: Some(timestamp), begun: now, until: now, player };
         tone.go_on(event, clock_rate, now);
         Some(tone)
     }
 
+    /// A digit of our own, so long.
+    pub fn press(digit: Digit, length: Duration, now: Instant) -> Option<Self> {
+        let player = Player::tone(Dual::of(digit.event())?, now);
+        Some(Self { timestamp: None, begun: now, until: now + length, player })
+    }
+
     /// True for packets of the event that it was begun for.
     pub fn is_of(&self, timestamp: u32) -> bool {
-        self.timestamp == timestamp
+        self.timestamp == Some(timestamp)
     }
 
     /// Another packet of its event came.

@@ -2,16 +2,16 @@
 
 use super::call::{Call, Ending, Purpose, State, has_left, mapped};
 use super::core::Core;
+use super::digits::is_dtmf;
 use super::fact::{ReleaseCause, What};
 use super::headers::{Content, passed, passed_failure};
-use super::leg::{Leg, route_both};
+use super::leg::route_both;
 use crate::id::LegId;
 use crate::record::mark::StopCause;
 use crate::sip::endpoint::{DialogId, Failure, Refused, Reply, RequestId, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
-use crate::sip::name::Name;
 
 /// Two bridged legs.
 #[derive(Debug)]
@@ -73,6 +73,7 @@ impl Call {
             if let Some(negotiated) = leg.sdp.negotiated().cloned() {
                 leg.apply(core, &negotiated);
             }
+            leg.choose_digits(core);
         }
         a.watch(core, true);
         b.watch(core, true);
@@ -81,6 +82,9 @@ impl Call {
 
     /// A request in one of the call's dialogs.
     pub(super) fn on_request(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: Request) {
+        if let Some(leg) = self.leg_of(dialog).and_then(|l| self.leg_mut(l)) {
+            leg.learn_allow(&request.headers);
+        }
         match request.method {
             Method::Bye => self.on_bye(core, tx, dialog, &request),
             Method::Invite | Method::Update => self.on_offer(core, tx, dialog, &request),
@@ -133,6 +137,11 @@ impl Call {
                 self.on_undone(core, from, to, outcome);
             }
             Purpose::Pass { tx } => self.on_passed(core, tx, outcome),
+            Purpose::Digit => match outcome {
+                Err(failure) if has_left(&failure) => self.lost(core),
+                Err(_) => self.fact(core, What::Warning { text: "a peer has refused a digit as INFO" }),
+                Ok(_) => {}
+            },
             Purpose::Probe { leg } => match outcome {
                 Err(failure) if has_left(&failure) || matches!(failure, Failure::Transport) => {
                     self.lost(core);
@@ -186,15 +195,19 @@ impl Call {
         self.release(core, ReleaseCause::Lost, StopCause::Released, None, ending);
     }
 
-    /// INFO: digits only to the active peer, everything else as it is.
+    /// INFO: digits only to the active peer, in a form that it takes; everything else as it is.
     fn on_info(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
         let counterpart = match &self.state {
             State::Calling(attempt) => attempt.counterpart(dialog),
             _ => self.leg_of(dialog).and_then(|l| self.other(l)).and_then(|l| self.leg(l)).and_then(|l| l.dialog),
         };
-        let active = matches!(self.state, State::Talking(_)) && !self.legs.iter().any(Leg::holds);
-        if is_dtmf(request) && !active {
-            return core.answer(tx, None, Reply::new(200));
+        if is_dtmf(request) {
+            if !self.is_active() {
+                return core.answer(tx, None, Reply::new(200));
+            }
+            if self.press_info(core, tx, self.leg_of(dialog), request) {
+                return;
+            }
         }
         let Some(dialog) = counterpart else {
             return core.answer(tx, None, Reply::new(200));
@@ -233,10 +246,4 @@ impl Call {
             self.lost(core);
         }
     }
-}
-
-fn is_dtmf(request: &Request) -> bool {
-    let content_type = request.headers.get(Name::ContentType).unwrap_or_default();
-    let plain = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
-    plain.eq_ignore_ascii_case(b"application/dtmf-relay") || plain.eq_ignore_ascii_case(b"application/dtmf")
 }

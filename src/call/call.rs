@@ -69,6 +69,8 @@ pub(super) enum Purpose {
     Pass { tx: ServerTx },
     /// A passed offer whose sender has cancelled it: what `to` answers is taken back.
     Undo { from: LegId, to: LegId },
+    /// A digit as INFO.
+    Digit,
     /// OPTIONS to a leg that is silent.
     Probe { leg: LegId },
 }

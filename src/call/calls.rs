@@ -262,6 +262,10 @@ impl Calls {
                     }
                 });
             }
+            Notice::Digit { leg, digit, length } => {
+                let id = call_of(&self.core, leg);
+                self.with(id, |call, core| call.on_digit(core, leg, digit, length));
+            }
             Notice::Moved { .. } => {}
             Notice::Removed { .. } => self.core.ports.removed(worker),
         }

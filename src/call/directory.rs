@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Credentials, Dn, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    Credentials, Dn, Dtmf, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport, Trunk,
 };
 use super::peers::{Names, Overrides};
 
@@ -47,6 +47,7 @@ pub(super) struct Identity {
     /// A 3xx of it is followed.
     pub follow_redirect: bool,
     pub nat: Nat,
+    pub dtmf: Dtmf,
     pub overrides: Overrides,
     pub caller_id: Option<String>,
     pub attempt_timeout: Duration,
@@ -68,6 +69,7 @@ impl Identity {
             // Only trunks may be refused this (spec/sip.md §1).
             follow_redirect: true,
             nat: dn.nat,
+            dtmf: dn.dtmf,
             sources: addresses.into_iter().map(IpNet::from).collect(),
             ..Self::other(&[], false)
         }
@@ -83,6 +85,7 @@ impl Identity {
             trusted: trunk.trusted,
             follow_redirect: trunk.follow_redirect,
             nat: trunk.nat,
+            dtmf: trunk.dtmf,
             overrides: Overrides { sip: trunk.sip_advertise, media: trunk.media_advertise },
             caller_id: trunk.caller_id.clone(),
             attempt_timeout: trunk.attempt_timeout,
@@ -103,6 +106,7 @@ impl Identity {
             trusted: false,
             follow_redirect,
             nat: Nat::Auto,
+            dtmf: Dtmf::default(),
             overrides: Overrides::default(),
             caller_id: None,
             attempt_timeout: ATTEMPT_TIMEOUT,

@@ -23,6 +23,9 @@ impl Call {
         let first_ringing = !branch.ringing && response.code >= 180;
         branch.ringing |= response.code >= 180;
         let leg = branch.leg;
+        if let Some(leg) = self.leg_mut(leg) {
+            leg.learn_allow(&response.headers);
+        }
         let content = Content::of(&response.headers, &response.body);
         let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
         let early = match (dialog, &answer) {
@@ -66,6 +69,7 @@ impl Call {
         fork.sdp.apply_answer(answer).ok()?;
         let downstream = fork.sdp.negotiated()?.clone();
         let terms = fork.sdp.answered_terms(answer).ok()?;
+        let allowed = self.allowed.clone();
         let State::Calling(attempt) = &mut self.state else { return None };
         let called = attempt.branch.as_ref()?.leg;
         let Some(offer) = attempt.offer.clone() else {
@@ -74,9 +78,10 @@ impl Call {
             return None;
         };
         let index = self.upstream_for(core, Some(dialog))?;
+        let ours = self.leg(called)?.terms_for(&downstream, &terms, &offer, allowed.as_deref());
         let State::Calling(attempt) = &mut self.state else { return None };
         let upstream = &mut attempt.upstream[index];
-        let body = upstream.sdp.answer(&offer, &terms).ok()?;
+        let body = upstream.sdp.answer(&offer, &ours).ok()?;
         let negotiated = upstream.sdp.negotiated()?.clone();
         let towards = upstream.dialog;
         let (a, b) = self.legs.split_first_mut()?;

@@ -6,13 +6,16 @@ use rand::RngExt;
 
 use super::core::Core;
 use super::directory::Identity;
+use super::options::Dtmf;
 use super::peers::Local;
-use crate::bridge::command::{Command, LegStats, NewLeg, Remote};
+use crate::bridge::command::{Command, Digits, LegStats, NewLeg, Remote};
 use crate::codec::{Codec, Direction, Kind, Payload};
 use crate::id::{ConnId, LegId, RecorderId, WorkerId};
 use crate::record::mark::{Change, Role};
-use crate::sdp::{self, Negotiated};
+use crate::sdp::{self, Negotiated, Session, Terms};
 use crate::sip::endpoint::{DialogId, Peer};
+use crate::sip::headers::Headers;
+use crate::sip::name::Name;
 
 /// One leg of a call.
 #[derive(Debug)]
@@ -35,6 +38,10 @@ pub(super) struct Leg {
     pub wants: Direction,
     /// What the media thread was told last.
     told: Option<Negotiated>,
+    /// Whether the Allow of its device has INFO; `None`: it has shown none.
+    pub allows_info: Option<bool>,
+    /// What the media thread was told of digits for it.
+    digits: Digits,
     /// The media thread keeps early packets for the next description.
     awaited: bool,
     /// The recorder that gets its packets.
@@ -90,6 +97,8 @@ impl Leg {
             sdp,
             wants: Direction::SendRecv,
             told: None,
+            allows_info: None,
+            digits: Digits::default(),
             awaited: true,
             tap: None,
             payloads: None,
@@ -198,6 +207,48 @@ impl Leg {
         let latch = core.options.media.latch;
         let remote = Remote { rtp, rtcp, rtcp_mux, receive, send, direction, ptime_ms, latch };
         core.media(self.worker, Command::SetRemote { leg: self.id, remote: Box::new(remote) });
+    }
+
+    /// Keeps what a message of its device says about the methods that it takes (RFC 3261 §20.5).
+    pub(super) fn learn_allow(&mut self, headers: &Headers) {
+        let mut allow = headers.values(Name::Allow).peekable();
+        if allow.peek().is_some() {
+            self.allows_info = Some(allow.any(|method| *method == *b"INFO"));
+        }
+    }
+
+    /// Tells the media thread how digits reach its device when that takes no telephone events (spec/sip.md §7).
+    pub(super) fn choose_digits(&mut self, core: &mut Core) {
+        let to = if self.takes_info() { Digits::Notice } else { Digits::Tone };
+        if to != self.digits {
+            self.digits = to;
+            core.media(self.worker, Command::Digits { leg: self.id, to });
+        }
+    }
+
+    /// True when we can bring digits to its device that the other side sends as telephone events: as such, as INFO or as
+    /// a tone in its codec.
+    fn can_be_pressed(&self, negotiated: &Negotiated) -> bool {
+        self.takes_info() || in_use(negotiated).is_some_and(Codec::is_decodable)
+    }
+
+    fn takes_info(&self) -> bool {
+        self.identity.dtmf == Dtmf::Info && self.allows_info == Some(true)
+    }
+
+    /// What we answer to the `offer` of the other leg when this one's answer says `terms`: telephone events too, when we
+    /// can bring the digits to its device in another form. `negotiated` is of its answer.
+    pub(super) fn terms_for(
+        &self,
+        negotiated: &Negotiated,
+        terms: &Terms,
+        offer: &Session,
+        allowed: Option<&[Codec]>,
+    ) -> Terms {
+        match offer.terms() {
+            Ok(offer) if self.can_be_pressed(negotiated) => terms.clone().with_events_of(&offer, allowed),
+            _ => terms.clone(),
+        }
     }
 
     /// Our offer is out: its answerer may send ahead of its answer (RFC 3264 §5.1).

@@ -10,6 +10,7 @@ mod bridge;
 mod call;
 mod calls;
 mod core;
+mod digits;
 mod directory;
 mod early;
 pub mod fact;

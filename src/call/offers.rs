@@ -329,8 +329,10 @@ impl Call {
             return core.answer(tx, None, Reply::new(500));
         };
         let trusted = self.trusted();
+        let answerer = self.leg(to).and_then(|leg| Some((leg, leg.sdp.negotiated()?)));
+        let ours = answerer.map(|(leg, n)| leg.terms_for(n, &terms, offer, self.allowed.as_deref())).unwrap_or(terms);
         let Some(leg) = self.leg_mut(from) else { return };
-        let Ok(body) = leg.sdp.answer(offer, &terms) else {
+        let Ok(body) = leg.sdp.answer(offer, &ours) else {
             core.answer(tx, None, Reply::new(488));
             // The other side has taken what this one cannot have.
             return self.align(core, from);

@@ -31,6 +31,7 @@ impl Call {
         core.index.dialogs.insert(dialog, self.conn_id);
         if let Some(leg) = self.leg_mut(called) {
             leg.dialog = Some(dialog);
+            leg.learn_allow(&response.headers);
         }
         let own = self.fork(core, dialog).map(|f| f.sdp.clone());
         let answer = match content.sdp.as_deref().map(Session::parse) {
@@ -86,8 +87,13 @@ impl Call {
         let upstream = attempt.upstream.swap_remove(index);
         let mut sdp = upstream.sdp;
         let offer = attempt.offer.clone();
+        let called = attempt.branch.as_ref().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
+        let called = called.and_then(|leg| Some((leg, leg.sdp.negotiated()?)));
         let body = match &offer {
-            Some(offer) => sdp.answer(offer, &terms).ok(),
+            Some(offer) => {
+                let ours = called.map(|(leg, negotiated)| leg.terms_for(negotiated, &terms, offer, allowed.as_deref()));
+                sdp.answer(offer, &ours.unwrap_or(terms)).ok()
+            }
             None => {
                 let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
                 let mut full = Terms::of(codecs, terms.direction);

@@ -148,6 +148,7 @@ fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identit
             },
         },
     );
+    leg.learn_allow(&attempt.request.headers);
     call.legs.push(leg);
     if unable {
         // Required is off here: it was refused above.

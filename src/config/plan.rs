@@ -9,7 +9,7 @@ use regex::Regex;
 use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
-use crate::call::options::{Credentials, Dn, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
+use crate::call::options::{Credentials, Dn, Dtmf, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
 
 /// Limits of the lists: routing looks through them for every call.
 const MAX_ENTRIES: usize = 10_000;
@@ -45,6 +45,7 @@ fn limited<'d, 'i>(
     sections
 }
 
+const DTMF: &[(&str, Dtmf)] = &[("rfc4733", Dtmf::Rfc4733), ("info", Dtmf::Info)];
 const NAT: &[(&str, Nat)] = &[("auto", Nat::Auto), ("yes", Nat::Yes), ("no", Nat::No)];
 
 fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Problems) -> Option<Trunk> {
@@ -74,6 +75,7 @@ fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Pr
     let attempt = duration(Duration::from_millis(500)..=Duration::from_secs(32));
     trunk.attempt_timeout = section.read_or("attempt-timeout", trunk.attempt_timeout, problems, attempt);
     trunk.nat = section.read_or("nat", trunk.nat, problems, choice(NAT));
+    trunk.dtmf = section.read_or("dtmf", trunk.dtmf, problems, choice(DTMF));
     trunk.max_calls = section.read_or("max-calls", 0, problems, number(0..=100_000)) as usize;
     trunk.sip_advertise = section.read("advertise", problems, ip);
     trunk.media_advertise = section.read("media-advertise", problems, ip).or(trunk.sip_advertise);
@@ -116,7 +118,8 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
-    Some(Dn { record, required, trusted, nat, ..Dn::new(numbers?, contact?) })
+    let dtmf = section.read_or("dtmf", Dtmf::default(), problems, choice(DTMF));
+    Some(Dn { record, required, trusted, nat, dtmf, ..Dn::new(numbers?, contact?) })
 }
 
 fn overlap(a: &Numbers, b: &Numbers) -> bool {

@@ -1,7 +1,7 @@
 //! What a configuration may say, and what each mistake is answered with.
 
 use super::*;
-use crate::call::options::{DefaultOwner, Host, Nat, Numbers, RouteTarget, Transport};
+use crate::call::options::{DefaultOwner, Dtmf, Host, Nat, Numbers, RouteTarget, Transport};
 
 fn problems(text: &str) -> Vec<String> {
     let problems = Config::parse(text).expect_err("this text is wrong");
@@ -272,4 +272,12 @@ fn an_error_is_written_as_file_line_key() {
     std::fs::write(&file, "\n[sip]\nlisen = []\n").unwrap();
     let error = Config::load(Some(&file), None).unwrap_err().to_string();
     assert_eq!(error, format!("{}:3: sip.lisen: unknown key; did you mean `listen`?", file.display()));
+}
+
+#[test]
+fn the_form_of_dtmf_is_read_for_trunks_and_dns() {
+    let text = format!("{DN}dtmf = \"info\"\n[[trunk]]\nname = \"a\"\nfrom = \"10.0.0.1\"\ndtmf = \"info\"\n");
+    let config = Config::parse(&text).unwrap();
+    assert_eq!((config.plan.dns[0].dtmf, config.plan.trunks[0].dtmf), (Dtmf::Info, Dtmf::Info));
+    assert_eq!(Config::parse(DN).unwrap().plan.dns[0].dtmf, Dtmf::Rfc4733);
 }

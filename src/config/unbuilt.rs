@@ -44,8 +44,6 @@ const TABLE: &[Unbuilt] = &[
     row("recording", "beep", Off::Absent, "the recording beep"),
     row("recording", "honour-preference", Off::Bool(false), "a=recordpref (RFC 7866)"),
     row("trunk", "transfer", Off::Bool(false), "transfers"),
-    row("trunk", "dtmf", Off::Text(&["rfc4733"]), "DTMF as INFO"),
-    row("dn", "dtmf", Off::Text(&["rfc4733"]), "DTMF as INFO"),
     row("dn", "role", Off::Text(&["agent"]), "supervision"),
     row("dn", "registration", Off::Absent, "registration of DNs"),
     row("dn", "record-consult-calls", Off::Bool(false), "consultations"),

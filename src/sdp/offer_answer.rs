@@ -126,6 +126,17 @@ impl Terms {
         self
     }
 
+    /// With the telephone events of `offer` where these terms have none: for an answer to a peer whose digits we bring to
+    /// the other side in another form. `allowed` bounds them; `None`: all.
+    pub fn with_events_of(mut self, offer: &Self, allowed: Option<&[Codec]>) -> Self {
+        let is_event = |format: &&Format| format.codec.kind() == Kind::TelephoneEvent;
+        if !self.formats.iter().any(|format| is_event(&format)) {
+            let usable = |format: &&Format| allowed.is_none_or(|allowed| allowed.contains(&format.codec));
+            self.formats.extend(offer.formats.iter().filter(is_event).filter(usable).cloned());
+        }
+        self
+    }
+
     /// True when a codec that carries sound (neither events nor comfort noise) is there.
     pub fn has_audio_codec(&self) -> bool {
         self.formats.iter().any(|format| carries_sound(&format.codec))

@@ -1,6 +1,8 @@
 //! A receiver without telephone-event gets an in-band tone, never in the recording.
 
-use stickytape::bridge::command::Remote;
+use std::time::Duration;
+
+use stickytape::bridge::command::{Digit, Digits, Notice, Remote};
 use stickytape::codec::{Codec, Payload};
 use stickytape::id::RecorderId;
 use stickytape::rtp::packet::Packet;
@@ -106,4 +108,100 @@ fn the_recorder_gets_the_event_and_not_the_tone() {
     let (verdict, _) = world.datagram(A, address(A), &packet.write().unwrap());
     let tap = verdict.tap.unwrap();
     assert_eq!((tap.leg, tap.header.payload_type, tap.header.payload_len()), (A, 101, 4));
+}
+
+fn press(world: &mut World, key: char, ms: u64) {
+    let now = world.now();
+    world.relay.press(B, Digit::of_key(key).unwrap(), Duration::from_millis(ms), now).unwrap();
+}
+
+fn read(sent: &Sent) -> TelephoneEvent {
+    assert_eq!(sent.packet.payload_type, 101);
+    TelephoneEvent::parse(&sent.packet.payload).unwrap()
+}
+
+#[test]
+fn a_digit_of_ours_is_one_event_with_one_timestamp_a_growing_duration_and_three_ends() {
+    let mut world = World::bridged();
+    let mut sent: Vec<Sent> = (0..3).filter_map(|n| world.say(A, &voice(7, n, 160 * u32::from(n)))).collect();
+    press(&mut world, '#', 100);
+    let mut event = vec![];
+    for n in 3..20 {
+        let until = (world.now() - world.start).as_millis() as u64 + 20;
+        let own: Vec<Sent> = world.own_rtp_until(until).into_iter().map(|(_, sent)| sent).collect();
+        let busy = event.len() < 7;
+        event.extend(own.clone());
+        sent.extend(own);
+        let voice = world.say(A, &voice(7, n, 160 * u32::from(n)));
+        assert!(busy || voice.is_some(), "audio goes on after the digit");
+        sent.extend(voice);
+    }
+    let read: Vec<TelephoneEvent> = event.iter().map(read).collect();
+    assert!(read.iter().all(|event| event.event == 11));
+    assert_eq!(read.iter().map(|e| e.duration).collect::<Vec<_>>(), [160, 320, 480, 640, 800, 800, 800]);
+    assert_eq!(read.iter().map(|e| e.end).collect::<Vec<_>>(), [false, false, false, false, true, true, true]);
+    assert!(event.iter().all(|sent| sent.packet.timestamp == event[0].packet.timestamp));
+    assert_eq!(
+        event.iter().map(|e| e.packet.marker).collect::<Vec<_>>(),
+        [true, false, false, false, false, false, false]
+    );
+    for pair in sent.windows(2) {
+        assert_eq!(sequence_ahead(pair[1].packet.sequence, pair[0].packet.sequence), 1);
+        assert!(timestamp_ahead(pair[1].packet.timestamp, pair[0].packet.timestamp) >= 0);
+    }
+    let after = sent.iter().skip_while(|sent| sent.packet.payload_type != 101).find(|s| s.packet.payload_type == 0);
+    let later = timestamp_ahead(after.unwrap().packet.timestamp, event[0].packet.timestamp);
+    assert!(later >= 800, "audio after a digit is later than its end: {later}");
+}
+
+#[test]
+fn digits_of_ours_come_one_after_the_other_and_each_is_an_event_of_its_own() {
+    let mut world = World::bridged();
+    for key in ['1', '1', '2'] {
+        press(&mut world, key, 60);
+    }
+    let sent = world.own_rtp_until(2_000);
+    let mut digits: Vec<(u32, u8)> = sent.iter().map(|(_, s)| (s.packet.timestamp, read(s).event)).collect();
+    digits.dedup();
+    assert_eq!(digits.iter().map(|(_, digit)| *digit).collect::<Vec<_>>(), [1, 1, 2]);
+    let begins: Vec<u64> = sent.iter().filter(|(_, s)| s.packet.marker).map(|(at, _)| *at).collect();
+    assert!(begins.windows(2).all(|pair| pair[1] - pair[0] >= 100 + 40), "{begins:?}");
+}
+
+#[test]
+fn a_digit_of_ours_is_a_tone_for_a_peer_without_events_and_nothing_for_one_that_cannot_be_sent_to() {
+    let mut world = world();
+    press(&mut world, '5', 100);
+    let sent: Vec<Sent> = world.own_rtp_until(1_000).into_iter().map(|(_, sent)| sent).collect();
+    let heard = samples(&sent);
+    assert_eq!(heard.len(), 800);
+    assert!(part_at(&heard, 770.0) > 0.45 && part_at(&heard, 1_336.0) > 0.45);
+
+    world.relay.set_remote(B, Remote { rtp: None, ..remote(B) }).unwrap();
+    press(&mut world, '5', 100);
+    assert!(world.own_rtp_until(2_000).is_empty());
+    world.relay.set_remote(B, remote(B)).unwrap();
+    assert!(world.own_rtp_until(3_000).is_empty(), "what was pressed in a hold does not come after it");
+}
+
+#[test]
+fn signaling_is_told_of_each_digit_once_at_its_end_and_no_tone_is_played() {
+    let mut world = world();
+    world.relay.digits(B, Digits::Notice).unwrap();
+    let mut sent = 0;
+    for (press, timestamp) in [(0_u16, 1_000), (1, 9_000)] {
+        for n in 0..8 {
+            sent += event(&mut world, 9, press * 8 + n, timestamp, 20 * n.min(5) + 20, n >= 5).len();
+        }
+    }
+    // The end of this one is lost.
+    sent += event(&mut world, 12, 16, 20_000, 40, false).len();
+    let until = (world.now() - world.start).as_millis() as u64 + 500;
+    sent += world.own_rtp_until(until).len();
+    let told = |notice: Notice| match notice {
+        Notice::Digit { leg, digit, length } => Some((leg, digit.key(), length.as_millis())),
+        _ => None,
+    };
+    let told: Vec<_> = world.notices().into_iter().filter_map(told).collect();
+    assert_eq!((told, sent), (vec![(A, '9', 120), (A, '9', 120), (A, 'A', 40)], 0));
 }

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Channel, Forward, Refusal, Relay, Slot, Tapped, Verdict};
-use crate::bridge::command::Notice;
+use crate::bridge::command::{Digits, Notice};
 use crate::bridge::latch::Judgement;
 use crate::bridge::leg::Leg;
 use crate::bridge::outgoing::Incoming;
-use crate::bridge::timers::Reason;
+use crate::bridge::press::Pressed;
 use crate::bridge::tone::Tone;
 use crate::codec::Kind;
 use crate::rtp::Header;
@@ -94,9 +94,10 @@ impl Relay {
             to.outgoing.interrupt();
             return None;
         };
-        let Some(payload_type) = leg.map.get(packet.header.payload_type).filter(|_| !to.sounds(now)) else {
+        let known = leg.map.get(packet.header.payload_type);
+        let Some(payload_type) = known.filter(|_| !to.sounds(now)) else {
             to.outgoing.leave_out(packet.from, packet.header);
-            if packet.event && to.voice.is_some() {
+            if packet.event && known.is_none() {
                 self.sound(to_key, packet, &datagram[packet.header.payload()], now);
             }
             return None;
@@ -111,15 +112,16 @@ impl Relay {
         let Some(event) = TelephoneEvent::parse(payload) else { return };
         let (timestamp, clock_rate) = (packet.header.timestamp, packet.clock_rate);
         let to = &mut self.legs[key];
+        if to.digits == Digits::Notice {
+            let Some(pressed) = Pressed::of(packet.from, event, timestamp, clock_rate, now) else { return };
+            return self.hear_digit(key, pressed, event.end, now);
+        }
         match &mut to.tone {
             Some(tone) if tone.is_of(timestamp) => tone.go_on(event, clock_rate, now),
             _ if to.sounded == Some(timestamp) => {}
-            tone => {
-                *tone = Tone::begin(event, timestamp, clock_rate, now);
+            _ => {
                 to.sounded = Some(timestamp);
-                if tone.is_some() {
-                    self.timers.arm(&mut to.armed, key, Reason::Play, now);
-                }
+                self.begin_tone(key, Tone::begin(event, timestamp, clock_rate, now), now);
             }
         }
     }

@@ -26,6 +26,7 @@ impl Relay {
             }
             let transmit = match reason {
                 Reason::Play => self.play_on(key, now, out),
+                Reason::Digit => self.digits_on(key, now, out),
                 Reason::Report => {
                     let first = !leg.reported;
                     let next = rtcp::next_report(now, first, &mut self.options.rng);
@@ -66,7 +67,7 @@ impl Relay {
         let player = tone.or(leg.player.as_mut())?;
         let steps = player.step(ptime, now);
         self.timers.arm(&mut leg.armed, key, Reason::Play, player.next());
-        let (Some(to), Some(voice)) = (destination, leg.voice) else {
+        let (Some(to), Some(voice)) = (destination.filter(|_| !leg.presses.speaks()), leg.voice) else {
             player.interrupt();
             return None;
         };

@@ -315,6 +315,8 @@ impl<F: Fn(Notice)> Loop<F> {
             Command::Await { leg } => self.relay.await_remote(leg),
             Command::Route { from, to } => self.relay.route(from, to),
             Command::Play { leg, what } => self.relay.play(leg, what, now),
+            Command::Digits { leg, to } => self.relay.digits(leg, to),
+            Command::Press { leg, digit, length } => self.relay.press(leg, digit, length, now),
             Command::Tap { leg, recorders } => self.relay.tap(leg, &recorders),
             Command::Watch { leg, timeout } => self.relay.watch(leg, timeout, now),
             Command::Move { leg, to } => self.move_leg(leg, to, now),
@@ -332,6 +334,8 @@ impl<F: Fn(Notice)> Loop<F> {
             Command::SetRemote { leg, .. }
             | Command::Await { leg }
             | Command::Play { leg, .. }
+            | Command::Digits { leg, .. }
+            | Command::Press { leg, .. }
             | Command::Tap { leg, .. }
             | Command::Watch { leg, .. }
             | Command::Move { leg, .. }

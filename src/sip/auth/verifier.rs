@@ -234,8 +234,7 @@ mod tests {
 
         /// The request with the answer of a client.
         fn answered(&self, response: &Response, password: &str) -> Request {
-            let credentials =
-                Credentials { username: USER.into(), password: Password::new(password), realm: None };
+            let credentials = Credentials { username: USER.into(), password: Password::new(password), realm: None };
             let mut request = self.request.clone();
             for line in answer(response, &request, &credentials, false, b"c0").unwrap() {
                 request.headers.push_line(line);
