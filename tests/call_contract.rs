@@ -631,3 +631,92 @@ fn a_live_call_is_shown_with_its_parties_states_media_and_recordings() {
     assert_eq!(keys(&call["recordings"][0]), ["id", "ownerLeg", "trigger"]);
     finish(&mut world, &talk);
 }
+
+fn info(request: &mut Request) {
+    request.headers.push(Name::ContentType, "application/x");
+    request.body = "1".into();
+}
+
+#[test]
+fn a_bye_that_crosses_a_passed_request_is_answered_and_ends_the_call() {
+    let mut world = world_of(|_| {});
+    let call = talk(&mut world, "2002", B, Some(&offer()), None);
+    let mut asked = world.raws[A].in_dialog(&call.invite, &call.ok, Method::Info, 2);
+    info(&mut asked);
+    world.raws[A].send(asked);
+    world.run(ms(50));
+    assert_eq!(world.raws[B].requests(Method::Info).len(), 1);
+    let bye = world.raws[B].as_callee(&call.received, "b", Method::Bye, 1);
+    world.raws[B].send(bye);
+    world.run(ms(50));
+    assert_eq!(world.raws[B].codes("BYE"), [200]);
+    assert!(world.proxy.has_fact("released released"), "{:?}", world.proxy.story());
+    answer_byes(&mut world, A);
+    world.settle();
+}
+
+#[test]
+fn a_fork_that_loses_with_a_passed_request_open_does_not_end_the_call() {
+    for refused in [false, true] {
+        let mut world = world_of(|_| {});
+        let invite = from_2001(&world, "2002", Some(&offer()));
+        let received = ring(&mut world, &invite, B);
+        say(&mut world, B, &received, 183, "b", Some(&answer()));
+        let progress = last(&world, A, "INVITE");
+        let mut asked = world.raws[A].in_dialog(&invite, &progress, Method::Info, 2);
+        info(&mut asked);
+        world.raws[A].send(asked);
+        world.run(ms(50));
+        let passed = world.raws[B].requests(Method::Info).pop().unwrap();
+        if refused {
+            say(&mut world, B, &passed, 481, "", None);
+        }
+        say(&mut world, B, &received, 200, "c", Some(&answer()));
+        assert_eq!(last(&world, A, "INFO").code, 500);
+        let ok = last(&world, A, "INVITE");
+        assert_eq!(ok.code, 200, "{:?}", world.proxy.story());
+        let ack = world.raws[A].in_dialog(&invite, &ok, Method::Ack, 1);
+        world.raws[A].send(ack);
+        finish(&mut world, &Talk { invite, ok, received, callee: B });
+    }
+}
+
+#[test]
+fn the_called_number_is_read_from_every_form_of_the_request_uri() {
+    for (uri, number, sent) in [
+        ("sip:0123@192.0.2.1", "0123", "sip:0123@198.51.100.10:5060"),
+        ("sip:0%31-2.(3)@192.0.2.1;user=phone", "0123", "sip:0123@198.51.100.10:5060"),
+        ("tel:0-12-3;phone-context=example.com", "0123", "sip:0123@198.51.100.10:5060"),
+        ("sip:+49123@192.0.2.1", "+49123", "sip:+49123@198.51.100.10:5060"),
+    ] {
+        let mut world = world_of(|o| {
+            o.plan.routes.push(route(r"^\+", RouteTarget::Trunk("carrier".into())));
+        });
+        let trunk = world.raw("198.51.100.10:5060");
+        let mut invite = from_2001(&world, "x", Some(&offer()));
+        invite.uri = uri.into();
+        let received = ring(&mut world, &invite, trunk);
+        assert_eq!(body(&received.uri), sent, "{uri}");
+        assert_eq!(world.proxy.calls.snapshot()[0].dialed_phone_number, number, "{uri}");
+        assert!(!received.headers.has(Name::XStickytapeConnId), "never to trunks");
+        say(&mut world, trunk, &received, 486, "t", None);
+        world.settle();
+    }
+}
+
+#[test]
+fn the_callers_number_is_the_asserted_one_of_a_trusted_trunk_else_that_of_from() {
+    for (trusted, number) in [(true, "+4930123"), (false, "4711")] {
+        let mut world = world_of(|o| o.plan.trunks[0].trusted = trusted);
+        let trunk = world.raw("198.51.100.10:5060");
+        let mut invite = world.raws[trunk].invite("2002", "t", Some(&sdp("198.51.100.10", 4000, "0", "sendrecv")));
+        invite.headers.set(Name::From, "<sip:4711@198.51.100.10>;tag=t");
+        invite.headers.push(Name::PAssertedIdentity, "\"A\" <sip:+49-30-123@carrier.example;user=phone>");
+        world.raws[trunk].send(invite);
+        world.run(ms(50));
+        assert_eq!(world.proxy.calls.snapshot()[0].caller_phone_number, number);
+        let received = world.raws[B].requests(Method::Invite).remove(0);
+        say(&mut world, B, &received, 486, "b", None);
+        world.settle();
+    }
+}

@@ -136,7 +136,7 @@ fn sighup_reads_the_plan_again_and_a_wrong_file_changes_nothing() {
 fn no_number_and_no_name_of_a_caller_is_in_the_log() {
     let phone = free_ports(1);
     let plan = plan(phone) + "[[route]]\nmatch = \"^70015550123$\"\nto = \"dn:2001\"\n";
-    let mut server = Server::start(&Setup { plan, log: "debug", ..Setup::default() });
+    let mut server = Server::start(&Setup { plan, log: "trace", ..Setup::default() });
     let folder = server.folder.path().to_owned();
     let target = Some(at(V4, server.sip));
     let callee = Sipp::start(&folder, &Options { scenario: "uas_info", port: phone, ..Options::default() });

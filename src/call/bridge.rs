@@ -122,6 +122,10 @@ impl Call {
     /// The answer to a request of ours in a dialog.
     pub(super) fn on_response(&mut self, core: &mut Core, request: RequestId, outcome: Result<Response, Failure>) {
         let Some(at) = self.pending.iter().position(|(id, _)| *id == request) else { return };
+        if matches!((&self.state, &outcome), (State::Talking(_), Err(Failure::Ended))) {
+            // The peer's BYE has ended it; what that ends here follows at once.
+            return;
+        }
         match self.pending.swap_remove(at).1 {
             Purpose::PassOffer { from, to, tx, offer } => {
                 core.index.txs.remove(&tx);
@@ -166,7 +170,7 @@ impl Call {
                 (Reply { headers, body: content.with(None), ..Reply::new(response.code) }, false)
             }
             Err(failure) => {
-                let left = has_left(&failure);
+                let gone = has_left(&failure);
                 let reply = match failure {
                     Failure::Response(response) if mapped(response.code) == response.code => Reply {
                         reason: response.reason.clone(),
@@ -175,14 +179,14 @@ impl Call {
                         ..Reply::new(response.code)
                     },
                     Failure::Response(response) => Reply::new(mapped(response.code)),
-                    Failure::Timeout | Failure::Ended => Reply::new(408),
-                    Failure::Transport => Reply::new(500),
+                    Failure::Timeout | Failure::Ended | Failure::Transport => Reply::new(500),
                 };
-                (reply, left)
+                // 481 and 408 would end the asking leg's own dialog; the BYE that follows does that. An early dialog
+                // that is gone leaves the others, and the INVITE.
+                let reply = if gone { Reply::new(500) } else { reply };
+                (reply, gone && matches!(self.state, State::Talking(_)))
             }
         };
-        // 481 and 408 would end the asking leg's own dialog; the BYE that follows does that.
-        let reply = if left { Reply::new(500) } else { reply };
         core.answer(tx, None, reply);
         if left {
             self.lost(core);

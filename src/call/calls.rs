@@ -209,6 +209,11 @@ impl Calls {
             }
             Event::Answered { invite, dialog, response } => {
                 let id = self.core.index.invites.get(&invite).copied();
+                if id.is_none() {
+                    // Nobody waits for it any more: never leave a phone in a call with nobody.
+                    let _ = self.core.endpoint.ack(dialog, None, self.core.now);
+                    self.core.bye(dialog, Headers::new(), None);
+                }
                 self.with(id, |call, core| call.on_answered(core, dialog, response));
             }
             Event::Unwanted { invite, cancelled, .. } => {

@@ -298,6 +298,9 @@ impl Call {
         }
         if let Some(other) = bridge.other(to) {
             self.align(core, other);
+            if self.bridge_mut().is_some_and(|bridge| bridge.exchange.is_none()) {
+                self.narrow(core, other);
+            }
         }
     }
 

@@ -228,7 +228,9 @@ impl Call {
         (!found).then(|| Response::new(404, reason_phrase(404)))
     }
 
-    /// No response within `attempt-timeout`.
+    /// No response within `attempt-timeout`. It holds for the last address as for the others: with none left the caller
+    /// hears 408 at once instead of after timer B. Any response, a 100 too, has ended it before: then only the ring
+    /// timeout counts.
     pub(super) fn on_attempt_timeout(&mut self, core: &mut Core) {
         let State::Calling(attempt) = &mut self.state else { return };
         if let Some(leg) = attempt.close_branch(core, Headers::new()) {
