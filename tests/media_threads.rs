@@ -1,9 +1,11 @@
 //! Media threads with real sockets on loopback: what a phone sends reaches the other phone, the recorder's ring and,
 //! when a leg moves, the other thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use stickytape::bridge::command::{Command, LatchMode, LegStats, NewLeg, Notice, Playback, PortPair, Remote};
@@ -206,6 +208,101 @@ fn a_leg_moves_to_another_thread_with_its_sockets_and_loses_nothing() {
     std::thread::sleep(Duration::from_millis(200));
     let home: Vec<_> = threads.bind(0, 9).iter().map(|pair| pair.rtp).collect();
     assert!(home.contains(&b.anchor), "{home:?}");
+}
+
+/// Talks until told to stop: every packet names its sender and its number.
+fn talk(phone: &Phone, stop: Arc<AtomicBool>) -> thread::JoinHandle<u16> {
+    let (socket, anchor, name) = (phone.socket.try_clone().unwrap(), phone.anchor, phone.leg.0 as u8);
+    thread::spawn(move || {
+        let mut sequence = 0_u16;
+        while !stop.load(Ordering::Relaxed) {
+            let mut payload = vec![name; 160];
+            payload[1..3].copy_from_slice(&sequence.to_be_bytes());
+            let timestamp = 160 * u32::from(sequence);
+            let ssrc = u32::from(name);
+            let payload = payload.into();
+            let packet = Packet { payload_type: 0, marker: false, sequence, timestamp, ssrc, csrc: vec![], payload };
+            socket.send_to(&packet.write().unwrap(), anchor).unwrap();
+            sequence += 1;
+            thread::sleep(Duration::from_millis(20));
+        }
+        sequence
+    })
+}
+
+/// Listens until a second of silence: sender's name, its number, our sequence number.
+fn listen(phone: &Phone) -> thread::JoinHandle<Vec<(u8, u16, u16)>> {
+    let socket = phone.socket.try_clone().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    thread::spawn(move || {
+        let mut heard = vec![];
+        let mut buffer = [0; 2_000];
+        while let Ok((len, _)) = socket.recv_from(&mut buffer) {
+            let packet = Packet::read(&buffer[..len]).unwrap();
+            let number = u16::from_be_bytes([packet.payload[1], packet.payload[2]]);
+            heard.push((packet.payload[0], number, packet.sequence));
+        }
+        heard
+    })
+}
+
+#[test]
+fn pairs_that_move_between_threads_while_they_talk_lose_nothing_and_hear_nobody_else() {
+    let threads = Threads::start(2, 23_140..=23_199, Duration::from_millis(5));
+    let phones: Vec<Phone> = (1..=4).map(|leg| threads.phone(0, leg)).collect();
+    threads.bridge(0, &phones[0], &phones[1]);
+    threads.bridge(0, &phones[2], &phones[3]);
+    let stop = Arc::new(AtomicBool::new(false));
+    let listeners: Vec<_> = phones.iter().map(listen).collect();
+    let talkers: Vec<_> = phones.iter().map(|phone| talk(phone, stop.clone())).collect();
+
+    let mut at = [0_usize; 2];
+    for n in 0..200 {
+        let pair = n % 2;
+        let (old, new) = (at[pair], 1 - at[pair]);
+        at[pair] = new;
+        let legs = [phones[2 * pair].leg, phones[2 * pair + 1].leg];
+        for leg in legs {
+            threads.handles[old].send(Command::Move { leg, to: WorkerId(new as u8) });
+        }
+        let mut moved = HashSet::new();
+        while moved.len() < 2 {
+            moved.insert(threads.wait(|worker, notice| match notice {
+                Notice::Moved { leg } if legs.contains(&leg) => Some((worker, leg)),
+                _ => None,
+            }));
+        }
+        assert!(moved.iter().all(|(worker, _)| *worker == WorkerId(new as u8)));
+        threads.handles[new].send(Command::Route { from: legs[0], to: Some(legs[1]) });
+        threads.handles[new].send(Command::Route { from: legs[1], to: Some(legs[0]) });
+        thread::sleep(Duration::from_millis(n as u64 % 23));
+    }
+    // The last packets are behind the last move.
+    thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::Relaxed);
+    let sent: Vec<u16> = talkers.into_iter().map(|talker| talker.join().unwrap()).collect();
+    let heard: Vec<_> = listeners.into_iter().map(|listener| listener.join().unwrap()).collect();
+    for (listener, partner) in [(0, 1), (1, 0), (2, 3), (3, 2)] {
+        let name = phones[partner].leg.0 as u8;
+        let expected: Vec<_> = (0..sent[partner]).map(|n| (name, n, n + 1)).collect();
+        assert!(expected.len() > 100);
+        assert_eq!(heard[listener], expected, "what {} hears", phones[listener].leg);
+    }
+}
+
+#[test]
+fn a_leg_whose_partner_has_moved_away_is_read_again_after_a_while() {
+    let threads = Threads::start(2, 23_200..=23_219, Duration::from_millis(1));
+    let (mut a, b) = (threads.phone(0, 1), threads.phone(0, 2));
+    threads.bridge(0, &a, &b);
+    threads.handles[0].send(Command::Move { leg: b.leg, to: WorkerId(1) });
+    threads.wait(|_, notice| matches!(notice, Notice::Moved { .. }).then_some(()));
+    (0..9).for_each(|n| a.say(n));
+    let heard = threads.wait(|_, notice| match notice {
+        Notice::Stats { leg, stats } if leg == a.leg && stats.received > 0 => Some(stats.received),
+        _ => None,
+    });
+    assert_eq!(heard, 9);
 }
 
 #[test]

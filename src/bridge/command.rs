@@ -81,7 +81,9 @@ pub enum Command {
         /// Silence after which [`Notice::Inactive`] is sent, once per arming.
         timeout: Option<Duration>,
     },
-    /// Hand the leg with its sockets and send state to another thread; answered by [`Notice::Moved`] of that thread.
+    /// Hand the leg with its sockets and send state to another thread; answered by [`Notice::Moved`] of that thread. Its
+    /// routes end. What it and the legs that it was routed with receive waits in the kernel until each one's next
+    /// [`Command::Route`], 200 ms at most: legs that move together and are routed again lose no packet.
     Move {
         /// The leg.
         leg: LegId,

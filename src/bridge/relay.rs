@@ -311,6 +311,13 @@ impl Relay {
         Ok(slot)
     }
 
+    /// The legs that a leg hears and is heard by.
+    pub fn partners(&self, leg: LegId) -> impl Iterator<Item = Slot> + use<> {
+        let leg = self.slots.get(&leg).map(|key| &self.legs[*key]);
+        let (to, hears) = leg.map_or((None, None), |leg| (leg.to, leg.hears));
+        to.into_iter().chain(hears.filter(|hears| Some(*hears) != to)).map(Slot)
+    }
+
     /// Takes a leg out, to be put into another relay. Routes to and from it end; all else stays as it is.
     pub fn detach(&mut self, leg: LegId) -> Result<(Slot, Detached), Error> {
         let key = self.slot(leg)?.0;

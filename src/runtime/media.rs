@@ -198,8 +198,8 @@ pub fn spawn(
 /// What comes into a thread's inbox.
 enum Message {
     Command(Command),
-    /// A leg with its sockets from another thread.
-    Arrive(Detached, Bound),
+    /// A leg with its sockets from another thread, and until when at the latest its packets wait for a route.
+    Arrive(Detached, Bound, Option<Instant>),
     /// A pair of this thread's range was closed by the thread that its leg had moved to.
     Closed {
         address: IpAddr,

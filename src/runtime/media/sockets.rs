@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Bound;
 use crate::bridge::relay::{Channel, Slot};
@@ -14,6 +14,8 @@ const BURST: usize = 16;
 /// The legs' sockets by slot.
 pub(super) struct Sockets {
     pairs: Vec<Option<Open>>,
+    /// Slots whose packets wait in the kernel, and until when at the latest. Seldom any.
+    paused: Vec<(Slot, Instant)>,
     poller: Poller,
 }
 
@@ -25,7 +27,7 @@ struct Open {
 
 impl Sockets {
     pub fn new(poller: Poller) -> Self {
-        Self { pairs: Vec::new(), poller }
+        Self { pairs: Vec::new(), paused: Vec::new(), poller }
     }
 
     pub fn wait(&self, timeout: Option<Duration>, ready: &mut Ready) -> io::Result<()> {
@@ -38,21 +40,61 @@ impl Sockets {
         let before = std::mem::replace(&mut open.pass, pass);
         if before + 1 == pass { BURST } else { 1 }
     }
-    pub fn open(&mut self, slot: Slot, bound: Bound) -> io::Result<()> {
+
+    /// The slot's pair; it is not read before `paused` or [`Sockets::resume`].
+    pub fn open(&mut self, slot: Slot, bound: Bound, paused: Option<Instant>) -> io::Result<()> {
         if self.pairs.len() <= slot.0 {
             self.pairs.resize_with(slot.0 + 1, || None);
         }
-        let added = self
-            .poller
-            .add(&bound.pair.rtp, token(slot, Channel::Rtp))
-            .and_then(|()| self.poller.add(&bound.pair.rtcp, token(slot, Channel::Rtcp)));
         self.pairs[slot.0] = Some(Open { bound, pass: 0 });
-        added
+        if let Some(until) = paused {
+            self.paused.push((slot, until));
+            return Ok(());
+        }
+        self.watch(slot)
+    }
+
+    /// Leaves the slot's packets in the kernel for a while; nothing while that is so already.
+    pub fn pause(&mut self, slot: Slot, until: Instant) {
+        if let Some(open) = self.pairs.get(slot.0).and_then(Option::as_ref).filter(|_| !self.is_paused(slot)) {
+            // Both are there to remove: only a paused pair is not.
+            let _ = self.poller.remove(&open.bound.pair.rtp);
+            let _ = self.poller.remove(&open.bound.pair.rtcp);
+            self.paused.push((slot, until));
+        }
+    }
+
+    pub fn is_paused(&self, slot: Slot) -> bool {
+        self.paused.iter().any(|(paused, _)| *paused == slot)
+    }
+
+    /// Reads the slot again, beginning with what has come meanwhile; nothing when it is read.
+    pub fn resume(&mut self, slot: Slot) -> io::Result<()> {
+        let Some(at) = self.paused.iter().position(|(paused, _)| *paused == slot) else { return Ok(()) };
+        self.paused.swap_remove(at);
+        self.watch(slot)
+    }
+
+    /// A slot whose pause has lasted long enough.
+    pub fn overdue(&self, now: Instant) -> Option<Slot> {
+        self.paused.iter().find(|(_, until)| *until <= now).map(|(slot, _)| *slot)
+    }
+
+    /// When the next pause ends by itself.
+    pub fn next_overdue(&self) -> Option<Instant> {
+        self.paused.iter().map(|(_, until)| *until).min()
+    }
+
+    fn watch(&self, slot: Slot) -> io::Result<()> {
+        let Some(open) = self.pairs.get(slot.0).and_then(Option::as_ref) else { return Ok(()) };
+        self.poller.add(&open.bound.pair.rtp, token(slot, Channel::Rtp))?;
+        self.poller.add(&open.bound.pair.rtcp, token(slot, Channel::Rtcp))
     }
 
     pub fn close(&mut self, slot: Slot) -> Option<Bound> {
         let bound = self.pairs.get_mut(slot.0)?.take()?.bound;
-        // A pair that was never added is not there to remove; one that is closed leaves epoll by itself.
+        self.paused.retain(|(paused, _)| *paused != slot);
+        // A pair that was never added or is paused is not there to remove; one that is closed leaves epoll by itself.
         let _ = self.poller.remove(&bound.pair.rtp);
         let _ = self.poller.remove(&bound.pair.rtcp);
         Some(bound)

@@ -34,6 +34,8 @@ const BINDS: usize = 32;
 const PER_CLOCK: usize = 16;
 /// How long commands for a leg that has moved are sent after it: signaling knows of the move long before.
 const SEND_AFTER: Duration = Duration::from_secs(10);
+/// How long the packets of a leg that was routed wait for its next route after a move.
+const ROUTE_PATIENCE: Duration = Duration::from_millis(200);
 /// Longest wait: housekeeping is due once a second.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Where in SCHED_RR's range of 1…99 media threads stand, in percent: above ordinary real-time work, below the kernel's.
@@ -151,6 +153,9 @@ impl<F: Fn(Notice)> Loop<F> {
                 return self.give_back_all();
             }
             let begun = clock::now();
+            while let Some(slot) = self.sockets.overdue(begun) {
+                self.resume(slot);
+            }
             let before = self.totals.received;
             self.read_all(&ready, pass, begun, &mut datagram);
             self.taps.iter_mut().for_each(ring::Producer::publish);
@@ -166,8 +171,8 @@ impl<F: Fn(Notice)> Loop<F> {
     }
 
     fn until_next(&self, now: Instant) -> Duration {
-        let due = self.relay.poll_timeout().map(|(at, _)| at.saturating_duration_since(now));
-        due.unwrap_or(HOUSEKEEPING).min(HOUSEKEEPING)
+        let due = self.relay.poll_timeout().map(|(at, _)| at).into_iter().chain(self.sockets.next_overdue()).min();
+        due.map_or(HOUSEKEEPING, |at| at.saturating_duration_since(now)).min(HOUSEKEEPING)
     }
 
     // Packets.
@@ -289,7 +294,7 @@ impl<F: Fn(Notice)> Loop<F> {
             match self.messages.try_recv() {
                 Ok(Message::Command(Command::Shutdown)) | Err(mpsc::TryRecvError::Disconnected) => return Flow::Stop,
                 Ok(Message::Command(command)) => self.command(command),
-                Ok(Message::Arrive(leg, bound)) => self.arrive(leg, bound),
+                Ok(Message::Arrive(leg, bound, paused)) => self.arrive(leg, bound, paused),
                 Ok(Message::Closed { address, port }) => self.ports.give_back(address, port, clock::now()),
                 Err(mpsc::TryRecvError::Empty) => return Flow::Done,
             }
@@ -313,7 +318,7 @@ impl<F: Fn(Notice)> Loop<F> {
                 self.relay.set_remote(leg, *remote).map(|()| self.take_waiting(leg, now))
             }
             Command::Await { leg } => self.relay.await_remote(leg),
-            Command::Route { from, to } => self.relay.route(from, to),
+            Command::Route { from, to } => self.relay.route(from, to).map(|()| self.read_again(from)),
             Command::Play { leg, what } => self.relay.play(leg, what, now),
             Command::Digits { leg, to } => self.relay.digits(leg, to),
             Command::Press { leg, digit, length } => self.relay.press(leg, digit, length, now),
@@ -358,7 +363,7 @@ impl<F: Fn(Notice)> Loop<F> {
         };
         bound.pair.drain();
         match self.relay.add(new, now) {
-            Ok(slot) => self.open(new.leg, slot, bound),
+            Ok(slot) => self.open(new.leg, slot, bound, None),
             Err(error) => {
                 tracing::warn!(worker = self.options.worker.0, %error, "a leg was not added");
                 self.close(bound);
@@ -367,8 +372,8 @@ impl<F: Fn(Notice)> Loop<F> {
         }
     }
 
-    fn open(&mut self, leg: LegId, slot: Slot, bound: Bound) {
-        if let Err(error) = self.sockets.open(slot, bound) {
+    fn open(&mut self, leg: LegId, slot: Slot, bound: Bound, paused: Option<Instant>) {
+        if let Err(error) = self.sockets.open(slot, bound, paused) {
             tracing::warn!(worker = self.options.worker.0, %leg, %error, "a leg's sockets cannot be watched");
             // The leg was put there a moment ago; its notice tells signaling.
             let _ = self.remove_leg(leg, clock::now());
@@ -409,15 +414,21 @@ impl<F: Fn(Notice)> Loop<F> {
             tracing::warn!(worker = self.options.worker.0, %leg, "a leg was told to move to a thread that does not exist");
             return Ok(());
         };
+        let until = now + ROUTE_PATIENCE;
+        let mut routed = self.sockets.is_paused(self.relay.slot(leg)?);
+        for partner in self.relay.partners(leg) {
+            self.sockets.pause(partner, until);
+            routed = true;
+        }
         let (slot, detached) = self.relay.detach(leg)?;
         let Some(bound) = self.sockets.close(slot) else {
             tracing::warn!(worker = self.options.worker.0, %leg, "a leg without sockets ends instead of moving");
             (self.notices)(Notice::Removed { leg, stats: detached.stats() });
             return Ok(());
         };
-        match peer.deliver(Message::Arrive(detached, bound)) {
+        match peer.deliver(Message::Arrive(detached, bound, routed.then_some(until))) {
             Ok(()) => drop(self.moved.insert(leg, (to, now))),
-            Err(mpsc::SendError(Message::Arrive(detached, bound))) => {
+            Err(mpsc::SendError(Message::Arrive(detached, bound, _))) => {
                 // The other thread has stopped: so does the leg.
                 self.close(bound);
                 (self.notices)(Notice::Removed { leg, stats: detached.stats() });
@@ -427,11 +438,11 @@ impl<F: Fn(Notice)> Loop<F> {
         Ok(())
     }
 
-    fn arrive(&mut self, leg: Detached, bound: Bound) {
+    fn arrive(&mut self, leg: Detached, bound: Bound, paused: Option<Instant>) {
         let id = leg.id();
         self.moved.remove(&id);
         match self.relay.attach(leg, clock::now()) {
-            Ok(slot) => self.open(id, slot, bound),
+            Ok(slot) => self.open(id, slot, bound, paused),
             Err((leg, error)) => {
                 tracing::warn!(worker = self.options.worker.0, %error, "a leg could not be taken over and ends");
                 self.close(bound);
@@ -439,6 +450,19 @@ impl<F: Fn(Notice)> Loop<F> {
             }
         }
         self.tell();
+    }
+
+    /// The leg has its route again, or is not to have one.
+    fn read_again(&mut self, leg: LegId) {
+        if let Ok(slot) = self.relay.slot(leg) {
+            self.resume(slot);
+        }
+    }
+
+    fn resume(&mut self, slot: Slot) {
+        if let Err(error) = self.sockets.resume(slot) {
+            tracing::warn!(worker = self.options.worker.0, %error, "the sockets of a leg that has moved cannot be watched");
+        }
     }
 
     /// Binds some of the pairs asked for; true when more are to be bound.
