@@ -25,6 +25,16 @@ struct Baresip {
 impl Baresip {
     /// Answers calls to `user`; with `dial` it places one.
     fn start(folder: &Path, user: &str, port: u16, frequency: u32, dial: Option<&str>) -> Self {
+        Self::start_as(folder, user, port, frequency, &format!("<sip:{user}@{V4}:{port}>;regint=0"), dial)
+    }
+
+    /// Registers with this password at a server and answers calls.
+    fn registered(folder: &Path, user: &str, port: u16, frequency: u32, server: u16, password: &str) -> Self {
+        let account = format!("<sip:{user}@{V4}:{server}>;auth_user={user};auth_pass={password};regint=60");
+        Self::start_as(folder, user, port, frequency, &account, None)
+    }
+
+    fn start_as(folder: &Path, user: &str, port: u16, frequency: u32, account: &str, dial: Option<&str>) -> Self {
         let home = folder.join(format!("baresip-{user}"));
         fs::create_dir(&home).unwrap();
         let modules = MODULES.iter().find(|path| Path::new(path).exists()).expect("baresip is installed (./test.sh)");
@@ -39,7 +49,7 @@ impl Baresip {
             tone.display()
         );
         fs::write(home.join("config"), config).unwrap();
-        let account = format!("<sip:{user}@{V4}:{port}>;regint=0;answermode=auto;audio_codecs=pcmu\n");
+        let account = format!("{account};answermode=auto;audio_codecs=pcmu\n");
         fs::write(home.join("accounts"), account).unwrap();
         fs::write(home.join("contacts"), "").unwrap();
         let output = folder.join(format!("baresip-{user}.out"));
@@ -145,6 +155,32 @@ fn two_baresip_are_recorded_each_in_its_channel() {
     let folder = server.folder.path().to_owned();
     let _called = Baresip::start(&folder, "2001", called, 660, None);
     let uri = format!("sip:2001@{V4}:{}", server.sip);
+    let caller = Baresip::start(&folder, "alice", calling, 440, Some(&uri));
+    let wav = recording(&mut server, &caller);
+    speaks(&wav, 0, 440.0);
+    speaks(&wav, 1, 660.0);
+}
+
+#[test]
+fn a_baresip_that_registers_is_called_where_it_is() {
+    let (calling, called) = (free_ports(2), free_ports(2));
+    let secrets = tempfile::tempdir().unwrap();
+    let password = secrets.path().join("password");
+    fs::write(&password, "s3cret\n").unwrap();
+    let mut server = Server::start(&Setup {
+        recording: "layout = \"stereo\"".into(),
+        plan: format!(
+            "[[trunk]]\nname = \"callers\"\nfrom = [\"127.0.0.1\"]\n\
+             [[dn]]\nnumber = \"3001\"\nregistration = {{ password-file = {password:?} }}\n"
+        ),
+        ..Setup::default()
+    });
+    let folder = server.folder.path().to_owned();
+    let registered = Baresip::registered(&folder, "3001", called, 660, server.sip, "s3cret");
+    peers::wait_for(&format!("its registration; baresip:\n{}", registered.said()), Duration::from_secs(10), || {
+        (server.metric("stickytape_registrations") == Some(1.0)).then_some(())
+    });
+    let uri = format!("sip:3001@{V4}:{}", server.sip);
     let caller = Baresip::start(&folder, "alice", calling, 440, Some(&uri));
     let wav = recording(&mut server, &caller);
     speaks(&wav, 0, 440.0);

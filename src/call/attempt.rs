@@ -1,7 +1,8 @@
 //! Calling D2: addresses tried in order, forks, early media, redirects (spec/sip.md §3).
 //!
-//! An attempt is a list of targets; one branch (an INVITE of ours) is open at a time, and it may fork downstream. Each
-//! downstream early dialog with SDP is an early dialog towards D1 with its own To-tag.
+//! An attempt is a list of targets. One branch (an INVITE of ours) is open at a time, but the contacts that one DN has
+//! registered are called at once; each branch may fork downstream. Each downstream early dialog with SDP is an early
+//! dialog towards D1 with its own To-tag. The first 2xx wins.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use super::directory::Target;
 use super::fact::ReleaseCause;
 use super::headers::{Content, name_call, passed};
 use super::leg::{Beginning, Leg};
-use super::options::RouteRecord;
+use super::options::{Listener, RouteRecord};
 use super::peers::Local;
 use crate::codec::Direction;
 use crate::id::{LegId, WorkerId};
@@ -43,7 +44,8 @@ pub(super) struct Attempt {
     pub worker: WorkerId,
     pub route: (Option<RouteRecord>, bool),
     pub redirects: usize,
-    pub branch: Option<Branch>,
+    /// The open ones: several for a DN with several contacts.
+    pub branches: Vec<Branch>,
     /// Early dialogs towards D1, oldest first.
     pub upstream: Vec<Upstream>,
     /// A target was left out because its trunk is full.
@@ -66,6 +68,8 @@ pub(super) struct Branch {
     pub invite: InviteId,
     pub target: Target,
     pub leg: LegId,
+    /// It has answered anything, 100 included.
+    pub heard: bool,
     /// It has sent 18x: the next address is not tried any more.
     pub ringing: bool,
     pub forks: Vec<Fork>,
@@ -108,7 +112,7 @@ impl Attempt {
             worker,
             route: (None, false),
             redirects: 0,
-            branch: None,
+            branches: Vec::new(),
             upstream: Vec::new(),
             trunk_full: false,
             failure: None,
@@ -116,13 +120,13 @@ impl Attempt {
     }
 
     pub(super) fn is_ringing(&self) -> bool {
-        self.branch.as_ref().is_some_and(|b| b.ringing)
+        self.branches.iter().any(|b| b.ringing)
     }
 
     /// The dialog of the other side that has the word, for requests in an early dialog.
     pub(super) fn counterpart(&self, dialog: DialogId) -> Option<DialogId> {
         if let Some(upstream) = self.upstream.iter().find(|u| u.dialog == dialog) {
-            return upstream.fork.or_else(|| self.branch.as_ref()?.forks.last().map(|f| f.dialog));
+            return upstream.fork.or_else(|| self.branches.iter().flat_map(|b| &b.forks).last().map(|f| f.dialog));
         }
         let own = self.upstream.iter().find(|u| u.fork == Some(dialog)).or(self.upstream.first());
         own.map(|u| u.dialog)
@@ -133,8 +137,8 @@ impl Attempt {
         if let Some(upstream) = self.upstream.iter_mut().find(|u| u.dialog == dialog) {
             return Some(&mut upstream.sdp);
         }
-        let branch = self.branch.as_mut()?;
-        branch.forks.iter_mut().find(|f| f.dialog == dialog).map(|f| &mut f.sdp)
+        let mut forks = self.branches.iter_mut().flat_map(|b| &mut b.forks);
+        forks.find(|f| f.dialog == dialog).map(|f| &mut f.sdp)
     }
 
     /// The leg whose early dialog this is; the caller's leg is `caller`.
@@ -142,12 +146,12 @@ impl Attempt {
         if self.upstream.iter().any(|u| u.dialog == dialog) {
             return Some(caller);
         }
-        self.branch.as_ref().map(|b| b.leg)
+        self.branches.iter().find(|b| b.forks.iter().any(|f| f.dialog == dialog)).map(|b| b.leg)
     }
 
     /// The branch takes requests from where its DN or trunk is now.
     pub(super) fn refresh_branch(&self, core: &mut Core, leg: &Leg) {
-        if let Some(branch) = &self.branch
+        if let Some(branch) = self.branches.iter().find(|b| b.leg == leg.id)
             && let Some(sources) = core.directory.sources(&core.names, &leg.identity)
         {
             let own = ipnet::IpNet::from(branch.target.ip);
@@ -158,7 +162,7 @@ impl Attempt {
 
     /// Gives up: D1 gets its final answer, D2 CANCEL.
     pub(super) fn end(mut self, core: &mut Core, ending: Ending) {
-        self.close_branch(core, ending.bye_headers.clone());
+        self.close_branches(core, &ending.bye_headers, |_| true);
         self.forget_upstream(core);
         core.index.txs.remove(&self.tx);
         let code = if ending.code == 0 { 500 } else { ending.code };
@@ -166,17 +170,25 @@ impl Attempt {
         core.answer(self.tx, None, reply);
     }
 
-    /// CANCELs the open branch, if any, and forgets its events. The leg is the caller's to remove.
-    pub(super) fn close_branch(&mut self, core: &mut Core, headers: Headers) -> Option<LegId> {
-        let branch = self.branch.take()?;
-        core.index.invites.remove(&branch.invite);
-        for fork in &branch.forks {
-            core.index.dialogs.remove(&fork.dialog);
+    /// CANCELs the open branches that are chosen, and forgets their events. The legs are the caller's to remove.
+    pub(super) fn close_branches(
+        &mut self,
+        core: &mut Core,
+        headers: &Headers,
+        is_chosen: impl Fn(&Branch) -> bool,
+    ) -> Vec<LegId> {
+        let (closing, open): (Vec<Branch>, _) = std::mem::take(&mut self.branches).into_iter().partition(is_chosen);
+        self.branches = open;
+        for branch in &closing {
+            core.index.invites.remove(&branch.invite);
+            for fork in &branch.forks {
+                core.index.dialogs.remove(&fork.dialog);
+            }
+            if core.endpoint.cancel(branch.invite, headers.clone(), core.now).is_ok() {
+                core.ending.invites.insert(branch.invite);
+            }
         }
-        if core.endpoint.cancel(branch.invite, headers, core.now).is_ok() {
-            core.ending.invites.insert(branch.invite);
-        }
-        Some(branch.leg)
+        closing.iter().map(|b| b.leg).collect()
     }
 
     fn forget_upstream(&mut self, core: &mut Core) {
@@ -188,7 +200,7 @@ impl Attempt {
     /// The early dialogs that did not win are gone.
     pub(super) fn forget_losers(&mut self, core: &mut Core, winner: DialogId) {
         self.forget_upstream(core);
-        let forks = self.branch.iter().flat_map(|b| &b.forks);
+        let forks = self.branches.iter().flat_map(|b| &b.forks);
         for fork in forks.filter(|f| f.dialog != winner) {
             core.index.dialogs.remove(&fork.dialog);
         }
@@ -198,6 +210,11 @@ impl Attempt {
 /// The socket and our addresses for a target; `None`: we have no socket of its transport and family.
 pub(super) fn way(core: &mut Core, target: Target) -> Option<Way> {
     let own = target.identity.overrides;
+    if let Some(flow) = target.registered.as_ref().and_then(|registered| registered.flow) {
+        let listener = Listener { transport: flow.transport, address: flow.local };
+        let local = core.locals.seen(listener, target.ip, own);
+        return Some(Way { target, local, transport: flow.transport });
+    }
     let wishes: &[Transport] = match &target.transport {
         Some(transport) => std::slice::from_ref(transport),
         None => &[Transport::Udp, Transport::Tcp],
@@ -208,18 +225,29 @@ pub(super) fn way(core: &mut Core, target: Target) -> Option<Way> {
 }
 
 impl Call {
-    /// Sends the INVITE to the next target that can be reached at all. False: none is left.
+    /// Sends the INVITE to the next target that can be reached at all, and to all contacts of a DN that has registered.
+    /// False: none is left.
     pub(super) fn try_next(&mut self, core: &mut Core) -> bool {
+        let mut opened = None;
         loop {
             let State::Calling(attempt) = &mut self.state else { return false };
-            let Some(target) = attempt.targets.pop_front() else { return false };
+            let is_beside = |t: &Target| opened.is_none_or(|group| t.registered.is_some() && t.group == group);
+            if !attempt.targets.front().is_some_and(is_beside) {
+                return opened.is_some();
+            }
+            let Some(target) = attempt.targets.pop_front() else { return opened.is_some() };
+            let group = target.group;
+            let stands_alone = target.registered.is_none();
             let Some(way) = way(core, target) else { continue };
             if core.trunk_full(&way.target.identity) {
                 attempt.trunk_full = true;
                 continue;
             }
             match self.open_branch(core, way) {
-                Ok(()) => return true,
+                Ok(()) if stands_alone => return true,
+                Ok(()) => opened = Some(group),
+                // The other contacts ring.
+                Err(Full) if opened.is_some() => return true,
                 Err(Full) => {
                     self.release(core, ReleaseCause::Unreachable, StopCause::NotAnswered, None, full());
                     return true;
@@ -261,12 +289,12 @@ impl Call {
             name_call(&mut headers, self.conn_id, self.uuid);
         }
         let tcp = way.target.transport != Some(Transport::Udp);
-        let flow = Flow {
+        let flow = way.target.registered.as_ref().and_then(|registered| registered.flow).unwrap_or(Flow {
             transport: way.transport,
             local: way.local.listener.address,
             remote: (way.target.ip, way.target.port).into(),
             connection: None,
-        };
+        });
         let invite = OutgoingInvite {
             flow,
             peer: leg.peer(way.target.ip, tcp),
@@ -286,7 +314,8 @@ impl Call {
         if self.recording.is_wanted() {
             leg.tap(core, self.recording.recorder);
         }
-        attempt.branch = Some(Branch { invite, target: way.target, leg: leg.id, ringing: false, forks: Vec::new() });
+        let (target, leg_id, forks) = (way.target, leg.id, Vec::new());
+        attempt.branches.push(Branch { invite, target, leg: leg_id, heard: false, ringing: false, forks });
         self.legs.push(leg);
         Ok(())
     }
@@ -329,6 +358,9 @@ fn addresses(request: &Request, way: &Way) -> (bytes::Bytes, bytes::Bytes, bytes
         }
         None => NameAddr::new(Uri::sip(user, (way.target.ip, way.target.port).into())),
     };
+    if let Some(registered) = &way.target.registered {
+        uri = registered.uri.clone();
+    }
     (uri.as_bytes().clone(), from.encode(), to.encode())
 }
 

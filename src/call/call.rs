@@ -140,10 +140,9 @@ impl Call {
         for leg in &mut self.legs {
             let mut dialogs = Vec::new();
             if let State::Calling(attempt) = &self.state {
-                match &attempt.branch {
-                    _ if Some(leg.id) == caller => dialogs.extend(attempt.upstream.iter().map(|u| u.dialog)),
-                    Some(branch) if branch.leg == leg.id => attempt.refresh_branch(core, leg),
-                    _ => {}
+                match Some(leg.id) == caller {
+                    true => dialogs.extend(attempt.upstream.iter().map(|u| u.dialog)),
+                    false => attempt.refresh_branch(core, leg),
                 }
             }
             leg.refresh_sources(core, &dialogs);

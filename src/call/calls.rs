@@ -10,7 +10,8 @@ use super::core::{Core, Timer};
 use super::directory::Directory;
 use super::fact::{ReleaseCause, What};
 use super::options::{Options, Plan};
-use super::setup::on_invite;
+use super::registrar::{Origin, on_register};
+use super::setup::{on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
 use crate::bridge::command::{self, Command};
@@ -18,6 +19,7 @@ use crate::id::{ConnId, WorkerId};
 use crate::record::mark::{self, StopCause};
 use crate::sip::endpoint::{self, Event, Reply};
 use crate::sip::headers::Headers;
+use crate::sip::method::Method;
 use crate::sip::name::Name;
 
 /// Call control.
@@ -53,7 +55,12 @@ impl Calls {
         self.core.now = now;
         self.core.wall = wall;
         match input {
-            Input::Sip(input) => self.core.endpoint.handle(input, now),
+            Input::Sip(input) => {
+                if let endpoint::Input::Closed(connection) = input {
+                    self.core.registrar.closed(connection);
+                }
+                self.core.endpoint.handle(input, now);
+            }
             Input::Media(worker, notice) => self.on_media(worker, notice),
             Input::Record(_, notice) => self.on_record(notice),
             Input::Space { ok } => self.core.space_ok = ok,
@@ -95,6 +102,7 @@ impl Calls {
             self.core.next_timer().map(|at| (at, Reason::Call)),
             self.core.names.next().map(|at| (at, Reason::Resolve)),
             self.core.ports.next().map(|at| (at, Reason::Ports)),
+            self.core.registrar.next().map(|at| (at, Reason::Registration)),
             drain.map(|at| (at, Reason::Drain)),
         ]
         .into_iter()
@@ -123,6 +131,8 @@ impl Calls {
             ports_ready: self.core.ports.ready(),
             legs: self.core.index.legs.len(),
             stray: self.stray,
+            registrations: self.core.registrar.len(),
+            authentication_failures: self.core.registrar.failures(),
             sip: *self.core.endpoint.counters(),
             load: self.core.endpoint.load(),
         }
@@ -178,6 +188,10 @@ impl Calls {
                     self.calls.insert(call.conn_id, call);
                 }
             }
+            Event::Request { tx, dialog: None, flow, request } if request.method == Method::Register => {
+                let source = source(&self.core, &flow, &request);
+                on_register(&mut self.core, tx, Origin { flow, source }, &request);
+            }
             Event::Request { tx, dialog, request, .. } => {
                 let id = dialog.and_then(|d| self.core.index.dialogs.get(&d).copied());
                 match (dialog, id) {
@@ -201,11 +215,11 @@ impl Calls {
             }
             Event::Trying { invite } => {
                 let id = self.core.index.invites.get(&invite).copied();
-                self.with(id, |call, core| core.disarm(call.conn_id, Timer::Attempt));
+                self.with(id, |call, core| call.on_trying(core, invite));
             }
             Event::Provisional { invite, dialog, response } => {
                 let id = self.core.index.invites.get(&invite).copied();
-                self.with(id, |call, core| call.on_provisional(core, dialog, response));
+                self.with(id, |call, core| call.on_provisional(core, invite, dialog, response));
             }
             Event::Answered { invite, dialog, response } => {
                 let id = self.core.index.invites.get(&invite).copied();
@@ -214,7 +228,7 @@ impl Calls {
                     let _ = self.core.endpoint.ack(dialog, None, self.core.now);
                     self.core.bye(dialog, Headers::new(), None);
                 }
-                self.with(id, |call, core| call.on_answered(core, dialog, response));
+                self.with(id, |call, core| call.on_answered(core, invite, dialog, response));
             }
             Event::Unwanted { invite, cancelled, .. } => {
                 if cancelled {
@@ -224,7 +238,7 @@ impl Calls {
             Event::Failed { invite, failure } => {
                 if !self.core.ending.invites.remove(&invite) {
                     let id = self.core.index.invites.get(&invite).copied();
-                    self.with(id, |call, core| call.on_failed(core, failure));
+                    self.with(id, |call, core| call.on_failed(core, invite, failure));
                 }
             }
             Event::Response { request, outcome, .. } => {
@@ -301,6 +315,8 @@ impl Calls {
         self.core.names.follow(&plan, now);
         self.core.locals.forget();
         self.core.directory = Directory::new(plan);
+        let directory = &self.core.directory;
+        self.core.registrar.retain(|number| directory.account(number).is_some());
         self.refresh_sources();
     }
 
@@ -314,6 +330,7 @@ impl Calls {
 
     fn on_time(&mut self) {
         let now = self.core.now;
+        self.core.registrar.expire(now);
         if self.core.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.core.endpoint.handle(endpoint::Input::Timeout, now);
             self.drain_endpoint();

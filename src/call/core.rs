@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::directory::Directory;
+use super::directory::{Destination, Directory, Identity, Referred};
 use super::fact::{Fact, What};
 use super::options::Options;
 use super::peers::{Locals, Names};
 use super::ports::Ports;
+use super::registrar::Registrar;
 use super::{Output, Seats};
 use crate::bridge::command::Command;
 use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
@@ -41,6 +42,7 @@ pub(super) struct Core {
     pub options: Options,
     pub directory: Directory,
     pub names: Names,
+    pub registrar: Registrar,
     pub locals: Locals,
     pub ports: Ports,
     pub endpoint: Endpoint,
@@ -91,8 +93,10 @@ impl Core {
             user_agent: options.sip.user_agent.clone(),
             listeners: listeners.map(|l| endpoint::Listener { transport: l.transport, local: l.address }).collect(),
             seed: rng.random(),
+            allow: [endpoint::Options::default().allow, vec![Method::Register]].concat(),
             ..endpoint::Options::default()
         });
+        let registrar = Registrar::new(rng.random(), now);
         let mut addresses: Vec<_> = options.listeners.iter().map(|l| l.address.ip()).collect();
         addresses.sort();
         addresses.dedup();
@@ -101,6 +105,7 @@ impl Core {
         Self {
             directory: Directory::new(options.plan.clone()),
             names,
+            registrar,
             locals: Locals::new(
                 options.listeners.clone(),
                 options.sip.advertise,
@@ -206,6 +211,26 @@ impl Core {
         }
     }
 
+    /// Where a caller's number leads; `None`: 404.
+    pub(super) fn route(&self, caller: &Identity, called: &str) -> Option<Destination> {
+        self.directory.route(&self.names, caller, called).map(|destination| self.located(destination))
+    }
+
+    /// Where a 3xx leads; `None`: 404.
+    pub(super) fn redirect(&self, referrer: &Identity, to: Referred<'_>) -> Option<Destination> {
+        self.directory.redirect(&self.names, referrer, to).map(|destination| self.located(destination))
+    }
+
+    fn located(&self, mut destination: Destination) -> Destination {
+        if destination.registers
+            && let Some(number) = &destination.identity.dn
+        {
+            let ways = self.registrar.ways(number, destination.identity.nat, self.now);
+            destination.at(ways);
+        }
+        destination
+    }
+
     /// 503 with Retry-After: we cannot take it.
     pub(super) fn busy() -> Reply {
         let mut reply = Reply::new(503);
@@ -225,7 +250,7 @@ impl Core {
     }
 
     /// True when a trunk carries as many legs as it may.
-    pub(super) fn trunk_full(&self, identity: &super::directory::Identity) -> bool {
+    pub(super) fn trunk_full(&self, identity: &Identity) -> bool {
         identity.trunk.as_ref().is_some_and(|name| {
             identity.max_calls > 0 && self.trunk_legs.get(name).copied().unwrap_or(0) >= identity.max_calls
         })

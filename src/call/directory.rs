@@ -9,9 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Credentials, Dn, Dtmf, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    Account, Contact, Credentials, Dn, Dtmf, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport,
+    Trunk,
 };
 use super::peers::{Names, Overrides};
+use super::registrar::Way;
+use crate::sip::endpoint::Flow;
+use crate::sip::values::Uri;
 
 /// Without any response the next address is tried, where no trunk says otherwise.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
@@ -59,7 +63,7 @@ pub(super) struct Identity {
 
 impl Identity {
     fn of_dn(dn: &Dn, number: &str, names: &Names) -> Self {
-        let addresses = names.addresses(&dn.contact.host);
+        let addresses = dn.contact.fixed().map(|contact| names.addresses(&contact.host)).unwrap_or_default();
         Self {
             class: Class::Dn,
             dn: Some(number.to_owned()),
@@ -131,6 +135,17 @@ pub(super) struct Target {
     pub host: Host,
     /// Addresses of one destination have one number: they are tried until one answers anything.
     pub group: u32,
+    /// A contact that has registered: those of one group are called at once.
+    pub registered: Option<Registered>,
+}
+
+/// What a registration says beyond an address.
+#[derive(Debug, Clone)]
+pub(super) struct Registered {
+    /// The Request-URI.
+    pub uri: Uri,
+    /// The flow to send on, if not any.
+    pub flow: Option<Flow>,
 }
 
 /// Where a call goes.
@@ -143,6 +158,25 @@ pub(super) struct Destination {
     pub record: Option<RouteRecord>,
     /// `required` of the route that was taken.
     pub required: bool,
+    /// The DN is where its registration says: [`Destination::at`] must be told.
+    pub registers: bool,
+}
+
+impl Destination {
+    /// Calls a DN where it has registered.
+    pub(super) fn at(&mut self, ways: Vec<Way>) {
+        let target = |Way { uri, address, transport, flow }| Target {
+            identity: self.identity.clone(),
+            ip: address.ip(),
+            port: address.port(),
+            transport: Some(transport),
+            user: self.identity.dn.clone(),
+            host: Host::Ip(address.ip()),
+            group: 0,
+            registered: Some(Registered { uri, flow }),
+        };
+        self.targets = ways.into_iter().map(target).collect();
+    }
 }
 
 /// A 3xx or (later) Refer-To target, as its URI says it.
@@ -177,7 +211,8 @@ impl Directory {
         &self.plan
     }
 
-    fn dn(&self, number: &str) -> Option<&Dn> {
+    /// The DN of a number.
+    pub(super) fn dn(&self, number: &str) -> Option<&Dn> {
         let single = self.numbers.get(number).copied();
         let ranged = || self.ranges.iter().copied().find(|i| self.plan.dns[*i].numbers.contains(number));
         single.or_else(ranged).map(|i| &self.plan.dns[i])
@@ -187,11 +222,25 @@ impl Directory {
         self.plan.trunks.iter().find(|t| &*t.name == name)
     }
 
+    /// The account of a DN that registers.
+    pub(super) fn account(&self, number: &str) -> Option<&Account> {
+        match &self.dn(number)?.contact {
+            Contact::Registered(account) => Some(account),
+            Contact::At(_) => None,
+        }
+    }
+
+    /// A DN that registers, as caller: it has proved who it is.
+    pub(super) fn proved(&self, names: &Names, number: &str, source: IpAddr) -> Option<Identity> {
+        let dn = self.dn(number)?;
+        Some(Identity { sources: [IpNet::from(source)].into(), ..Identity::of_dn(dn, number, names) })
+    }
+
     /// The caller: a DN by number and source, else a trunk by source, else class other under `--to` alone. `None`: 403.
     pub(super) fn identify(&self, names: &Names, source: IpAddr, user: &str, uri_host: &str) -> Option<Identity> {
         let source = source.to_canonical();
         if let Some(dn) = self.dn(user)
-            && names.has(&dn.contact.host, source)
+            && is_at(dn, names, source)
         {
             return Some(Identity::of_dn(dn, user, names));
         }
@@ -281,11 +330,11 @@ impl Directory {
             port: to.port.unwrap_or(5060),
             transport: to.transport,
         };
-        let identity = if let Some(dn) = self.dn(to.number).filter(|dn| names.has(&dn.contact.host, ip)) {
+        let identity = if let Some(dn) = self.dn(to.number).filter(|dn| is_at(dn, names, ip)) {
             Identity::of_dn(dn, to.number, names)
         } else if let Some(trunk) = self.trunk_from(names, ip, to.host) {
             Identity::of_trunk(trunk, names)
-        } else if self.plan.dns.iter().any(|dn| names.has(&dn.contact.host, ip)) {
+        } else if self.plan.dns.iter().any(|dn| is_at(dn, names, ip)) {
             Identity::other(&[ip], false)
         } else if self.plan.to.is_some() && ip.is_loopback() {
             Identity::other(&[ip], true)
@@ -297,7 +346,9 @@ impl Directory {
 
     fn to_dn(&self, names: &Names, dn: &Dn, number: &str, route: Option<&Route>) -> Destination {
         let identity = Identity::of_dn(dn, number, names);
-        self.destination(names, identity, number, std::slice::from_ref(&dn.contact), route)
+        let registers = matches!(dn.contact, Contact::Registered(_));
+        let address = dn.contact.fixed().map(std::slice::from_ref).unwrap_or_default();
+        Destination { registers, ..self.destination(names, identity, number, address, route) }
     }
 
     fn destination(
@@ -324,6 +375,7 @@ impl Directory {
                     user,
                     host: address.host.clone(),
                     group: 0,
+                    registered: None,
                 });
             }
         }
@@ -332,8 +384,14 @@ impl Directory {
             targets,
             record: route.and_then(|r| r.record),
             required: route.is_some_and(|r| r.required),
+            registers: false,
         }
     }
+}
+
+/// True when the configured contact of a DN has this address.
+fn is_at(dn: &Dn, names: &Names, ip: IpAddr) -> bool {
+    dn.contact.fixed().is_some_and(|contact| names.has(&contact.host, ip))
 }
 
 /// `$1` … of the route's match, in a template.

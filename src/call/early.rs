@@ -11,15 +11,33 @@ use super::headers::{Content, passed};
 use super::leg::route_both;
 use crate::codec::Direction;
 use crate::sdp::Session;
-use crate::sip::endpoint::{DialogId, Peer, Reply, Transport};
+use crate::sip::endpoint::{DialogId, InviteId, Peer, Reply, Transport};
 use crate::sip::message::Response;
 
 impl Call {
-    /// 101…199 of D2.
-    pub(super) fn on_provisional(&mut self, core: &mut Core, dialog: Option<DialogId>, response: Response) {
-        core.disarm(self.conn_id, Timer::Attempt);
+    /// 100 of D2: somebody has the INVITE.
+    pub(super) fn on_trying(&mut self, core: &mut Core, invite: InviteId) {
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = &mut attempt.branch else { return };
+        if let Some(branch) = attempt.branches.iter_mut().find(|b| b.invite == invite) {
+            branch.heard = true;
+        }
+        if attempt.branches.iter().all(|b| b.heard) {
+            core.disarm(self.conn_id, Timer::Attempt);
+        }
+    }
+
+    /// 101…199 of D2.
+    pub(super) fn on_provisional(
+        &mut self,
+        core: &mut Core,
+        invite: InviteId,
+        dialog: Option<DialogId>,
+        response: Response,
+    ) {
+        self.on_trying(core, invite);
+        let State::Calling(attempt) = &mut self.state else { return };
+        let alone = attempt.branches.len() == 1;
+        let Some(branch) = attempt.branches.iter_mut().find(|b| b.invite == invite) else { return };
         let first_ringing = !branch.ringing && response.code >= 180;
         branch.ringing |= response.code >= 180;
         let leg = branch.leg;
@@ -29,9 +47,9 @@ impl Call {
         let content = Content::of(&response.headers, &response.body);
         let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
         let early = match (dialog, &answer) {
-            (Some(dialog), Some(answer)) => self.early_media(core, dialog, answer),
+            (Some(dialog), Some(answer)) => self.early_media(core, invite, dialog, answer),
             (Some(dialog), None) => {
-                self.fork(core, dialog);
+                self.fork(core, invite, dialog);
                 None
             }
             _ => None,
@@ -39,7 +57,8 @@ impl Call {
         if first_ringing {
             self.fact(core, What::Ringing { leg, early_media: early.is_some() });
         }
-        if early.is_some() && core.options.recording.early_media && !self.start_sessions(core) {
+        // While several devices ring, who will speak is not known: the sessions start with the answer.
+        if early.is_some() && alone && core.options.recording.early_media && !self.start_sessions(core) {
             return self.refuse_unrecorded(core);
         }
         self.update_conversations(core);
@@ -47,9 +66,9 @@ impl Call {
     }
 
     /// The fork of a downstream dialog, made when it is new and there is room.
-    pub(super) fn fork(&mut self, core: &mut Core, dialog: DialogId) -> Option<&mut Fork> {
+    pub(super) fn fork(&mut self, core: &mut Core, invite: InviteId, dialog: DialogId) -> Option<&mut Fork> {
         let State::Calling(attempt) = &mut self.state else { return None };
-        let branch = attempt.branch.as_mut()?;
+        let branch = attempt.branches.iter_mut().find(|b| b.invite == invite)?;
         if let Some(at) = branch.forks.iter().position(|f| f.dialog == dialog) {
             return branch.forks.get_mut(at);
         }
@@ -64,14 +83,20 @@ impl Call {
 
     /// A fork's answer: its media is forwarded from now on. Gives the dialog towards D1 and our answer in it; `None`
     /// when D1 made no offer or the answer is not usable (then the 18x passes without SDP).
-    fn early_media(&mut self, core: &mut Core, dialog: DialogId, answer: &Session) -> Option<(DialogId, bytes::Bytes)> {
-        let fork = self.fork(core, dialog)?;
+    fn early_media(
+        &mut self,
+        core: &mut Core,
+        invite: InviteId,
+        dialog: DialogId,
+        answer: &Session,
+    ) -> Option<(DialogId, bytes::Bytes)> {
+        let fork = self.fork(core, invite, dialog)?;
         fork.sdp.apply_answer(answer).ok()?;
         let downstream = fork.sdp.negotiated()?.clone();
         let terms = fork.sdp.answered_terms(answer).ok()?;
         let allowed = self.allowed.clone();
         let State::Calling(attempt) = &mut self.state else { return None };
-        let called = attempt.branch.as_ref()?.leg;
+        let called = attempt.branches.iter().find(|b| b.invite == invite)?.leg;
         let Some(offer) = attempt.offer.clone() else {
             let leg = self.leg_mut(called)?;
             leg.apply(core, &downstream);

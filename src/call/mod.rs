@@ -23,6 +23,7 @@ mod owners;
 mod peers;
 mod ports;
 mod recording;
+mod registrar;
 mod setup;
 pub mod view;
 
@@ -99,6 +100,8 @@ pub enum Reason {
     Call,
     /// Names are resolved again.
     Resolve,
+    /// A registration ends.
+    Registration,
     /// Ports are asked for again.
     Ports,
     /// The drain timeout.
@@ -131,6 +134,10 @@ pub struct Counters {
     pub legs: usize,
     /// SIP events and notices for calls that are over.
     pub stray: u64,
+    /// Contacts that have registered.
+    pub registrations: usize,
+    /// Requests with a wrong user name or password.
+    pub authentication_failures: u64,
     /// The SIP endpoint's totals.
     pub sip: endpoint::Counters,
     /// How full the SIP endpoint is.

@@ -14,7 +14,7 @@ use regex::Regex;
 use crate::bridge::command::LatchMode;
 use crate::codec::Codec;
 use crate::record::mark::Layout;
-pub use crate::sip::auth::Credentials;
+pub use crate::sip::auth::{Account, Credentials, Password};
 pub use crate::sip::endpoint::{Nat, Transport};
 
 /// Everything call control is configured with.
@@ -278,8 +278,8 @@ impl fmt::Debug for Secret {
 pub struct Dn {
     /// `number`.
     pub numbers: Numbers,
-    /// `contact`, `{number}` not yet filled in.
-    pub contact: PeerAddress,
+    /// Where its device is.
+    pub contact: Contact,
     /// `role`.
     pub role: DnRole,
     /// `record`; `None`: not written.
@@ -295,8 +295,17 @@ pub struct Dn {
 }
 
 impl Dn {
-    /// A DN with the defaults of spec/interface.md §2.
+    /// A DN at a fixed address, with the defaults of spec/interface.md §2.
     pub fn new(numbers: Numbers, contact: PeerAddress) -> Self {
+        Self::at(numbers, Contact::At(contact))
+    }
+
+    /// A DN whose device registers, with the defaults of spec/interface.md §2.
+    pub fn registered(numbers: Numbers, account: Account) -> Self {
+        Self::at(numbers, Contact::Registered(account))
+    }
+
+    fn at(numbers: Numbers, contact: Contact) -> Self {
         Self {
             numbers,
             contact,
@@ -306,6 +315,25 @@ impl Dn {
             trusted: false,
             dtmf: Dtmf::Rfc4733,
             nat: Nat::Auto,
+        }
+    }
+}
+
+/// Where the device of a DN is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Contact {
+    /// `contact`, `{number}` not yet filled in.
+    At(PeerAddress),
+    /// `registration`: where it says with this account. Its user name is its number.
+    Registered(Account),
+}
+
+impl Contact {
+    /// The fixed address, if it is one.
+    pub fn fixed(&self) -> Option<&PeerAddress> {
+        match self {
+            Self::At(address) => Some(address),
+            Self::Registered(_) => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::codec::Direction;
 use crate::id::LegId;
 use crate::record::mark::StopCause;
 use crate::sdp::{Session, Terms};
-use crate::sip::endpoint::{DialogId, Failure, Reply, ServerTx, Transport};
+use crate::sip::endpoint::{DialogId, Failure, InviteId, Reply, ServerTx, Transport};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::name::Name;
@@ -18,14 +18,15 @@ use crate::sip::values::{Contacts, NameAddr, Uri, called_number, reason_phrase};
 
 impl Call {
     /// The first 2xx of D2: bridged, recorded, passed on.
-    pub(super) fn on_answered(&mut self, core: &mut Core, dialog: DialogId, response: Response) {
+    pub(super) fn on_answered(&mut self, core: &mut Core, invite: InviteId, dialog: DialogId, response: Response) {
         for timer in [Timer::Attempt, Timer::Ring] {
             core.disarm(self.conn_id, timer);
         }
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = &attempt.branch else { return };
-        core.index.invites.remove(&branch.invite);
-        let called = branch.leg;
+        let others = attempt.close_branches(core, &answered_elsewhere(), |b| b.invite != invite);
+        let Some(called) = attempt.branches.first().map(|b| b.leg) else { return };
+        core.index.invites.remove(&invite);
+        others.into_iter().for_each(|leg| self.drop_leg(core, leg));
         let content = Content::of(&response.headers, &response.body);
         let _ = core.endpoint.ack(dialog, None, core.now);
         core.index.dialogs.insert(dialog, self.conn_id);
@@ -33,7 +34,7 @@ impl Call {
             leg.dialog = Some(dialog);
             leg.learn_allow(&response.headers);
         }
-        let own = self.fork(core, dialog).map(|f| f.sdp.clone());
+        let own = self.fork(core, invite, dialog).map(|f| f.sdp.clone());
         let answer = match content.sdp.as_deref().map(Session::parse) {
             Some(Ok(answer)) => Some(answer),
             // The answer was in a provisional response (RFC 3261 §13.2.1 wants it again; some leave it out).
@@ -65,7 +66,7 @@ impl Call {
     /// BYE to a D2 whose 2xx was acknowledged while D1 is still unanswered.
     fn bye_called(&mut self, core: &mut Core, headers: Headers) {
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = attempt.branch.take() else { return };
+        let Some(branch) = attempt.branches.pop() else { return };
         for fork in &branch.forks {
             core.index.dialogs.remove(&fork.dialog);
         }
@@ -134,10 +135,13 @@ impl Call {
     }
 
     /// A branch has failed.
-    pub(super) fn on_failed(&mut self, core: &mut Core, failure: Failure) {
-        core.disarm(self.conn_id, Timer::Attempt);
+    pub(super) fn on_failed(&mut self, core: &mut Core, invite: InviteId, failure: Failure) {
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = attempt.branch.take() else { return };
+        let Some(at) = attempt.branches.iter().position(|b| b.invite == invite) else { return };
+        let branch = attempt.branches.remove(at);
+        if attempt.branches.iter().all(|b| b.heard) {
+            core.disarm(self.conn_id, Timer::Attempt);
+        }
         core.index.invites.remove(&branch.invite);
         for fork in &branch.forks {
             core.index.dialogs.remove(&fork.dialog);
@@ -159,15 +163,22 @@ impl Call {
                 code => {
                     if code >= 600 {
                         attempt.targets.clear();
+                        let others = attempt.close_branches(core, &Headers::new(), |_| true);
+                        others.into_iter().for_each(|leg| self.drop_leg(core, leg));
                     }
                     Some(response)
                 }
             };
             if let (State::Calling(attempt), Some(response)) = (&mut self.state, told) {
-                attempt.failure = Some(Failed { response, trusted });
+                let beside = branch.target.registered.is_some();
+                let earlier =
+                    attempt.failure.take().filter(|earlier| beside && rank(&earlier.response) < rank(&response));
+                attempt.failure = earlier.or(Some(Failed { response, trusted }));
             }
         }
-        self.go_on(core);
+        if matches!(&self.state, State::Calling(attempt) if attempt.branches.is_empty()) {
+            self.go_on(core);
+        }
     }
 
     /// The next target, or the end of the attempt.
@@ -219,7 +230,7 @@ impl Call {
                 transport: transport_of(uri),
                 ours: ip.is_some_and(|ip| core.locals.is_ours(ip, uri.port(), referrer.identity.overrides)),
             };
-            let Some(destination) = core.directory.redirect(&core.names, &referrer.identity, to) else { continue };
+            let Some(destination) = core.redirect(&referrer.identity, to) else { continue };
             attempt.redirects += 1;
             let group = attempt.redirects as u32;
             attempt.targets.extend(destination.targets.into_iter().map(|t| Target { group, ..t }));
@@ -233,10 +244,12 @@ impl Call {
     /// timeout counts.
     pub(super) fn on_attempt_timeout(&mut self, core: &mut Core) {
         let State::Calling(attempt) = &mut self.state else { return };
-        if let Some(leg) = attempt.close_branch(core, Headers::new()) {
-            self.drop_leg(core, leg);
+        let silent = attempt.close_branches(core, &Headers::new(), |b| !b.heard);
+        let none_left = attempt.branches.is_empty();
+        silent.into_iter().for_each(|leg| self.drop_leg(core, leg));
+        if none_left {
+            self.go_on(core);
         }
-        self.go_on(core);
     }
 
     /// The ring timeout: CANCEL and 480.
@@ -265,6 +278,18 @@ impl Call {
             self.legs.remove(at).end(core);
         }
     }
+}
+
+/// What the other devices of a DN are told (RFC 3326 §2).
+fn answered_elsewhere() -> Headers {
+    let mut headers = Headers::new();
+    headers.push(Name::Reason, "SIP;cause=200;text=\"Call completed elsewhere\"");
+    headers
+}
+
+/// Which answer of several branches is told: a 6xx, else one of the lowest class (RFC 3261 §16.7 step 6).
+fn rank(response: &Response) -> u16 {
+    if response.code >= 600 { 0 } else { response.code / 100 }
 }
 
 fn transport_of(uri: &Uri) -> Option<Transport> {

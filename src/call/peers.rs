@@ -50,7 +50,7 @@ impl Names {
             .trunks
             .iter()
             .flat_map(|t| t.addresses.iter())
-            .chain(plan.dns.iter().map(|d| &d.contact))
+            .chain(plan.dns.iter().filter_map(|d| d.contact.fixed()))
             .chain(plan.to.iter())
             .chain(plan.routes.iter().filter_map(|r| match &r.to {
                 super::options::RouteTarget::Uri(address) => Some(address),

@@ -16,8 +16,10 @@ use super::options::Listener;
 use super::owners::roles;
 use super::peers::Local;
 use super::recording::{Recording, Unable};
+use super::registrar::Origin;
 use crate::id::{CallUuid, ConnId};
 use crate::sdp::{Refusal, Session};
+use crate::sip::auth::Demand;
 use crate::sip::endpoint::{Flow, Reply, ServerTx};
 use crate::sip::message::Request;
 use crate::sip::name::Name;
@@ -27,15 +29,16 @@ use rand::RngExt;
 /// Why an INVITE does not become a call.
 struct Refusing {
     reply: Box<Reply>,
-    reason: &'static str,
+    /// `None`: it is not refused but asked who it is.
+    reason: Option<&'static str>,
 }
 
 fn refuse(code: u16, reason: &'static str) -> Refusing {
-    Refusing { reply: Box::new(Reply::new(code)), reason }
+    Refusing { reply: Box::new(Reply::new(code)), reason: Some(reason) }
 }
 
 fn busy(reason: &'static str) -> Refusing {
-    Refusing { reply: Box::new(Core::busy()), reason }
+    Refusing { reply: Box::new(Core::busy()), reason: Some(reason) }
 }
 
 /// What the head of an INVITE says.
@@ -53,7 +56,9 @@ pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Requ
     match begin(core, tx, flow, request, live) {
         Ok(call) => call,
         Err(Refusing { reply, reason }) => {
-            core.fact(None, What::Refused { code: reply.code, reason });
+            if let Some(reason) = reason {
+                core.fact(None, What::Refused { code: reply.code, reason });
+            }
             core.answer(tx, None, *reply);
             None
         }
@@ -74,8 +79,11 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     if core.trunk_full(&caller.identity) {
         return Err(busy("call limit of the trunk"));
     }
-    let Destination { identity: called, targets, record, required, .. } =
-        core.directory.route(&core.names, &caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
+    let Destination { identity: called, targets, record, required, registers } =
+        core.route(&caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
+    if registers && targets.is_empty() {
+        return Err(refuse(480, "not registered"));
+    }
     let recorder = core.choose_recorder().ok_or(busy("no recorder"))?;
     let recording = Recording::plan(core, recorder, &caller.identity, &called, (record, required));
     if recording.required && !core.space_ok {
@@ -93,7 +101,7 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     if unable && recording.required {
         core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
         let reply = Box::new(refused(Refusal::NoSharedCodec, &local.sip.ip().to_string()));
-        return Err(Refusing { reply, reason: "no codec for a required recording" });
+        return Err(Refusing { reply, reason: Some("no codec for a required recording") });
     }
     attempt.offer = offer;
     attempt.targets = targets.into();
@@ -159,7 +167,7 @@ fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identit
     (!call.is_over()).then_some(call)
 }
 
-fn caller(core: &Core, flow: &Flow, request: &Request) -> Result<Caller, Refusing> {
+fn caller(core: &mut Core, flow: &Flow, request: &Request) -> Result<Caller, Refusing> {
     let bad = |_| refuse(400, "malformed From or Request-URI");
     let from = request.headers.get(Name::From).ok_or(refuse(400, "no From"))?;
     let from = NameAddr::parse(&from).map_err(bad)?;
@@ -168,7 +176,7 @@ fn caller(core: &Core, flow: &Flow, request: &Request) -> Result<Caller, Refusin
     let number = called_number(from.uri()).unwrap_or_default();
     let source = source(core, flow, request);
     let host = String::from_utf8_lossy(uri.host()).into_owned();
-    let identity = core.directory.identify(&core.names, source, &number, &host).ok_or(refuse(403, "unknown caller"))?;
+    let identity = identify(core, Origin { flow: *flow, source }, request, &number, &host)?;
     let asserted = || {
         let list = address::addresses(&request.headers, Name::PAssertedIdentity).ok()?;
         list.iter().find_map(|a| called_number(a.uri()))
@@ -181,8 +189,33 @@ fn caller(core: &Core, flow: &Flow, request: &Request) -> Result<Caller, Refusin
     Ok(Caller { identity, number, uri, called })
 }
 
+/// Who calls (spec/sip.md §1). A DN that registers is asked for its password unless it calls by the flow of its
+/// registration; where the source is a trunk's, without credentials it is the trunk.
+fn identify(
+    core: &mut Core,
+    origin: Origin,
+    request: &Request,
+    number: &str,
+    host: &str,
+) -> Result<Identity, Refusing> {
+    let known = core.directory.identify(&core.names, origin.source, number, host);
+    if let Some(account) = core.directory.account(number) {
+        let proved = core.registrar.knows(number, origin, core.now);
+        if !proved && (known.is_none() || core.registrar.is_given(request)) {
+            core.registrar.check(request, number, account, core.now).map_err(|(reply, demand)| Refusing {
+                reply: Box::new(reply),
+                reason: (demand == Demand::Wrong).then_some("wrong credentials"),
+            })?;
+        }
+        if proved || core.registrar.is_given(request) {
+            return core.directory.proved(&core.names, number, origin.source).ok_or(refuse(403, "unknown caller"));
+        }
+    }
+    known.ok_or(refuse(403, "unknown caller"))
+}
+
 /// Where a request really comes from: behind trusted proxies the host of the first Via below theirs.
-fn source(core: &Core, flow: &Flow, request: &Request) -> IpAddr {
+pub(super) fn source(core: &Core, flow: &Flow, request: &Request) -> IpAddr {
     let trusted = |ip: IpAddr| core.options.sip.trusted_proxies.iter().any(|net: &IpNet| net.contains(&ip));
     let mut source = flow.remote.ip().to_canonical();
     for value in request.headers.values(Name::Via).skip(1) {
@@ -203,7 +236,7 @@ fn read_offer(attempt: &Attempt, ours: &Local) -> Result<Option<Session>, Refusi
         Ok(_) => Ok(Some(offer)),
         Err(refusal) => {
             let reply = Box::new(refused(refusal, &ours.sip.ip().to_string()));
-            Err(Refusing { reply, reason: "no audio that we take" })
+            Err(Refusing { reply, reason: Some("no audio that we take") })
         }
     }
 }

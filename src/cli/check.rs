@@ -7,10 +7,11 @@ use clap::Args;
 
 use super::{ConfigFile, refuse};
 use crate::call::options::{
-    DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    Contact, DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
 };
 use crate::config::{Config, capacity};
 use crate::record::mark::Layout;
+use crate::sip::values::Algorithm;
 
 /// `stickytape check …`.
 #[derive(Debug, Args)]
@@ -194,7 +195,13 @@ fn trunk(trunk: &Trunk) -> String {
 }
 
 fn dn(dn: &Dn) -> String {
-    let mut parts = vec![format!("at {}", address(&dn.contact))];
+    let mut parts = vec![match &dn.contact {
+        Contact::At(contact) => format!("at {}", address(contact)),
+        Contact::Registered(account) => {
+            let algorithms = join(account.algorithms.iter().map(Algorithm::as_str));
+            format!("where it registers, with its number and password ({algorithms})")
+        }
+    }];
     parts.extend(recorded(dn.record, dn.required));
     parts.join("; ")
 }

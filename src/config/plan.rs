@@ -9,7 +9,10 @@ use regex::Regex;
 use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
-use crate::call::options::{Credentials, Dn, Dtmf, Nat, Numbers, Plan, Route, RouteRecord, RouteTarget, Trunk};
+use crate::call::options::{
+    Account, Contact, Credentials, Dn, Dtmf, Nat, Numbers, Password, Plan, Route, RouteRecord, RouteTarget, Trunk,
+};
+use crate::sip::values::Algorithm;
 
 /// Limits of the lists: routing looks through them for every call.
 const MAX_ENTRIES: usize = 10_000;
@@ -111,15 +114,43 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         problems.add(&section.spot_of("number"), "another [[dn]] has this number already", None);
     }
     if !section.has("contact") && !section.has("registration") {
-        problems.add(&section.spot(), "`contact` is missing", Some("where the device is: sip:HOST:PORT".to_owned()));
+        let suggestion = "where the device is: sip:HOST:PORT; or `registration = { password-file = \"…\" }`";
+        problems.add(&section.spot(), "`contact` is missing", Some(suggestion.to_owned()));
     }
-    let contact = section.read("contact", problems, sip_address);
+    let contact = section.read("contact", problems, sip_address).map(Contact::At);
+    let registration = read_registration(section, problems);
+    if section.has("contact") && section.has("registration") {
+        problems.add(&section.spot_of("registration"), "`contact` and `registration` exclude each other", None);
+    }
     let record = section.read("record", problems, boolean);
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
     let dtmf = section.read_or("dtmf", Dtmf::default(), problems, choice(DTMF));
-    Some(Dn { record, required, trusted, nat, dtmf, ..Dn::new(numbers?, contact?) })
+    let (numbers, contact) = (numbers?, contact.or(registration)?);
+    let dn = match contact {
+        Contact::At(contact) => Dn::new(numbers, contact),
+        Contact::Registered(account) => Dn::registered(numbers, account),
+    };
+    Some(Dn { record, required, trusted, nat, dtmf, ..dn })
+}
+
+/// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge
+/// that offers SHA-256 beside it for one that they cannot answer, against RFC 8760 §2.4.
+fn read_registration(section: &mut Section<'_, '_>, problems: &mut Problems) -> Option<Contact> {
+    let mut inner = section.inner("registration", problems)?;
+    let password = secret(&mut inner, "password-file", "password-env", problems);
+    if password.is_none() && !inner.has("password-file") && !inner.has("password-env") {
+        problems.add(&inner.spot(), "`password-file` or `password-env` is missing", None);
+    }
+    let algorithm = choice(&[("MD5", Algorithm::Md5), ("SHA-256", Algorithm::Sha256)]);
+    let algorithms = inner.read_list("algorithms", problems, algorithm).unwrap_or_else(|| vec![Algorithm::Md5]);
+    let is_repeated = |(at, one)| algorithms[..at].contains(one);
+    if algorithms.is_empty() || algorithms.iter().enumerate().any(is_repeated) {
+        problems.add(&inner.spot_of("algorithms"), "name \"SHA-256\", \"MD5\" or both, each once", None);
+    }
+    inner.finish(problems);
+    password.map(|password| Contact::Registered(Account { password: Password::new(password.reveal()), algorithms }))
 }
 
 fn overlap(a: &Numbers, b: &Numbers) -> bool {

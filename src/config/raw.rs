@@ -158,6 +158,24 @@ impl<'d, 'i> Section<'d, 'i> {
         Spot { offset: self.offset, key: self.label.clone() }
     }
 
+    /// The table that is the value of `key`; `None` when it is missing or none (which is reported).
+    pub(super) fn inner(&mut self, key: &'static str, problems: &mut Problems) -> Option<Section<'d, 'i>> {
+        let spot = self.spot_of(key);
+        match self.value(key)?.get_ref() {
+            DeValue::Table(table) => Some(Section {
+                name: key,
+                label: spot.key,
+                offset: spot.offset,
+                table: Some(table),
+                asked: BTreeSet::new(),
+            }),
+            other => {
+                problems.add(&spot, format!("expected a table, {{ … }}, found {}", describe(other)), None);
+                None
+            }
+        }
+    }
+
     /// True when `key` is written, right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))

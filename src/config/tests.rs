@@ -1,7 +1,10 @@
 //! What a configuration may say, and what each mistake is answered with.
 
 use super::*;
-use crate::call::options::{DefaultOwner, Dtmf, Host, Nat, Numbers, RouteTarget, Transport};
+use crate::call::options::{
+    Account, Contact, DefaultOwner, Dtmf, Host, Nat, Numbers, Password, RouteTarget, Transport,
+};
+use crate::sip::values::Algorithm;
 
 fn problems(text: &str) -> Vec<String> {
     let problems = Config::parse(text).expect_err("this text is wrong");
@@ -59,7 +62,7 @@ fn trunks_dns_and_routes_are_read_whole() {
     assert_eq!(trunk.attempt_timeout, Duration::from_secs(2));
     assert_eq!(trunk.caller_id.as_deref(), Some("+4930555"));
     assert_eq!(config.plan.dns[0].numbers, Numbers::Range { first: 2000, last: 2499, width: 4 });
-    assert_eq!(config.plan.dns[0].contact.user.as_deref(), Some("{number}"));
+    assert_eq!(config.plan.dns[0].contact.fixed().unwrap().user.as_deref(), Some("{number}"));
     assert_eq!(config.plan.dns[0].record, Some(true));
     assert_eq!(config.plan.dns[1].record, None, "a key that is not written says nothing");
     assert_eq!(config.plan.routes[0].to, RouteTarget::Trunk("carrier".into()));
@@ -280,4 +283,38 @@ fn the_form_of_dtmf_is_read_for_trunks_and_dns() {
     let config = Config::parse(&text).unwrap();
     assert_eq!((config.plan.dns[0].dtmf, config.plan.trunks[0].dtmf), (Dtmf::Info, Dtmf::Info));
     assert_eq!(Config::parse(DN).unwrap().plan.dns[0].dtmf, Dtmf::Rfc4733);
+}
+
+#[test]
+fn a_dn_registers_with_the_password_of_a_file_and_has_no_contact_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let dn = |rest: &str| format!("[[dn]]\nnumber = \"3001\"\n{rest}\n");
+    let good = dn(&format!("registration = {{ password-file = {file:?} }}"));
+    let config = Config::parse(&good).unwrap();
+    assert_eq!(
+        config.plan.dns[0].contact,
+        Contact::Registered(Account { password: Password::new("s3cret"), algorithms: vec![Algorithm::Md5] })
+    );
+    let both = good.replace(" }", ", algorithms = [\"SHA-256\", \"MD5\"] }");
+    let Contact::Registered(account) = &Config::parse(&both).unwrap().plan.dns[0].contact else { panic!("{both}") };
+    assert_eq!(account.algorithms, [Algorithm::Sha256, Algorithm::Md5]);
+    for algorithms in ["[]", "[\"MD5\", \"MD5\"]", "\"SHA-1\""] {
+        let bad = problems(&good.replace(" }", &format!(", algorithms = {algorithms} }}"))).join(" ");
+        assert!(bad.contains("SHA-256"), "{bad}");
+    }
+    assert!(!format!("{:?}", config.plan).contains("s3cret"));
+    for (rest, expected) in [
+        ("registration = {}", "password-file"),
+        ("registration = true", "expected a table"),
+        ("registration = { password-file = \"/nowhere/at/all\" }", "No such file"),
+        ("registration = { password-file = \"/nowhere\", realm = \"x\" }", "unknown key"),
+        ("", "`contact` is missing"),
+    ] {
+        let found = problems(&dn(rest)).join(" ");
+        assert!(found.contains(expected), "{rest}: {found}");
+    }
+    let both = dn(&format!("contact = \"sip:10.0.0.1\"\nregistration = {{ password-file = {file:?} }}"));
+    assert!(problems(&both).join(" ").contains("exclude each other"));
 }

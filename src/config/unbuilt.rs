@@ -45,7 +45,6 @@ const TABLE: &[Unbuilt] = &[
     row("recording", "honour-preference", Off::Bool(false), "a=recordpref (RFC 7866)"),
     row("trunk", "transfer", Off::Bool(false), "transfers"),
     row("dn", "role", Off::Text(&["agent"]), "supervision"),
-    row("dn", "registration", Off::Absent, "registration of DNs"),
     row("dn", "record-consult-calls", Off::Bool(false), "consultations"),
     row("dn", "monitor-consult-calls", Off::Text(&["none"]), "supervision"),
     row("dn", "intrusion", Off::Bool(false), "supervision"),

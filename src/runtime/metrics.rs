@@ -59,6 +59,8 @@ pub struct Metrics {
     calls_ended: Family<Cause, Counter>,
     calls_refused: Family<Code, Counter>,
     setup: Histogram,
+    registrations: Gauge,
+    authentication_failures: Counter,
     legs: Gauge,
     ports_ready: Gauge,
     recordings: Gauge,
@@ -138,6 +140,8 @@ impl Metrics {
             calls_refused: Family::default(),
             // 10 ms to 82 s: a phone that answers at once, and one that rings for long.
             setup: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
+            registrations: Gauge::default(),
+            authentication_failures: Counter::default(),
             legs: Gauge::default(),
             ports_ready: Gauge::default(),
             recordings: Gauge::default(),
@@ -182,6 +186,9 @@ impl Metrics {
         registry.register("calls_refused", "INVITEs refused before they became calls", self.calls_refused.clone());
         let help = "Time from the INVITE to the answer";
         registry.register_with_unit("call_setup", help, Unit::Seconds, self.setup.clone());
+        registry.register("registrations", "Contacts that DNs have registered", self.registrations.clone());
+        let failures = self.authentication_failures.clone();
+        registry.register("authentication_failures", "Requests with a wrong user name or password", failures);
         registry.register("legs", "Legs with media", self.legs.clone());
         registry.register("media_ports_ready", "Port pairs bound and ready to hand out", self.ports_ready.clone());
         registry.register("draining", "1 while the server stops", self.draining.clone());
@@ -264,6 +271,8 @@ impl Metrics {
         self.recordings.set(level(counters.recordings));
         self.ports_ready.set(level(counters.ports_ready));
         self.legs.set(level(counters.legs));
+        self.registrations.set(level(counters.registrations));
+        raise(&self.authentication_failures, counters.authentication_failures);
         raise(&self.sip_stray, counters.stray);
         self.sip(&counters.sip, counters.load);
     }

@@ -4,7 +4,7 @@ mod verifier;
 
 use std::fmt;
 
-pub use verifier::{Demand, Verifier};
+pub use verifier::{Account, Demand, Verifier};
 
 use super::headers::Line;
 use super::message::{Request, Response};

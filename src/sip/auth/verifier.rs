@@ -40,6 +40,15 @@ pub struct Verifier {
     forgotten: u64,
 }
 
+/// Whom a request must come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The password.
+    pub password: Password,
+    /// Algorithms that are offered and taken, most preferred first (RFC 8760 §2.3).
+    pub algorithms: Vec<Algorithm>,
+}
+
 /// Why a request is not authenticated: the answer is 401 with [`Verifier::challenge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {
@@ -80,19 +89,14 @@ impl Verifier {
     ///
     /// # Errors
     /// What to ask for. One right credential is enough.
-    pub fn check(
-        &mut self,
-        request: &Request,
-        username: &str,
-        password: &Password,
-        now: Instant,
-    ) -> Result<(), Demand> {
+    pub fn check(&mut self, request: &Request, username: &str, account: &Account, now: Instant) -> Result<(), Demand> {
         let given: Vec<Given> = self.given(request).collect();
         let mut demand = Demand::Missing;
         for given in given {
             let is_right = given.username == username.as_bytes()
+                && given.algorithm.is_some_and(|algorithm| account.algorithms.contains(&algorithm))
                 && is_same_uri(&given.uri, request)
-                && given.is_of(password.reveal().as_bytes(), request.method.as_bytes());
+                && given.is_of(account.password.reveal().as_bytes(), request.method.as_bytes());
             match self.issued(&given.nonce) {
                 Some((serial, at)) if is_right => match self.count(serial, at, &given, now) {
                     true => return Ok(()),
@@ -105,22 +109,22 @@ impl Verifier {
         Err(demand)
     }
 
-    /// WWW-Authenticate lines with a new nonce, the better algorithm first (RFC 8760 §2.3).
-    pub fn challenge(&mut self, demand: Demand, now: Instant) -> Vec<Line> {
+    /// WWW-Authenticate lines with a new nonce, one for each algorithm of the account.
+    pub fn challenge(&mut self, demand: Demand, account: &Account, now: Instant) -> Vec<Line> {
         let nonce = self.issue(now);
-        let line = |algorithm| {
+        let line = |algorithm: &Algorithm| {
             let challenge = Challenge {
                 realm: self.realm.as_bytes().to_vec(),
                 nonce: nonce.clone().into_bytes(),
                 opaque: None,
-                algorithm: Some(algorithm),
+                algorithm: Some(*algorithm),
                 auth: true,
                 auth_int: false,
                 stale: demand == Demand::Stale,
             };
             Line::new(Name::WwwAuthenticate, challenge.encode())
         };
-        [Algorithm::Sha256, Algorithm::Md5].map(line).into()
+        account.algorithms.iter().map(line).collect()
     }
 
     fn issue(&mut self, now: Instant) -> String {
@@ -211,6 +215,10 @@ mod tests {
 
     const USER: &str = "2001";
 
+    fn account() -> Account {
+        Account { password: Password::new("secret"), algorithms: vec![Algorithm::Sha256, Algorithm::Md5] }
+    }
+
     struct Scene {
         verifier: Verifier,
         now: Instant,
@@ -226,7 +234,7 @@ mod tests {
 
         fn challenged(&mut self) -> Response {
             let mut response = Response::new(401, "Unauthorized");
-            for line in self.verifier.challenge(Demand::Missing, self.now) {
+            for line in self.verifier.challenge(Demand::Missing, &account(), self.now) {
                 response.headers.push_line(line);
             }
             response
@@ -243,7 +251,7 @@ mod tests {
         }
 
         fn check(&mut self, request: &Request) -> Result<(), Demand> {
-            self.verifier.check(request, USER, &Password::new("secret"), self.now)
+            self.verifier.check(request, USER, &account(), self.now)
         }
     }
 
@@ -264,7 +272,7 @@ mod tests {
         let mut scene = Scene::new();
         let challenge = scene.challenged();
         let right = scene.answered(&challenge, "secret");
-        assert_eq!(scene.verifier.check(&right, "2002", &Password::new("secret"), scene.now), Err(Demand::Wrong));
+        assert_eq!(scene.verifier.check(&right, "2002", &account(), scene.now), Err(Demand::Wrong));
         let invite = Request { method: Method::Invite, ..right.clone() };
         assert_eq!(scene.check(&invite), Err(Demand::Wrong));
         let elsewhere = Request { uri: "sip:other.example".into(), ..right.clone() };
@@ -273,7 +281,17 @@ mod tests {
         assert_eq!(scene.check(&same), Ok(()), "hosts have no case");
         let mut other = Verifier::new("other", [7; 32], scene.now);
         assert!(!other.is_given(&right));
-        assert_eq!(other.check(&right, USER, &Password::new("secret"), scene.now), Err(Demand::Missing));
+        assert_eq!(other.check(&right, USER, &account(), scene.now), Err(Demand::Missing));
+    }
+
+    #[test]
+    fn an_algorithm_that_was_not_offered_is_not_taken() {
+        let mut scene = Scene::new();
+        let challenge = scene.challenged();
+        let request = scene.answered(&challenge, "secret");
+        let md5 = Account { algorithms: vec![Algorithm::Md5], ..account() };
+        assert_eq!(scene.verifier.check(&request, USER, &md5, scene.now), Err(Demand::Wrong), "it was SHA-256");
+        assert_eq!(scene.verifier.challenge(Demand::Wrong, &md5, scene.now).len(), 1);
     }
 
     #[test]
@@ -282,10 +300,10 @@ mod tests {
         let challenge = scene.challenged();
         let request = scene.answered(&challenge, "secret");
         let mut stranger = Verifier::new("stickytape", [8; 32], scene.now);
-        assert_eq!(stranger.check(&request, USER, &Password::new("secret"), scene.now), Err(Demand::Wrong));
+        assert_eq!(stranger.check(&request, USER, &account(), scene.now), Err(Demand::Wrong));
         scene.now += LIFETIME;
         assert_eq!(scene.check(&request), Err(Demand::Stale));
-        let lines = scene.verifier.challenge(Demand::Stale, scene.now);
+        let lines = scene.verifier.challenge(Demand::Stale, &account(), scene.now);
         assert!(lines.iter().all(|line| line.raw().ends_with(b", stale=true")));
         let fresh = scene.challenged();
         let request = scene.answered(&fresh, "secret");

@@ -35,6 +35,7 @@ use rand::{Rng, SeedableRng};
 pub use api::*;
 pub use counters::{Counters, Load};
 pub use options::{Listener, Options};
+pub use route::is_local_only;
 
 use crate::sip::dialog::{Dialog, DialogKey};
 use crate::sip::headers::Headers;

@@ -120,7 +120,7 @@ impl Endpoint {
 }
 
 /// Private, shared, loopback, link-local and unspecified addresses (RFC 1918, 6598, 4193, 3927, 4291).
-fn is_local_only(ip: IpAddr) -> bool {
+pub fn is_local_only(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();
