@@ -88,7 +88,7 @@ impl Call {
         let upstream = attempt.upstream.swap_remove(index);
         let mut sdp = upstream.sdp;
         let offer = attempt.offer.clone();
-        let called = attempt.branch.as_ref().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
+        let called = attempt.branches.first().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
         let called = called.and_then(|leg| Some((leg, leg.sdp.negotiated()?)));
         let body = match &offer {
             Some(offer) => {
