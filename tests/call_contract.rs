@@ -5,7 +5,7 @@ mod call_world;
 
 use call_world::*;
 use stickytape::call::Input;
-use stickytape::call::options::{Contact, Host, Options, PeerAddress, Plan, Route, RouteTarget, Transport, Trunk};
+use stickytape::call::options::{Host, Options, PeerAddress, Plan, Route, RouteTarget, Transport, Trunk};
 use stickytape::sip::message::{Request, Response};
 use stickytape::sip::method::Method;
 use stickytape::sip::name::Name;
@@ -173,9 +173,9 @@ fn an_early_dialog_follows_its_peer_as_well() {
     let invite = from_2001(&world, "2002", Some(&offer()));
     let received = ring(&mut world, &invite, B);
     let mut plan = options().plan;
-    let mut moved = plan.dns[1].contact.fixed().unwrap().clone();
-    moved.host = Host::Ip("10.0.0.77".parse().unwrap());
-    plan.dns[1].contact = Contact::At(moved);
+    let mut address = plan.dns[1].contact.fixed().unwrap().clone();
+    address.host = Host::Ip("10.0.0.77".parse().unwrap());
+    plan.dns[1].contact = stickytape::call::options::Contact::At(address);
     world.tell(Input::Reload(Box::new(plan)));
     say(&mut world, B, &received, 180, "b", None);
     let options = world.raws[moved].as_callee(&received, "b", Method::Options, 1);
