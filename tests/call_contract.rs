@@ -498,6 +498,14 @@ fn a_flood_from_strangers_costs_a_403_each_and_nothing_else() {
     assert!(world.proxy.story().iter().all(|s| s == "refused 403"));
     assert_eq!(world.proxy.calls.counters().calls, 0);
     assert!(world.raws[B].got.is_empty());
+    // Nor do they learn how busy we are.
+    let mut full = world_of(|o| o.sip.max_calls = 0);
+    let stranger_to_it = full.raw("203.0.113.66:5060");
+    let invite = full.raws[stranger_to_it].invite("2002", "s", Some(&offer()));
+    full.raws[stranger_to_it].send(invite);
+    full.run(ms(50));
+    assert_eq!(full.raws[stranger_to_it].codes("INVITE"), [100, 403]);
+    full.settle();
     let talk = talk(&mut world, "2002", B, Some(&offer()), None);
     assert_eq!(world.proxy.calls.snapshot()[0].state, "talking");
     finish(&mut world, &talk);
@@ -721,4 +729,47 @@ fn the_callers_number_is_the_asserted_one_of_a_trusted_trunk_else_that_of_from()
         say(&mut world, B, &received, 486, "b", None);
         world.settle();
     }
+}
+
+#[test]
+fn behind_a_trunks_own_caller_id_the_callers_identity_stays_hidden_in_every_request() {
+    let mut world = world_of(|o| {
+        o.plan.dns[0].trusted = true;
+        o.plan.trunks[0].trusted = true;
+        o.plan.trunks[0].caller_id = Some("+49800".into());
+    });
+    let trunk = world.raw("198.51.100.10:5060");
+    let identify = |request: &mut Request| {
+        request.headers.push(Name::PAssertedIdentity, "<sip:2001@10.0.0.1>");
+        request.headers.push(Name::Other(b"P-Preferred-Identity"), "<sip:2001@10.0.0.1>");
+    };
+    let mut invite = from_2001(&world, "0123", Some(&offer()));
+    identify(&mut invite);
+    let received = ring(&mut world, &invite, trunk);
+    assert!(text(received.headers.get(Name::From)).starts_with("<sip:+49800@192.0.2.1:5060>"));
+    say(&mut world, trunk, &received, 200, "b", Some(&sdp("198.51.100.10", 6000, "0 101", "sendrecv")));
+    let ok = last(&world, A, "INVITE");
+    let ack = world.raws[A].in_dialog(&invite, &ok, Method::Ack, 1);
+    world.raws[A].send(ack);
+    for (cseq, method) in [(2, Method::Invite), (3, Method::Info), (4, Method::Bye)] {
+        let mut request = world.raws[A].in_dialog(&invite, &ok, method.clone(), cseq);
+        match method {
+            Method::Invite => {
+                with_sdp(&mut request, &offer().replace("sendrecv", "sendonly").replace("1 1 IN", "1 2 IN"))
+            }
+            Method::Info => info(&mut request),
+            _ => {}
+        }
+        identify(&mut request);
+        world.raws[A].send(request);
+        world.run(ms(50));
+    }
+    assert_eq!(world.raws[trunk].requests(Method::Invite).len(), 2);
+    for method in [Method::Invite, Method::Info, Method::Bye] {
+        for request in world.raws[trunk].requests(method) {
+            assert!(!body(&request.encode()).contains("2001"), "{}", body(&request.encode()));
+        }
+    }
+    answer_byes(&mut world, trunk);
+    world.settle();
 }

@@ -10,7 +10,7 @@ use super::call::{Call, Ending, State};
 use super::core::{Core, Timer};
 use super::directory::Target;
 use super::fact::ReleaseCause;
-use super::headers::{Content, name_call, passed};
+use super::headers::{Content, hide_caller, name_call, passed};
 use super::leg::{Beginning, Leg};
 use super::options::{Listener, RouteRecord};
 use super::peers::Local;
@@ -283,7 +283,7 @@ impl Call {
         let sdp = leg.sdp.offer(&terms);
         let mut headers = passed(&attempt.request.headers, trusted);
         if identity.caller_id.is_some() {
-            headers.remove(Name::PAssertedIdentity);
+            hide_caller(&mut headers);
         }
         if identity.dn.is_some() {
             name_call(&mut headers, self.conn_id, self.uuid);

@@ -4,7 +4,7 @@ use super::call::{Call, Ending, Purpose, State, has_left, mapped};
 use super::core::Core;
 use super::digits::is_dtmf;
 use super::fact::{ReleaseCause, What};
-use super::headers::{Content, passed, passed_failure};
+use super::headers::{Content, hide_caller, passed, passed_failure};
 use super::leg::route_both;
 use crate::id::LegId;
 use crate::record::mark::StopCause;
@@ -106,10 +106,19 @@ impl Call {
         self.legs.iter().all(|l| l.identity.trusted)
     }
 
+    /// The lines of a request in the dialog of `from` that pass to the other leg.
+    pub(super) fn passed_on(&self, request: &Request, from: Option<LegId>) -> Headers {
+        let mut headers = passed(&request.headers, self.trusted());
+        if self.legs.iter().any(|l| Some(l.id) != from && l.identity.caller_id.is_some()) {
+            hide_caller(&mut headers);
+        }
+        headers
+    }
+
     fn on_bye(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
         core.answer(tx, None, Reply::new(200));
         let by = self.leg_of(dialog);
-        let bye_headers = passed(&request.headers, self.trusted());
+        let bye_headers = self.passed_on(request, by);
         let bye_body = Content::of(&request.headers, &request.body).with(None);
         let (cause, ending) = match &self.state {
             // BYE in an early dialog gives the INVITE up (RFC 3261 §15.1.2).
@@ -213,10 +222,10 @@ impl Call {
                 return;
             }
         }
+        let headers = self.passed_on(request, self.leg_of(dialog));
         let Some(dialog) = counterpart else {
             return core.answer(tx, None, Reply::new(200));
         };
-        let headers = passed(&request.headers, self.trusted());
         let body = Content::of(&request.headers, &request.body).with(None);
         match core.endpoint.request(dialog, Method::Info, headers, body, core.now) {
             Ok(passed) => {

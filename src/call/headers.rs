@@ -32,6 +32,12 @@ pub(super) fn passed_failure(from: &Headers, trusted: bool) -> Headers {
     to
 }
 
+/// Takes the caller's own identities from a request to a peer that is shown another one (`caller-id`).
+pub(super) fn hide_caller(headers: &mut Headers) {
+    headers.remove(Name::PAssertedIdentity);
+    headers.remove(Name::PPreferredIdentity);
+}
+
 /// Which call it is, for DNs.
 pub(super) fn name_call(headers: &mut Headers, conn_id: ConnId, uuid: CallUuid) {
     headers.push(Name::XStickytapeConnId, conn_id.to_string());

@@ -63,7 +63,7 @@ impl Call {
             answer_alone(core, tx, &mut leg.sdp, &offer);
             return self.join(core);
         }
-        let headers = passed(&request.headers, self.trusted());
+        let headers = self.passed_on(request, Some(from));
         self.pass_offer(core, tx, from, offer, (headers, &content));
     }
 

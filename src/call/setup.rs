@@ -66,6 +66,8 @@ pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Requ
 }
 
 fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Result<Option<Call>, Refusing> {
+    // First of all: how busy we are is no stranger's business.
+    let caller = caller(core, &flow, &request)?;
     if core.draining {
         return Err(busy("draining"));
     }
@@ -75,7 +77,6 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     if live >= core.options.sip.max_calls {
         return Err(busy("call limit"));
     }
-    let caller = caller(core, &flow, &request)?;
     if core.trunk_full(&caller.identity) {
         return Err(busy("call limit of the trunk"));
     }
