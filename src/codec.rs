@@ -70,9 +70,15 @@ impl Codec {
         }
     }
 
-    /// True when the recorder can turn it into samples (mono at a rate that the resampler takes).
+    /// True when the recorder can turn it into samples: mono, G.711 at 8 kHz, L16 at a rate that the resampler takes.
+    /// Call control and the recorder ask here both, so that nothing is called recorded that is silence.
     pub fn is_decodable(&self) -> bool {
-        matches!(self.kind(), Kind::Pcmu | Kind::Pcma | Kind::L16) && self.channels == 1
+        let rates: &[u32] = match self.kind() {
+            Kind::Pcmu | Kind::Pcma => &[8_000],
+            Kind::L16 => &[8_000, 16_000, 48_000],
+            Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => &[],
+        };
+        self.channels == 1 && rates.contains(&self.clock_rate)
     }
 
     /// The codec that RFC 3551 §6 assigns to a static payload type without an rtpmap.
@@ -165,5 +171,28 @@ impl Direction {
     /// What is left when both must allow it.
     pub fn and(self, other: Self) -> Self {
         Self::from_flags(self.sends() && other.sends(), self.receives() && other.receives())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_recorder_turns_into_samples_is_decodable() {
+        for rate in [8_000, 16_000, 48_000] {
+            assert!(Codec::new("L16", rate, 1).is_decodable(), "{rate}");
+            assert!(!Codec::new("L16", rate, 2).is_decodable(), "{rate}");
+        }
+        assert!(Codec::pcmu().is_decodable() && Codec::pcma().is_decodable());
+        let silent = [
+            Codec::new("L16", 44_100, 1),
+            Codec::new("L16", 11_025, 1),
+            Codec::new("PCMU", 16_000, 1),
+            Codec::telephone_event(),
+            Codec::new("CN", 8_000, 1),
+            Codec::new("G722", 8_000, 1),
+        ];
+        assert!(silent.iter().all(|codec| !codec.is_decodable()));
     }
 }

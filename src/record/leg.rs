@@ -30,9 +30,6 @@ const MAX_SAMPLES: usize = 2_048;
 /// A packet's place may precede its arrival by W, and the hole that it leaves is seen later still.
 const DROPPED_BEFORE_NS: i64 = 500_000_000;
 
-/// Audio rates of tracks.
-const RATES: [u32; 3] = [8_000, 16_000, 48_000];
-
 /// What a packet was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -323,7 +320,7 @@ const MARGIN_NS: i64 = 30_000_000;
 
 /// How a payload is decoded; `None` when it holds no samples for us.
 fn coding(codec: &Codec, len: usize) -> Option<Coding> {
-    if !codec.is_decodable() || !RATES.contains(&codec.clock_rate) || len == 0 {
+    if !codec.is_decodable() || len == 0 {
         return None;
     }
     match codec.kind() {
