@@ -11,10 +11,10 @@ use stickytape::disk::store::{Error, Store};
 use stickytape::disk::{Disk, RealDisk};
 use stickytape::id::RecordingId;
 use stickytape::record::mark::StopCause;
-use stickytape::record::metadata::{Recording, State};
+use stickytape::record::metadata::{Event, Mask, MaskKind, Recording, State, time_of_sample};
 use stickytape::testing::disk::SimDisk;
 
-use support::{Session, recording, store};
+use support::{RATE, Session, recording, segment, store};
 
 fn publish(store: &Arc<Store>, recording: Recording) -> RecordingId {
     let mut session = Session::begin(store, recording).unwrap();
@@ -243,6 +243,77 @@ fn a_recording_that_ended_but_was_not_published_keeps_its_stop_cause() {
     assert_eq!(repaired.recording_session.stop_cause, Some(StopCause::OwnerLeft));
     assert_eq!(repaired.recording_session.state, State::Recovered);
     assert_eq!(store.verify(id).unwrap().1, Vec::<String>::new());
+}
+
+#[test]
+fn a_pause_whose_end_only_the_sound_tells_is_closed_there_and_verifies() {
+    let disk = SimDisk::new();
+    let store = store(disk.clone());
+    let mut session = Session::begin(&store, recording(1, "2026-11-20T09:00:00Z")).unwrap();
+    session.step().unwrap();
+    for file in 0..2 {
+        session.active.append(file, &[0; 160]).unwrap();
+    }
+    session.frames += 160;
+    session.change();
+    let paused = session.frames;
+    {
+        let start = session.recording.start_time;
+        let last = session.recording.segments.last_mut().unwrap();
+        (last.paused, last.speakers) = (true, vec![]);
+        let time = time_of_sample(start, paused, RATE);
+        session.recording.masks.push(Mask { time, kind: MaskKind::Paused });
+    }
+    session.active.set_metadata(session.recording.clone());
+    for file in 0..2 {
+        session.active.append(file, &[0; 2_000]).unwrap();
+    }
+    session.active.commit().unwrap();
+    // Killed between the audio of a commit and its metadata, which would have told of the end.
+    for file in 0..2 {
+        session.active.append(file, &[0; 160]).unwrap();
+        session.active.append(file, &[77; 800]).unwrap();
+    }
+    session.active.commit().unwrap();
+    let id = session.recording.id;
+    let store = support::store(disk.after_kill());
+    let repaired = store.repair(id).unwrap().unwrap();
+    let pauses: Vec<_> = repaired.segments.iter().map(|s| (s.start_sample, s.end_sample, s.paused)).collect();
+    assert_eq!(pauses, [(0, paused, false), (paused, paused + 2_000, true), (paused + 2_000, paused + 2_960, false)]);
+    assert_eq!(repaired.segments[2].speakers, repaired.segments[0].speakers);
+    assert_eq!(repaired.masks.last().unwrap().kind, MaskKind::Resumed);
+    assert!(repaired.warnings.iter().any(|w| w.contains("the last pause")), "{:?}", repaired.warnings);
+    assert_eq!(store.verify(id).unwrap().1, Vec::<String>::new());
+}
+
+#[test]
+fn metadata_ahead_of_the_audio_tells_of_nothing_after_the_end() {
+    let disk = SimDisk::new();
+    let store = store(disk.clone());
+    let mut session = Session::begin(&store, recording(1, "2026-11-20T09:00:00Z")).unwrap();
+    session.step().unwrap();
+    // After a power cut the metadata may know of a second that the audio has lost.
+    let start = session.recording.start_time;
+    let late = time_of_sample(start, session.frames + 8_000, RATE);
+    session.recording.segments[0].end_sample = session.frames + 8_000;
+    session.recording.segments[0].end = late;
+    let mut next = segment(start, session.frames + 8_000, session.frames + 8_000);
+    next.held = true;
+    session.recording.segments.push(next);
+    session.recording.participants[0].left = Some(late);
+    session.recording.events.push(Event { time: late, name: "held".into(), attributes: Default::default() });
+    session.active.set_metadata(session.recording.clone());
+    session.active.commit().unwrap();
+    let (id, frames) = (session.recording.id, session.frames);
+    let store = support::store(disk.after_kill());
+    let repaired = store.repair(id).unwrap().unwrap();
+    assert_eq!(store.verify(id).unwrap().1, Vec::<String>::new());
+    let segments: Vec<_> = repaired.segments.iter().map(|s| (s.start_sample, s.end_sample, s.held)).collect();
+    assert_eq!(segments, [(0, frames, false)]);
+    let stop = repaired.stop_time.unwrap();
+    assert_eq!(repaired.segments[0].end, stop);
+    assert!(repaired.participants.iter().all(|p| p.left == Some(stop)));
+    assert_eq!(repaired.events[0].time, stop);
 }
 
 #[test]

@@ -14,8 +14,9 @@ use super::wav::{self, Spec};
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::{Side, StopCause};
 use crate::record::metadata::{
-    FileKind, MEDIA_TYPE, MediaFile, Recording, RecordingSession, Segment, State, time_of_sample,
+    FileKind, MEDIA_TYPE, Mask, MaskKind, MediaFile, Recording, RecordingSession, Segment, State, time_of_sample,
 };
+use crate::record::verify::widened;
 
 /// The rate of a file of which neither metadata nor any header tells.
 const ASSUMED_RATE: u32 = 8_000;
@@ -83,8 +84,46 @@ impl Store {
         let dir = self.active_dir(recording.id);
         recording.media_files = self.even_out(&dir, &recording, layout)?;
         recording.warnings.push(warning.to_owned());
+        self.end_lost_pause(&dir, &mut recording)?;
         close(&mut recording, state, cause);
         self.publish(recording)
+    }
+
+    /// Audio may be ahead of the metadata: what was said after a pause whose end the metadata does not know. There the
+    /// pause ended, for in a pause nothing but digital silence is ever written.
+    fn end_lost_pause(&self, dir: &Path, recording: &mut Recording) -> Result<(), Error> {
+        let Some(last) = recording.segments.last().filter(|last| last.paused) else { return Ok(()) };
+        let mut first: Option<u64> = None;
+        for file in &recording.media_files {
+            let path = dir.join(&file.file);
+            let within = last.start_sample.saturating_sub(file.start_sample)..file.samples;
+            if within.is_empty() {
+                continue;
+            }
+            let sound = wav::first_sound(self.disk(), &path, within).map_err(|e| Error::io("read", &path)(e))?;
+            let sound = sound.map(|frame| file.start_sample + frame);
+            first = [first, sound].into_iter().flatten().min();
+        }
+        let Some(sound) = first else { return Ok(()) };
+        let rate = recording.media_files.first().map_or(ASSUMED_RATE, |f| f.sample_rate);
+        let resumed = sound.saturating_sub(widened(rate)).max(last.start_sample);
+        let time = time_of_sample(recording.start_time, resumed, rate);
+        // Nobody knows better who spoke than the segment before the pause.
+        let before = recording.segments.iter().rev().find(|s| !s.paused).map(|s| s.speakers.clone());
+        let speakers = before.unwrap_or_else(|| last.participants.clone());
+        let speakers = speakers.into_iter().filter(|leg| last.participants.contains(leg)).collect();
+        let next = Segment { start_sample: resumed, start: time, paused: false, speakers, ..last.clone() };
+        match recording.segments.last_mut() {
+            Some(last) if last.start_sample < resumed => {
+                (last.end_sample, last.end) = (resumed, time);
+                recording.segments.push(next);
+            }
+            Some(last) => *last = next,
+            None => {}
+        }
+        recording.masks.push(Mask { time, kind: MaskKind::Resumed });
+        recording.warnings.push("the end of the last pause was lost; it is where sound begins again".into());
+        Ok(())
     }
 
     /// Its metadata, as recent as can be read.
@@ -275,6 +314,13 @@ fn close(recording: &mut Recording, state: State, cause: StopCause) {
         participant.left = Some(end.max(participant.joined));
         participant.leave_cause.clone_from(&cause_name);
     }
+    // After a power cut the metadata may be ahead of the audio: nothing happened later than the end.
+    for participant in &mut recording.participants {
+        participant.joined = participant.joined.min(end);
+        participant.left = participant.left.map(|left| left.min(end));
+    }
+    recording.masks.iter_mut().for_each(|mask| mask.time = mask.time.min(end));
+    recording.events.iter_mut().for_each(|event| event.time = event.time.min(end));
     recording.gaps.retain(|gap| gap.start_sample < total);
     recording.gaps.iter_mut().for_each(|gap| gap.end_sample = gap.end_sample.min(total));
     recording.stop_time = Some(end);

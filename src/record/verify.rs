@@ -43,9 +43,14 @@ pub fn silent_ranges(recording: &Recording) -> Vec<Range<u64>> {
             _ => ranges.push(segment.start_sample..segment.end_sample),
         }
     }
-    let widened = u64::from(sample_rate(recording)) * WIDENED_MS / 1_000;
+    let widened = widened(sample_rate(recording));
     let total = total_samples(recording);
     ranges.iter().map(|r| r.start.saturating_sub(widened)..(r.end + widened).min(total)).collect()
+}
+
+/// By how many samples a pause is silent beyond its segments, on each side.
+pub fn widened(sample_rate: u32) -> u64 {
+    u64::from(sample_rate) * WIDENED_MS / 1_000
 }
 
 /// What is wrong, one sentence each; empty when nothing is. `facts` has one entry per WAV file of the folder, and for
