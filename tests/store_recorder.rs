@@ -140,6 +140,46 @@ fn what_a_slow_disk_has_no_room_for_is_silence_of_the_exact_length_and_says_so()
 }
 
 #[test]
+fn a_disk_that_hangs_for_seconds_stops_nothing_and_what_it_missed_is_silence_of_the_exact_length() {
+    let disk = SimDisk::new();
+    // Room for about a second.
+    let mut live = Live::start_on(Arc::new(disk.clone()), Path::new("/recordings"), 0, 1 << 14);
+    let call = live.call(Layout::Mixed);
+    live.speak(Duration::from_millis(1_500));
+    live.wait_for("begun", is_begun(call.id));
+    disk.hang();
+    // Each packet must find room in the ring, which a recorder that waits for the disk would not make.
+    live.speak(Duration::from_millis(3_000));
+    assert!(live.recorder.queued_bytes() <= 1 << 14, "{} bytes wait", live.recorder.queued_bytes());
+    disk.resume();
+    live.speak(Duration::from_millis(1_500));
+    live.stop(call, StopCause::Released);
+    live.wait_for("published", is_published(call.id));
+    live.shutdown();
+
+    let store = Store::new(Arc::new(disk), "/recordings".into());
+    let recording = verified(&store, call);
+    assert_eq!(recording.recording_session.state, State::Complete);
+    let samples = sound(&store, call, "mixed.wav");
+    assert!((5_980..6_300).contains(&recording.duration_ms.unwrap()), "{:?}", recording.duration_ms);
+    let lost: Vec<(u64, u64, u64)> = recording
+        .gaps
+        .iter()
+        .filter(|gap| gap.cause == GapCause::DroppedByUs)
+        .map(|gap| (gap.leg.0, gap.start_sample, gap.end_sample))
+        .collect();
+    let [(1, from, until), (2, from_too, until_too)] = lost[..] else { panic!("{:?}", recording.gaps) };
+    assert_eq!((from, until), (from_too, until_too));
+    assert!(until - from > 8_000, "from {from} to {until}: it did not fill the buffer");
+    let (from, until) = (from as usize, until as usize);
+    assert!(samples[from..until].iter().all(|&sample| sample == 0), "what is listed as lost is silence");
+    assert!(samples[800..from].iter().all(|&sample| sample != 0), "what was kept before is there");
+    let after = samples[until..samples.len() - 2_400].iter();
+    assert!(after.clone().len() > 4_000 && after.into_iter().all(|&sample| sample != 0), "it goes on behind it");
+    assert!(recording.warnings.iter().any(|w| w.contains("too slow")), "{:?}", recording.warnings);
+}
+
+#[test]
 fn a_second_server_on_the_same_folder_is_refused_and_repairs_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut live = Live::start(dir.path(), 0, 1 << 20);

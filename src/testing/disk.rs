@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rand::rngs::StdRng;
@@ -22,6 +22,8 @@ const BLOCK: usize = 512;
 #[derive(Clone, Default)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,
+    /// Told when [`State::hangs`] is over.
+    answers: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -40,6 +42,8 @@ struct State {
     /// Folders on file systems of their own.
     mounts: Vec<PathBuf>,
     free: Option<u64>,
+    /// Every operation waits.
+    hangs: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,17 @@ impl SimDisk {
         self.state().fails_from = None;
     }
 
+    /// Every operation from now on waits, as on a network file system whose server is gone, until [`SimDisk::resume`].
+    pub fn hang(&self) {
+        self.state().hangs = true;
+    }
+
+    /// Operations that wait, and those to come, are done.
+    pub fn resume(&self) {
+        self.state().hangs = false;
+        self.answers.notify_all();
+    }
+
     /// `path` is on a file system of its own: nothing is renamed into it or out of it.
     pub fn mount(&self, path: &Path) {
         self.state().mounts.push(path.to_owned());
@@ -109,7 +124,7 @@ impl SimDisk {
             free: state.free,
             ..State::default()
         };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        Self { state: Arc::new(Mutex::new(copy)), ..Self::default() }
     }
 
     /// What a power cut leaves; chance decides about everything that was not synced.
@@ -135,7 +150,7 @@ impl SimDisk {
             free: state.free,
             ..State::default()
         };
-        Self { state: Arc::new(Mutex::new(copy)) }
+        Self { state: Arc::new(Mutex::new(copy)), ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,9 +159,14 @@ impl SimDisk {
 
     /// The state, unless this operation is one that fails.
     fn operation(&self) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.state();
+        let mut state = self.when_it_answers();
         state.begin()?;
         Ok(state)
+    }
+
+    fn when_it_answers(&self) -> MutexGuard<'_, State> {
+        let waited = self.answers.wait_while(self.state(), |state| state.hangs);
+        waited.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn File>> {
@@ -418,7 +438,7 @@ impl SimFile {
 
 impl File for SimFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.state();
+        let mut state = self.disk.when_it_answers();
         let result = state.begin();
         let torn = result.is_err() && state.is_first_failure();
         let bytes = match (&result, torn) {
