@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use stickytape::bridge::command::{Command, LatchMode, LegStats, NewLeg, Notice, Playback, PortPair, Remote};
+use stickytape::bridge::command::{Command, Digit, LatchMode, LegStats, NewLeg, Notice, Playback, PortPair, Remote};
 use stickytape::codec::{Codec, Direction, Payload};
 use stickytape::id::{LegId, RecorderId, WorkerId};
 use stickytape::rtp::packet::Packet;
@@ -338,6 +338,19 @@ fn silence_is_played_every_20_ms_by_the_threads_own_clock() {
     (0..25).for_each(|_| assert_eq!(a.hear().0.payload, vec![0xff; 160]));
     let took = stickytape::clock::now() - begin;
     assert!((Duration::from_millis(400)..Duration::from_millis(900)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn a_digit_is_pressed_towards_a_peer_as_a_tone_of_its_length() {
+    let threads = Threads::start(1, 23_220..=23_229, Duration::from_millis(1));
+    let a = threads.phone(0, 1);
+    let digit = Digit::of_key('5').unwrap();
+    threads.handles[0].send(Command::Press { leg: a.leg, digit, length: Duration::from_millis(100) });
+    for n in 0..5 {
+        let heard = a.hear().0;
+        assert_eq!((heard.payload.len(), heard.marker), (160, n == 0));
+        assert!(heard.payload.iter().any(|byte| *byte < 0xa0), "sound");
+    }
 }
 
 #[test]

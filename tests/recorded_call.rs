@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stickytape::app::Server;
+use stickytape::codec::Codec;
 use stickytape::config::Config;
 use stickytape::disk::list::Filter;
 use stickytape::disk::store::Store;
@@ -15,7 +16,9 @@ use stickytape::disk::{RealDisk, wav};
 use stickytape::record::metadata::Recording;
 use stickytape::testing::driver::{self, Sockets};
 use stickytape::testing::network::Link;
-use stickytape::testing::phone::{Action, HoldForm, Incoming, Options, Phone, Signal, Spoken, Step};
+use stickytape::testing::phone::{
+    Action, Happened, Happening, HoldForm, Incoming, Options, Phone, Signal, Spoken, Step,
+};
 use stickytape::testing::tones::{self, Voice};
 
 const ANN_HZ: f64 = 400.0;
@@ -40,16 +43,17 @@ struct Outcome {
 }
 
 async fn call(address: IpAddr, layout: &str, ann: Vec<Step>, bob: Vec<Step>) -> Outcome {
-    call_with(address, layout, ann, bob, None).await
+    call_with(address, layout, ann, bob, "", |_| {}).await
 }
 
-/// `incoming`: what Bob does about the call, else he answers it.
+/// `dn`: further lines of Bob's DN; `change`: Bob's phone.
 async fn call_with(
     address: IpAddr,
     layout: &str,
     ann: Vec<Step>,
     bob: Vec<Step>,
-    incoming: Option<Incoming>,
+    dn: &str,
+    change: impl FnOnce(&mut Options),
 ) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (Sockets::bind(address).await.unwrap(), Sockets::bind(address).await.unwrap());
@@ -58,7 +62,7 @@ async fn call_with(
         "[sip]\nlisten = [\"udp:{}\"]\nmax-calls = 4\n[media]\nworkers = 2\npriority = \"normal\"\n\
          [recording]\nlayout = \"{layout}\"\nmin-free-space = \"16MiB\"\nbuffer = \"16MiB\"\n[api]\nlisten = \"off\"\n\
          [[trunk]]\nname = \"carrier\"\naddress = \"sip:{sip_a}\"\nfrom = [\"{address}\"]\n\
-         [[dn]]\nnumber = \"2001\"\ncontact = \"sip:2001@{sip_b}\"\n",
+         [[dn]]\nnumber = \"2001\"\ncontact = \"sip:2001@{sip_b}\"\n{dn}",
         SocketAddr::new(address, 0)
     );
     let mut config = Config::parse(&text).unwrap_or_else(|problems| panic!("{problems:?}"));
@@ -74,11 +78,8 @@ async fn call_with(
         ..Options::new(number, sip, sockets.rtp_address().unwrap(), proxy)
     };
     let ann = options("+4930123456", bursts(ANN_HZ, 200, 300), ann, &a, sip_a);
-    let bob = options("2001", bursts(BOB_HZ, 150, 250), bob, &b, sip_b);
-    let bob = match incoming {
-        Some(incoming) => Options { incoming, ..bob },
-        None => bob,
-    };
+    let mut bob = options("2001", bursts(BOB_HZ, 150, 250), bob, &b, sip_b);
+    change(&mut bob);
     let bob = driver::start(Phone::new(bob), b);
     let ann = driver::start(Phone::new(ann), a);
     let both = async { (ann.join().await, bob.join().await) };
@@ -234,7 +235,8 @@ async fn what_the_answerer_says_ahead_of_its_200_is_heard_and_recorded_from_the_
         Step::after(ms(70), Action::Answer),
         Step::after(ms(3_000), Action::HangUp),
     ];
-    let outcome = call_with(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob, Some(Incoming::Manual)).await;
+    let manual = |bob: &mut Options| bob.incoming = Incoming::Manual;
+    let outcome = call_with(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob, "", manual).await;
     let (sent, heard) = (outcome.bob.sent_packets(), outcome.ann.heard().packets.len() as u64);
     assert!(sent > 140 && sent <= heard + 1, "{sent} sent, {heard} heard; the last one may meet the end of the call");
     let continuity = outcome.ann.heard().continuity();
@@ -244,6 +246,53 @@ async fn what_the_answerer_says_ahead_of_its_200_is_heard_and_recorded_from_the_
     assert!(first.start < 160 && (480..800).contains(&first.end), "{first:?}");
     outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
     outcome.assert_said(&outcome.channel(0), ANN_HZ, &outcome.ann);
+}
+
+/// Ann presses a key; Bob's phone takes no telephone events.
+async fn press(dn: &str) -> (Outcome, Vec<f64>) {
+    let ann = caller(vec![
+        Step::on(Signal::Established, ms(1_000), Action::Press('5')),
+        Step::after(ms(1_500), Action::HangUp),
+    ]);
+    let no_events = |bob: &mut Options| bob.codecs = vec![Codec::pcma()];
+    let outcome = call_with(Ipv4Addr::LOCALHOST.into(), "stereo", ann, vec![], dn, no_events).await;
+    let impossible = |happened: &&Happened| matches!(happened.what, Happening::NotPossible { .. });
+    assert_eq!(outcome.ann.happenings().iter().find(impossible), None, "the caller may press keys");
+    for channel in [0, 1] {
+        let recorded = key_5(&outcome.channel(channel));
+        assert!(recorded.is_empty(), "the key is in the recording: {recorded:?}");
+    }
+    outcome.assert_said(&outcome.channel(1), BOB_HZ, &outcome.bob);
+    let heard = key_5(&outcome.bob.heard().samples(outcome.clocks.0, 8_000));
+    (outcome, heard)
+}
+
+/// The two tones of the key 5 (ITU-T Q.23).
+const KEY_5: [f64; 2] = [770.0, 1_336.0];
+
+/// Those of them that are somewhere in the samples.
+fn key_5(samples: &[i16]) -> Vec<f64> {
+    KEY_5.into_iter().filter(|hz| !tones::bursts(samples, 8_000, *hz, -30.0).is_empty()).collect()
+}
+
+fn infos(phone: &Phone) -> Vec<String> {
+    let info = |happened: &Happened| match &happened.what {
+        Happening::Info { body } => Some(String::from_utf8_lossy(body).into_owned()),
+        _ => None,
+    };
+    phone.happenings().iter().filter_map(info).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_heard_as_a_tone_by_a_phone_without_events_and_is_not_in_the_recording() {
+    let (outcome, heard) = press("").await;
+    assert_eq!((heard, infos(&outcome.bob)), (KEY_5.to_vec(), vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_told_by_info_to_a_phone_that_wants_that_and_no_tone_is_heard() {
+    let (outcome, heard) = press("dtmf = \"info\"\n").await;
+    assert_eq!((heard, infos(&outcome.bob)), (vec![], vec!["Signal=5\r\nDuration=160\r\n".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

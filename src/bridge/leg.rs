@@ -125,7 +125,7 @@ impl Leg {
             source: None,
             last_sr: None,
             armed: Armed::default(),
-            waiting: Some(Waiting::new()),
+            waiting: Some(Waiting::default()),
             explained: None,
             reported: false,
             stats: LegStats::default(),

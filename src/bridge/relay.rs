@@ -230,7 +230,7 @@ impl Relay {
     /// A new description of a leg is awaited: what its peer sends ahead of it waits for it.
     pub fn await_remote(&mut self, leg: LegId) -> Result<(), Error> {
         let key = self.slot(leg)?.0;
-        self.legs[key].waiting.get_or_insert_with(Waiting::new);
+        self.legs[key].waiting.get_or_insert_default();
         Ok(())
     }
 

@@ -42,16 +42,18 @@ pub struct Early<'a> {
     pub datagram: &'a mut [u8],
 }
 
-impl Waiting {
+impl Default for Waiting {
     /// Nothing waits yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             packets: vec![None; MAX_WAITING].into_boxed_slice(),
             bytes: vec![[0; LONGEST]; MAX_WAITING].into_boxed_slice(),
             next: 0,
         }
     }
+}
 
+impl Waiting {
     /// Keeps a packet; how many are lost by that (itself when it is too long, or the oldest).
     pub fn keep(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> u64 {
         let Some(place) = self.bytes[self.next].get_mut(..datagram.len()) else { return 1 };
@@ -101,7 +103,7 @@ mod tests {
     #[test]
     fn the_newest_wait_in_order_and_what_gives_way_is_counted() {
         let now = crate::clock::now();
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::default();
         let lost: u64 = (0..11).map(|n| waiting.keep(from(), &[n; 3], now)).sum();
         assert_eq!(lost, 3);
         assert_eq!(waiting.keep(from(), &[0; LONGEST + 1], now), 1);
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn what_has_waited_too_long_is_forgotten_and_counted() {
         let now = crate::clock::now();
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiting::default();
         waiting.keep(from(), b"old", now);
         waiting.keep(from(), b"new", now + Duration::from_millis(150));
         assert_eq!(waiting.forget_stale(now + Duration::from_millis(201)), 1);
