@@ -3,10 +3,14 @@
 
 mod call_world;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use call_world::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stickytape::call::Input;
+use stickytape::id::{LegId, RecordingId};
+use stickytape::record::mark::{Change, Conversation};
 use stickytape::sip::message::{Request, Response};
 use stickytape::sip::method::Method;
 use stickytape::sip::name::Name;
@@ -131,6 +135,35 @@ fn storm(seed: u64) {
     world.tell(Input::HangUpAll);
     world.settle();
     assert!(world.proxy.drained);
+    check_marks(&world);
+}
+
+/// What the recorders rely on: a session lives from its Start to its one Stop, and each leg of its conversation was
+/// announced before and has not ended.
+fn check_marks(world: &World) {
+    let mut legs = BTreeSet::new();
+    let mut sessions: BTreeMap<RecordingId, Vec<LegId>> = BTreeMap::new();
+    let members = |conversation: &Conversation| conversation.members.iter().map(|m| m.leg).collect::<Vec<_>>();
+    for (_, mark) in &world.proxy.marks {
+        match &mark.change {
+            Change::Payloads { leg, .. } => {
+                legs.insert(*leg);
+            }
+            Change::LegEnded(leg) => assert!(legs.remove(leg), "{leg} ended without having begun"),
+            Change::Start(start) => {
+                assert!(sessions.insert(start.id, members(&start.conversation)).is_none(), "a session starts once");
+            }
+            Change::Conversation { id, conversation } => {
+                assert!(sessions.insert(*id, members(conversation)).is_some(), "a conversation of no session");
+            }
+            Change::Event { id, .. } => assert!(sessions.contains_key(id), "an event of no session"),
+            Change::Stop { id, .. } => assert!(sessions.remove(id).is_some(), "a session stops once"),
+            Change::Pause(_) | Change::Resume(_) => {}
+        }
+        for leg in sessions.values().flatten() {
+            assert!(legs.contains(leg), "{leg} is in a conversation before its begin or after its end");
+        }
+    }
 }
 
 #[test]

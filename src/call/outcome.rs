@@ -275,7 +275,10 @@ impl Call {
     fn drop_leg(&mut self, core: &mut Core, leg: LegId) {
         self.stop_sessions_of(core, leg, StopCause::NotAnswered);
         if let Some(at) = self.legs.iter().position(|l| l.id == leg) {
-            self.legs.remove(at).end(core);
+            let leg = self.legs.remove(at);
+            // No session may name it any more when the recorder hears that it has ended.
+            self.update_conversations(core);
+            leg.end(core);
         }
     }
 }

@@ -161,6 +161,9 @@ impl Call {
     /// Tells the recorder where a session's conversation is no longer what it knows.
     pub(super) fn update_conversations(&mut self, core: &mut Core) {
         let mut sessions = std::mem::take(&mut self.recording.sessions);
+        if !sessions.is_empty() {
+            self.legs.iter_mut().for_each(|leg| leg.announce(core));
+        }
         for session in &mut sessions {
             let conversation = conversation(self, session.owner);
             if conversation != session.told {
