@@ -14,7 +14,8 @@ use crate::sip::endpoint::{DialogId, Failure, InviteId, Reply, ServerTx, Transpo
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::name::Name;
-use crate::sip::values::{Contacts, NameAddr, Uri, called_number, reason_phrase};
+use crate::sip::values::transport::{self, Asked};
+use crate::sip::values::{Contacts, NameAddr, called_number, reason_phrase};
 
 impl Call {
     /// The first 2xx of D2: bridged, recorded, passed on.
@@ -227,7 +228,10 @@ impl Call {
                 ip,
                 host: &host,
                 port: uri.port(),
-                transport: transport_of(uri),
+                transport: match transport::asked(uri) {
+                    Asked::For(transport @ (Transport::Udp | Transport::Tcp)) => Some(transport),
+                    _ => None,
+                },
                 ours: ip.is_some_and(|ip| core.locals.is_ours(ip, uri.port(), referrer.identity.overrides)),
             };
             let Some(destination) = core.redirect(&referrer.identity, to) else { continue };
@@ -293,14 +297,6 @@ fn answered_elsewhere() -> Headers {
 /// Which answer of several branches is told: a 6xx, else one of the lowest class (RFC 3261 §16.7 step 6).
 fn rank(response: &Response) -> u16 {
     if response.code >= 600 { 0 } else { response.code / 100 }
-}
-
-fn transport_of(uri: &Uri) -> Option<Transport> {
-    match uri.param(b"transport") {
-        Some(t) if t.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
-        Some(t) if t.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
-        _ => None,
-    }
 }
 
 /// `q` in thousandths; absent: 1 (RFC 3261 §20.10).

@@ -16,6 +16,7 @@ use crate::sip::auth::{Account, Demand, Verifier};
 use crate::sip::endpoint::{ConnectionId, Flow, Reply, ServerTx, is_local_only};
 use crate::sip::message::Request;
 use crate::sip::name::Name;
+use crate::sip::values::transport::{self, Asked};
 use crate::sip::values::{CSeq, Contacts, NameAddr, Scheme, Uri, called_number};
 
 /// The realm of our challenges.
@@ -224,7 +225,11 @@ impl Binding {
             transport: self.flow.transport,
             flow: Some(self.flow),
         };
-        let Some(transport) = transport_of(uri) else { return home() };
+        let transport = match transport::asked(uri) {
+            Asked::Nothing => Transport::Udp,
+            Asked::For(transport @ (Transport::Udp | Transport::Tcp)) => transport,
+            Asked::For(Transport::Tls) | Asked::Unknown => return home(),
+        };
         let Some(ip) = uri.host_ip() else { return home() };
         let by_source = match nat {
             Nat::Yes => true,
@@ -234,21 +239,10 @@ impl Binding {
         if by_source || self.flow.connection.is_some() {
             return home();
         }
-        let address = SocketAddr::new(ip, uri.port().unwrap_or(5060));
+        let address = SocketAddr::new(ip, uri.port().unwrap_or(transport::default_port(transport)));
         let is_its = transport == self.flow.transport && address.is_ipv4() == self.flow.local.is_ipv4();
         let flow = is_its.then_some(Flow { remote: address, connection: None, ..self.flow });
         Way { uri: uri.clone(), address, transport, flow }
-    }
-}
-
-/// The transport that a contact asks for (RFC 3263 §4.1); `None`: one that we do not call by.
-fn transport_of(uri: &Uri) -> Option<Transport> {
-    match uri.param(b"transport") {
-        _ if uri.scheme() != Scheme::Sip => None,
-        None => Some(Transport::Udp),
-        Some(name) if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
-        Some(name) if name.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
-        Some(_) => None,
     }
 }
 

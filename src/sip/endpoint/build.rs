@@ -129,7 +129,7 @@ impl Endpoint {
         contact: Option<Bytes>,
     ) -> Response {
         let Reply { code, reason, headers: extra, body } = reply;
-        let reason = if reason.is_empty() { Bytes::from_static(reason_phrase(code).as_bytes()) } else { reason };
+        let reason = if reason.is_empty() { reason_phrase(code) } else { reason };
         let mut response = Response::new(code, reason);
         let mut headers = Headers::with_capacity(12 + extra.lines().len());
         for line in incoming.head.lines() {

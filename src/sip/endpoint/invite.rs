@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::api::*;
 use super::build::{authorization_of, via};
-use super::route::{Way, default_port};
+use super::route::Way;
 use super::tables::*;
 use super::uac::Answer;
 use super::{Endpoint, MAX_EARLY};
@@ -18,6 +18,7 @@ use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::name::Name;
 use crate::sip::timers::Timer;
+use crate::sip::values::transport::default_port;
 use crate::sip::values::{Contacts, NameAddr, Via, address};
 
 impl Endpoint {

@@ -10,7 +10,6 @@ use rand::RngExt;
 use super::Endpoint;
 use super::api::*;
 use super::build::with_tag;
-use super::route::default_port;
 use super::tables::*;
 use crate::sip::dialog::{DialogKey, State};
 use crate::sip::headers::Headers;
@@ -20,6 +19,7 @@ use crate::sip::name::Name;
 use crate::sip::timers::{Own, Timer};
 use crate::sip::transaction::key::{MergeKey, Parts, ServerKey};
 use crate::sip::transaction::{InviteServer, Send, Server, Tell};
+use crate::sip::values::transport::default_port;
 use crate::sip::values::{Contacts, Essentials, NameAddr, Scheme, Uri, ValueError, Via};
 
 /// The keys of a request.

@@ -9,7 +9,8 @@ use super::api::*;
 use super::tables::DialogRecord;
 use super::{Endpoint, TCP_REFUSED};
 use crate::sip::dialog::Target;
-use crate::sip::values::{Scheme, Uri};
+use crate::sip::values::Uri;
+use crate::sip::values::transport::{self, Asked, default_port};
 
 /// How long no TCP is tried to an address that has refused it.
 const TCP_PAUSE: Duration = Duration::from_secs(300);
@@ -49,7 +50,11 @@ impl Endpoint {
         let Ok(uri) = Uri::parse(target.next_hop.clone()) else {
             return home;
         };
-        let transport = transport_of(&uri).unwrap_or(Transport::Udp);
+        // One that we do not speak: UDP is what most peers take.
+        let transport = match transport::asked(&uri) {
+            Asked::For(transport) => transport,
+            Asked::Nothing | Asked::Unknown => Transport::Udp,
+        };
         let ip = match uri.host_ip() {
             Some(ip) => ip,
             None => match self.names.get(&uri.host().to_ascii_lowercase()).and_then(|known| known.first()) {
@@ -129,24 +134,6 @@ pub fn is_local_only(ip: IpAddr) -> bool {
         }
         IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback() || ip.is_unspecified(),
     }
-}
-
-/// The transport that a URI asks for; `None`: it leaves it open, which means UDP for an address (RFC 3263 §4.1).
-fn transport_of(uri: &Uri) -> Option<Transport> {
-    if uri.scheme() == Scheme::Sips {
-        return Some(Transport::Tls);
-    }
-    match uri.param(b"transport")? {
-        name if name.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
-        name if name.eq_ignore_ascii_case(b"tls") => Some(Transport::Tls),
-        name if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
-        _ => None,
-    }
-}
-
-/// 5060, or 5061 over TLS (§19.1.2).
-pub(super) fn default_port(transport: Transport) -> u16 {
-    if transport == Transport::Tls { 5061 } else { 5060 }
 }
 
 /// An address to compare listeners with: `local`, or any of the family of `ip`.

@@ -1,8 +1,9 @@
-//! Digest challenges and their answers (RFC 7616, RFC 8760, RFC 3261 §22). `rsip`'s generator is not used: it writes the
-//! nonce count in decimal, takes no IPv6 URI and does not know `SHA-256` by its name.
+//! Digest challenges and their answers (RFC 7616, RFC 8760, RFC 3261 §22). Of `rsip` the names of
+//! `qop` are used, not its generator nor its algorithms: it writes the nonce count in decimal, takes no IPv6 URI and does not know `SHA-256` by its name.
 
 use bytes::Bytes;
 use md5::Digest as _;
+use rsip::headers::auth::Qop;
 
 use super::ValueError;
 use super::params::{quote, unquote};
@@ -96,14 +97,14 @@ impl Challenge {
             params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| unquote(v).into_owned())
         };
         let qop = get(b"qop").unwrap_or_default();
-        let offers = |want: &[u8]| qop.split(|b| *b == b',').any(|one| scan::trim(one).eq_ignore_ascii_case(want));
+        let qops: Vec<Qop> = qop.split(|b| *b == b',').filter_map(|one| protection(scan::trim(one))).collect();
         Some(Challenge {
             realm: get(b"realm")?,
             nonce: get(b"nonce")?,
             opaque: get(b"opaque"),
             algorithm: get(b"algorithm").map_or(Some(Algorithm::Md5), |name| Algorithm::parse(&name)),
-            auth: offers(b"auth"),
-            auth_int: offers(b"auth-int"),
+            auth: qops.contains(&Qop::Auth),
+            auth_int: qops.contains(&Qop::AuthInt),
             stale: get(b"stale").is_some_and(|stale| stale.eq_ignore_ascii_case(b"true")),
         })
     }
@@ -197,7 +198,7 @@ impl Given {
     /// that [`Challenge::encode`] offers.
     pub fn is_of(&self, password: &[u8], method: &[u8]) -> bool {
         let (Some(algorithm), Some(nonce_count)) = (self.algorithm, self.nonce_count) else { return false };
-        if !self.qop.eq_ignore_ascii_case(b"auth") {
+        if protection(&self.qop) != Some(Qop::Auth) {
             return false;
         }
         let challenge = Challenge {
@@ -227,6 +228,11 @@ impl Given {
 /// Compares in a time that tells only the length.
 pub fn is_equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differing, (a, b)| differing | (a ^ b)) == 0
+}
+
+/// A quality of protection, without case; `None` for one that neither we nor `rsip` know.
+fn protection(name: &[u8]) -> Option<Qop> {
+    std::str::from_utf8(name).ok()?.parse().ok()
 }
 
 type ChallengeParams<'a> = (&'a [u8], Vec<(&'a [u8], &'a [u8])>);
@@ -444,6 +450,15 @@ mod tests {
         assert_eq!((found[0].nonce_count, found[0].algorithm), (None, None));
         assert!(!found[0].is_of(b"", b""));
         assert!(is_equal(b"ab", b"ab") && !is_equal(b"ab", b"aB") && !is_equal(b"ab", b"a"));
+    }
+
+    #[test]
+    fn a_quality_of_protection_is_read_beside_unknown_ones() {
+        let found = challenges(&["Digest realm=\"r\", nonce=\"n\", qop=\"token, AUTH-int ,auth-conf\""]);
+        assert_eq!((found[0].auth, found[0].auth_int), (false, true));
+        let mut headers = Headers::new();
+        headers.push(Name::WwwAuthenticate, &b"Digest realm=\"r\", nonce=\"n\", qop=\"\xff,auth\""[..]);
+        assert!(Challenge::all(&headers, Name::WwwAuthenticate)[0].auth);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Typed header values. Each keeps its bytes as written and finds its parts in them, so that a setter rewrites one part
 //! and leaves the others alone.
 //!
-//! This is the one home of `rsip`. It is the oracle that tests compare these values with on what it can read; it reads
-//! nothing off the wire, because it refuses IPv6 hosts, `tel:` URIs, unknown methods and transports, folds and bytes that
-//! are not UTF-8, takes methods in any case, writes `SHA256` for `SHA-256` and counts nonces in decimal.
+//! This is the one home of `rsip`. It is trusted with the names that it has right: transports and their ports
+//! ([`transport`]), the qualities of protection of a digest ([`digest`]), the phrases of rare status codes ([`status`]).
+//! For the rest it is the oracle that tests compare these values with on what it can read. It reads no message off the
+//! wire, because it refuses IPv6 hosts, `tel:` URIs, unknown methods and transports, folds and bytes that are not UTF-8,
+//! takes methods in any case (RFC 3261 §7.1: they have one), writes `SHA256` for `SHA-256` and counts nonces in decimal.
 
 pub mod address;
 pub mod digest;
@@ -14,6 +16,7 @@ pub mod number;
 pub mod params;
 pub mod status;
 pub mod transfer;
+pub mod transport;
 pub mod uri;
 pub mod via;
 
