@@ -163,14 +163,14 @@ impl Registrar {
         number: &str,
         account: &Account,
         now: Instant,
-    ) -> Result<(), (Reply, Demand)> {
+    ) -> Result<(), (Box<Reply>, Demand)> {
         let Err(demand) = self.verifier.check(request, number, account, now) else { return Ok(()) };
         self.failures += u64::from(demand == Demand::Wrong);
         let mut reply = Reply::new(401);
         for line in self.verifier.challenge(demand, account, now) {
             reply.headers.push_line(line);
         }
-        Err((reply, demand))
+        Err((Box::new(reply), demand))
     }
 
     /// Carries out a REGISTER of a DN that has authenticated: all of it or nothing (§10.3 steps 6 to 8).
@@ -179,7 +179,7 @@ impl Registrar {
         let live = old.into_iter().filter(|b| b.expires > now).collect();
         let bindings = match updated(live, request, origin, now) {
             Ok(bindings) => bindings,
-            Err(reply) => return reply,
+            Err(reply) => return *reply,
         };
         let before = self.dns.get(number).map_or(0, Vec::len);
         if bindings.len() > before && self.total - before + bindings.len() > MAX_BINDINGS {
@@ -254,8 +254,8 @@ fn same_flow(a: &Flow, b: &Flow) -> bool {
 }
 
 /// The bindings after a REGISTER; the error is its answer.
-fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant) -> Result<Vec<Binding>, Reply> {
-    let bad = |phrase: &'static str| Reply { reason: phrase.into(), ..Reply::new(400) };
+fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant) -> Result<Vec<Binding>, Box<Reply>> {
+    let bad = |phrase: &'static str| Box::new(Reply { reason: phrase.into(), ..Reply::new(400) });
     let head = &request.headers;
     // The endpoint has read these before.
     let contacts = Contacts::of(head).map_err(|_| bad("Malformed Contact"))?;
@@ -278,7 +278,7 @@ fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant
         if (1..MIN_EXPIRES).contains(&expires) {
             let mut reply = Reply::new(423);
             reply.headers.push(Name::MinExpires, MIN_EXPIRES.to_string());
-            return Err(reply);
+            return Err(Box::new(reply));
         }
         contact.remove_param(b"expires");
         if before.iter().any(|b| is_same(&b.contact, &contact) && is_late(b)) {
@@ -298,7 +298,7 @@ fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant
             expires,
         });
         if bindings.len() > MAX_CONTACTS {
-            return Err(Reply { reason: "Too Many Contacts".into(), ..Reply::new(403) });
+            return Err(Box::new(Reply { reason: "Too Many Contacts".into(), ..Reply::new(403) }));
         }
     }
     Ok(bindings)
@@ -311,8 +311,8 @@ fn is_same(a: &NameAddr, b: &NameAddr) -> bool {
 }
 
 /// A REGISTER that was overtaken (§10.3 step 7).
-fn late() -> Reply {
-    Reply { reason: "CSeq Out Of Order".into(), ..Reply::new(500) }
+fn late() -> Box<Reply> {
+    Box::new(Reply { reason: "CSeq Out Of Order".into(), ..Reply::new(500) })
 }
 
 /// Seconds of an `expires`; a malformed one counts as 3,600 (§20.19, §10.2.1.1).
@@ -341,7 +341,7 @@ fn register(core: &mut Core, origin: Origin, request: &Request) -> Reply {
         Some(Dn { contact: Contact::Registered(account), .. }) => {
             match core.registrar.check(request, &number, account, now) {
                 Ok(()) => core.registrar.update(&number, request, origin, now),
-                Err((reply, _)) => reply,
+                Err((reply, _)) => *reply,
             }
         }
     }

@@ -204,7 +204,7 @@ fn identify(
         let proved = core.registrar.knows(number, origin, core.now);
         if !proved && (known.is_none() || core.registrar.is_given(request)) {
             core.registrar.check(request, number, account, core.now).map_err(|(reply, demand)| Refusing {
-                reply: Box::new(reply),
+                reply,
                 reason: (demand == Demand::Wrong).then_some("wrong credentials"),
             })?;
         }
