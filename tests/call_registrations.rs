@@ -516,3 +516,20 @@ fn a_device_on_a_connection_is_called_on_it_and_at_its_contact_when_it_has_ended
     let expected = Flow { remote: addr("203.0.113.9:5070"), connection: None, ..flow };
     assert_eq!(invite_of(&sent).flow, expected);
 }
+
+#[test]
+fn after_a_reload_a_dialog_of_a_registered_dn_takes_requests_from_all_that_registered_it() {
+    let devices = ["203.0.113.9:5060", "203.0.113.10:5060", "203.0.113.11:5060"];
+    let mut world = world_of(&devices, plan_options());
+    enrol(&mut world, A, "3001", "r1", 1, &[(Name::Contact, "<sip:3001@203.0.113.9>")]);
+    call(&mut world, "3001", "c1");
+    answer(&mut world, A, 180, "b", None);
+    let received = world.raws[A].requests(Method::Invite).remove(0);
+    enrol(&mut world, B, "3001", "r2", 1, &[(Name::Contact, "<sip:3001@203.0.113.10>")]);
+    world.tell(Input::Reload(Box::new(plan_options().plan)));
+    for (raw, code) in [(B, 200), (3, 481)] {
+        let options = world.raws[raw].as_callee(&received, "b", Method::Options, raw as u32);
+        assert_eq!(ask(&mut world, raw, options).code, code, "{raw}");
+    }
+    answer(&mut world, A, 486, "b", None);
+}

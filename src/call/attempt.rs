@@ -152,7 +152,7 @@ impl Attempt {
     /// The branch takes requests from where its DN or trunk is now.
     pub(super) fn refresh_branch(&self, core: &mut Core, leg: &Leg) {
         if let Some(branch) = self.branches.iter().find(|b| b.leg == leg.id)
-            && let Some(sources) = core.directory.sources(&core.names, &leg.identity)
+            && let Some(sources) = core.sources(&leg.identity)
         {
             let own = ipnet::IpNet::from(branch.target.ip);
             let sources = sources.iter().copied().chain([own]).collect();

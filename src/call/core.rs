@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -229,6 +230,19 @@ impl Core {
             destination.at(ways);
         }
         destination
+    }
+
+    /// From where requests in the dialogs of a party are taken now; `None`: as before (it is not configured any more,
+    /// not registered, or of class other).
+    pub(super) fn sources(&self, identity: &Identity) -> Option<Arc<[IpNet]>> {
+        let configured = self.directory.sources(&self.names, identity)?;
+        match identity.dn.as_ref().filter(|number| self.directory.account(number).is_some()) {
+            Some(number) => {
+                let found = self.registrar.sources(number, self.now);
+                (!found.is_empty()).then(|| found.into_iter().map(IpNet::from).collect())
+            }
+            None => Some(configured),
+        }
     }
 
     /// 503 with Retry-After: we cannot take it.

@@ -138,7 +138,7 @@ impl Leg {
     /// Takes the addresses that its DN or trunk has now; the dialogs that it lives in may each be used from their own
     /// flow as well.
     pub(super) fn refresh_sources(&mut self, core: &mut Core, dialogs: &[DialogId]) {
-        let Some(sources) = core.directory.sources(&core.names, &self.identity) else { return };
+        let Some(sources) = core.sources(&self.identity) else { return };
         if sources == self.identity.sources {
             return;
         }

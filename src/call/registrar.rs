@@ -148,6 +148,12 @@ impl Registrar {
         bindings.iter().filter(|b| b.expires > now).map(|b| b.way(nat)).collect()
     }
 
+    /// Where the contacts of a DN registered from.
+    pub(super) fn sources(&self, number: &str, now: Instant) -> Vec<IpAddr> {
+        let bindings = self.dns.get(number).map(Vec::as_slice).unwrap_or_default();
+        bindings.iter().filter(|b| b.expires > now).map(|b| b.source).collect()
+    }
+
     /// True when a request carries credentials for us.
     pub(super) fn is_given(&self, request: &Request) -> bool {
         self.verifier.is_given(request)
