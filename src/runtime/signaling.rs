@@ -34,7 +34,7 @@ const WATERMARK: Duration = Duration::from_millis(25);
 const PORTS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Inputs taken in one go before timers are looked at again.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 /// What the task commands.
 pub struct Edges {
