@@ -84,8 +84,20 @@ fn main() {
     let arguments = parse(&arguments);
     pin_myself();
     println!(
-        "{:<10} {:>6} {:>12} {:>9} {:>9} {:>8} {:>8} {:>8} {:>9}  subject",
-        "case", "calls", "CPU-ms/call-s", "ratio", "lost", "p50 ms", "p99 ms", "p99.9", "kB/call"
+        "CPU-ms per call-second of {} rounds; the ratio is of the medians\n{:<10} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} \
+         {:>7} {:>7} {:>8}",
+        arguments.rounds,
+        "case",
+        "calls",
+        "least",
+        "median",
+        "most",
+        "ratio",
+        "lost",
+        "p50 ms",
+        "p99 ms",
+        "p99.9",
+        "kB/call"
     );
     let mut all = Vec::new();
     for calls in &arguments.calls {
@@ -157,26 +169,33 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
     }
 }
 
+/// One row a case: the least, the median and the most of its rounds' CPU, the ratio of the medians, and the latency and
+/// memory of the round with the least CPU.
 fn print_table(all: &[Outcome], calls: usize, arguments: &Arguments) {
-    let least = |case| {
-        let of_case = all.iter().filter(|outcome| outcome.calls == calls && outcome.case == case);
-        of_case.min_by(|a, b| a.cpu_ms.total_cmp(&b.cpu_ms))
+    let rounds = |case| {
+        let mut of_case: Vec<&Outcome> =
+            all.iter().filter(|outcome| outcome.calls == calls && outcome.case == case).collect();
+        of_case.sort_by(|a, b| a.cpu_ms.total_cmp(&b.cpu_ms));
+        of_case
     };
-    let reflector = least(Case::Reflector).map(|outcome| outcome.cpu_ms);
+    let median = |of_case: &[&Outcome]| of_case.get(of_case.len() / 2).map(|outcome| outcome.cpu_ms);
+    let reflector = median(&rounds(Case::Reflector));
     for case in &arguments.cases {
-        let Some(best) = least(*case) else { continue };
-        let of_case = || all.iter().filter(|outcome| outcome.calls == calls && outcome.case == *case);
-        let lost: u64 = of_case().map(|outcome| outcome.lost).sum();
-        let sent: u64 = of_case().map(|outcome| outcome.sent).sum();
-        let ratio = reflector.map_or("-".into(), |reflector| format!("{:.2}", best.cpu_ms / reflector));
+        let of_case = rounds(*case);
+        let (Some(best), Some(middle), Some(worst)) = (of_case.first(), median(&of_case), of_case.last()) else {
+            continue;
+        };
+        let lost: u64 = of_case.iter().map(|outcome| outcome.lost).sum();
+        let sent: u64 = of_case.iter().map(|outcome| outcome.sent).sum();
+        let ratio = reflector.map_or("-".into(), |reflector| format!("{:.2}", middle / reflector));
         let [p50, p99, p999] = best.latency;
         println!(
-            "{:<10} {calls:>6} {:>12.3} {ratio:>9} {:>9} {p50:>8.2} {p99:>8.2} {p999:>8.2} {:>9.0}  {}",
+            "{:<10} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>9} {p50:>7.2} {p99:>7.2} {p999:>7.2} {:>8.0}",
             case.name(),
             best.cpu_ms,
+            worst.cpu_ms,
             format!("{lost}/{}k", sent / 1_000),
             best.kilobytes,
-            best.told.trim()
         );
         if best.threads.len() > 1 {
             let parts: Vec<String> = best.threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
