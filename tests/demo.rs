@@ -1,7 +1,8 @@
 //! `stickytape demo` as a newcomer runs it.
 
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use stickytape::cli::demo;
@@ -75,4 +76,33 @@ fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
     std::fs::write(&metadata, text).unwrap();
     std::fs::remove_file(&files[0]).unwrap();
     assert!(!demo::verdict(folder.path(), None, vec![]).unwrap(), "a missing file");
+}
+
+#[test]
+fn the_demo_exits_with_1_when_its_recording_is_damaged_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = Command::new(env!("CARGO_BIN_EXE_stickytape"))
+        .args(["demo", "--dir"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program of this package runs");
+    // Four seconds of stereo are on disk: all that Ann says in the demo. They are wiped out before they are hashed.
+    let said = 44 + 4 * 2 * 2 * 8_000;
+    let start = stickytape::clock::now();
+    let file = loop {
+        assert!(start.elapsed() < Duration::from_secs(20), "the demo writes no recording");
+        let grown = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|file| file.len() >= said);
+        if let Some(file) = find(folder.path(), "mixed.wav").into_iter().find(grown) {
+            break file;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let file = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.write_all_at(&vec![0; said as usize - 44], 44).unwrap();
+
+    let output = demo.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
 }
