@@ -46,7 +46,8 @@
 //! | task `signaling` (one) | [`call::Calls`] and in it [`sip::endpoint`]: every decision | sockets, commands, marks |
 //! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
 //! | `recorder-0…n` | [`record::recorder`]: the sessions of their calls | writer, notices |
-//! | writer, sync, publisher (per recorder) | [`disk`]: open WAV files, `recording.json` | the disk |
+//! | `writer-0…n` (one per recorder) | [`disk`]: open WAV files, `recording.json` | the disk, publisher |
+//! | publisher, `disk-sync`, `disk-space` (one each) | hashing and renaming; `syncfs`; free space | the disk, notices |
 //!
 //! Arrows go one way, media → recorder → disk: nothing downstream delays media. A full ring drops the recording's copy,
 //! counts it, and the gap is silence of the exact length and a row in the metadata.
