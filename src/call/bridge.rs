@@ -53,11 +53,11 @@ impl Call {
     /// Both dialogs are confirmed: the media is joined. `in_ack`: D1's answer comes with its ACK.
     pub(super) fn bridge(&mut self, core: &mut Core, in_ack: bool) {
         let [a, b] = self.legs.as_slice() else { return };
-        let (a, b) = (a.id, b.id);
+        let (a, b, party) = (a.id, b.id, Self::party(b));
         let exchange = in_ack.then_some(Exchange::InAck { leg: a, first: true });
         self.state = State::Talking(Bridge { a, b, exchange, again: None });
         self.join(core);
-        self.fact(core, What::Answered { leg: b });
+        self.fact(core, What::Answered { leg: b, party });
         if !in_ack {
             self.align(core, a);
         }

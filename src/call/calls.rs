@@ -11,6 +11,7 @@ use super::directory::Directory;
 use super::fact::{ReleaseCause, What};
 use super::options::{Options, Plan};
 use super::registrar::{Origin, on_register};
+use super::request::{Code, Denied};
 use super::setup::{on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
@@ -73,6 +74,11 @@ impl Calls {
                     self.core.names.resolved(&host, addresses);
                     self.refresh_sources();
                 }
+            }
+            Input::Request(ticket, request) => {
+                let denied = Denied { code: Code::UnknownCall, detail: String::new(), state: String::new() };
+                let _ = request;
+                self.core.push(Output::Answer(ticket, Err(denied)));
             }
             Input::Drain => self.begin_drain(now + self.core.options.sip.drain_timeout),
             Input::HangUpAll => self.begin_drain(now),

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::directory::{Destination, Directory, Identity, Referred};
-use super::fact::{Fact, What};
+use super::fact::{Asked, Fact, What};
 use super::options::Options;
 use super::peers::{Locals, Names};
 use super::ports::Ports;
@@ -52,6 +52,8 @@ pub(super) struct Core {
     pub now: Instant,
     /// Its wall-clock time.
     pub wall: Timestamp,
+    /// The request in hand: facts that it causes say so.
+    pub asked: Option<Arc<Asked>>,
     pub space_ok: bool,
     pub congested: bool,
     pub draining: bool,
@@ -119,6 +121,7 @@ impl Core {
             rng,
             now,
             wall: Timestamp::UNIX_EPOCH,
+            asked: None,
             space_ok: true,
             congested: false,
             draining: false,
@@ -151,7 +154,8 @@ impl Core {
     }
 
     pub(super) fn fact(&mut self, conn_id: Option<ConnId>, what: What) {
-        self.push(Output::Fact(Fact { at: self.now, wall: self.wall, conn_id, what }));
+        let cause = self.asked.clone();
+        self.push(Output::Fact(Fact { at: self.now, wall: self.wall, conn_id, cause, what }));
     }
 
     pub(super) fn next_leg(&mut self) -> LegId {

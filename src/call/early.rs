@@ -55,7 +55,10 @@ impl Call {
             _ => None,
         };
         if first_ringing {
-            self.fact(core, What::Ringing { leg, early_media: early.is_some() });
+            let party = self.leg(leg).map(Call::party);
+            if let Some(party) = party {
+                self.fact(core, What::Ringing { leg, party, early_media: early.is_some() });
+            }
         }
         // While several devices ring, who will speak is not known: the sessions start with the answer.
         if early.is_some() && alone && core.options.recording.early_media && !self.start_sessions(core) {

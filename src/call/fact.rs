@@ -3,6 +3,7 @@
 //! A fact carries ids and values; numbers and names in it are for views and API, never for a log line except inside
 //! [`crate::id::Redacted`].
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -19,8 +20,19 @@ pub struct Fact {
     pub wall: Timestamp,
     /// The call it concerns; `None` for what concerns none (a refused INVITE, a message).
     pub conn_id: Option<ConnId>,
+    /// The request that has caused it.
+    pub cause: Option<Arc<Asked>>,
     /// What.
     pub what: What,
+}
+
+/// Whose request has caused a fact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// `ThisDN`.
+    pub dn: String,
+    /// `ReferenceID`.
+    pub reference: Option<Arc<str>>,
 }
 
 /// What happened.
@@ -36,6 +48,8 @@ pub enum What {
         caller: Party,
         /// Who is called.
         called: Party,
+        /// It is a consult call, placed while the caller holds this one: `PreviousConnID`.
+        consult_of: Option<ConnId>,
     },
     /// An INVITE was refused before it became a call.
     Refused {
@@ -48,13 +62,17 @@ pub enum What {
     Ringing {
         /// The called leg.
         leg: LegId,
+        /// Whose it is.
+        party: Party,
         /// It carried SDP.
         early_media: bool,
     },
-    /// The called side answered and both are bridged.
+    /// The called side answered and both are bridged. Of a transfer's target [`What::Transferred`] says it.
     Answered {
         /// The leg that answered.
         leg: LegId,
+        /// Whose it is.
+        party: Party,
     },
     /// A party began to hold its connection.
     Held {
@@ -65,6 +83,69 @@ pub enum What {
     Retrieved {
         /// The leg that held.
         leg: LegId,
+    },
+    /// A transfer begins: the target is called, nobody is bridged. Not said when the target has been consulted.
+    TransferStarted {
+        /// The transferor's leg.
+        by: LegId,
+        /// Who is called.
+        to: Party,
+        /// How.
+        how: Transfer,
+    },
+    /// A transfer has succeeded: `stays` and `target` are bridged, `by` has left.
+    Transferred {
+        /// The transferor's leg.
+        by: LegId,
+        /// The party that has been transferred.
+        stays: LegId,
+        /// The target's leg.
+        target: LegId,
+        /// Whose that is.
+        party: Party,
+        /// How.
+        how: Transfer,
+        /// The consult call that ended by it: its last fact is this one.
+        consult: Option<ConnId>,
+    },
+    /// A transfer has failed; the call is as before, unless the transferor has left ([`What::Released`] follows then).
+    TransferFailed {
+        /// The transferor's leg.
+        by: LegId,
+        /// Who was called.
+        to: Party,
+        /// Why.
+        cause: ReleaseCause,
+    },
+    /// A leg has left, the call goes on.
+    PartyLeft {
+        /// The leg.
+        leg: LegId,
+    },
+    /// The call rings somewhere else.
+    Redirected {
+        /// Where it rang.
+        from: Party,
+        /// Where it rings from now on.
+        to: Party,
+    },
+    /// Somebody else has taken over a leg's place (INVITE with Replaces).
+    Replaced {
+        /// The leg that is gone.
+        leg: LegId,
+        /// The new one.
+        by: LegId,
+        /// Whose it is.
+        party: Party,
+    },
+    /// A phone has said by `a=recordpref` (RFC 7866) what it would like.
+    Preference {
+        /// Its leg.
+        leg: LegId,
+        /// `on`, `off`, `pause`, `nopreference`.
+        wish: &'static str,
+        /// It was obeyed.
+        obeyed: bool,
     },
     /// The call is over: the last fact of its life. Its recordings may still be published after it.
     Released {
@@ -83,13 +164,30 @@ pub enum What {
         owner: LegId,
         /// The owner's side.
         side: Side,
-        /// `default`, `dn`, `trunk`, `route`.
+        /// `default`, `dn`, `trunk`, `route`, `request`.
         trigger: &'static str,
     },
     /// Its files exist.
     RecordingBegun {
         /// The session.
         id: RecordingId,
+    },
+    /// A session writes silence from now on.
+    RecordingPaused {
+        /// The session.
+        id: RecordingId,
+    },
+    /// It does no more.
+    RecordingResumed {
+        /// The session.
+        id: RecordingId,
+    },
+    /// A session goes on with another owner (`termination-on-transfer = "maintain"`).
+    OwnerChanged {
+        /// The session.
+        id: RecordingId,
+        /// The new owner.
+        owner: LegId,
     },
     /// A session ended.
     RecordingStopped {
@@ -128,6 +226,28 @@ pub struct Party {
     pub trunk: Option<String>,
     /// Its number.
     pub number: String,
+}
+
+/// How a transfer is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transfer {
+    /// The target is called when the transfer begins: blind REFER, SingleStepTransfer.
+    SingleStep,
+    /// The target has been consulted, or rings: REFER with Replaces, CompleteTransfer.
+    Consulted,
+    /// MuteTransfer.
+    Mute,
+}
+
+impl Transfer {
+    /// The label of metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::SingleStep => "single-step",
+            Self::Consulted => "consulted",
+            Self::Mute => "mute",
+        }
+    }
 }
 
 /// Why a call ended.

@@ -24,6 +24,7 @@ mod peers;
 mod ports;
 mod recording;
 mod registrar;
+pub mod request;
 mod setup;
 pub mod view;
 
@@ -63,6 +64,8 @@ pub enum Input {
         /// Its addresses.
         addresses: Vec<IpAddr>,
     },
+    /// A request from outside; answered by one [`Output::Answer`] with the same ticket.
+    Request(request::Ticket, Box<request::Request>),
     /// Refuse new calls, end what is left after `drain-timeout`; answered by [`Output::Drained`].
     Drain,
     /// As [`Input::Drain`] with the time already over.
@@ -87,6 +90,8 @@ pub enum Output {
         /// The name.
         host: Arc<str>,
     },
+    /// The answer to [`Input::Request`].
+    Answer(request::Ticket, Result<request::Accepted, request::Denied>),
     /// Draining, and no call and no request of ours is left. Once.
     Drained,
 }

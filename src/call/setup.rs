@@ -155,6 +155,7 @@ fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identit
                 trunk: called.trunk.as_ref().map(|t| t.to_string()),
                 number: dialed,
             },
+            consult_of: None,
         },
     );
     leg.learn_allow(&attempt.request.headers);

@@ -12,10 +12,19 @@ pub fn fact(fact: &Fact) {
     match &fact.what {
         What::CallStarted { call_uuid, leg, .. } => info!(%call_uuid, %leg, "call started"),
         What::Refused { code, reason } => info!(code, reason, "call refused"),
-        What::Ringing { leg, early_media } => tracing::debug!(%leg, early_media, "ringing"),
-        What::Answered { leg } => info!(%leg, "answered"),
+        What::Ringing { leg, early_media, .. } => tracing::debug!(%leg, early_media, "ringing"),
+        What::Answered { leg, .. } => info!(%leg, "answered"),
         What::Held { leg } => info!(%leg, "held"),
         What::Retrieved { leg } => info!(%leg, "retrieved"),
+        What::TransferStarted { by, how, .. } => info!(%by, how = how.label(), "transfer started"),
+        What::Transferred { by, stays, target, how, .. } => {
+            info!(%by, %stays, %target, how = how.label(), "transferred");
+        }
+        What::TransferFailed { by, cause, .. } => info!(%by, cause = cause.label(), "transfer failed"),
+        What::PartyLeft { leg } => info!(%leg, "party left"),
+        What::Redirected { .. } => info!("redirected"),
+        What::Replaced { leg, by, .. } => info!(%leg, %by, "replaced"),
+        What::Preference { leg, wish, obeyed } => info!(%leg, wish, obeyed, "recording preference"),
         What::Released { cause, by, answered } => {
             let by = by.map(|leg| leg.0);
             info!(cause = cause.label(), by, answered, "call ended");
@@ -24,6 +33,9 @@ pub fn fact(fact: &Fact) {
             info!(recording = %id, %owner, ?side, trigger, "recording started");
         }
         What::RecordingBegun { id } => tracing::debug!(recording = %id, "recording has its files"),
+        What::RecordingPaused { id } => info!(recording = %id, "recording paused"),
+        What::RecordingResumed { id } => info!(recording = %id, "recording resumed"),
+        What::OwnerChanged { id, owner } => info!(recording = %id, %owner, "recording has a new owner"),
         What::RecordingStopped { id, cause } => info!(recording = %id, ?cause, "recording stopped"),
         What::RecordingPublished { id } => info!(recording = %id, "recording published"),
         What::RecordingFailed { id, cause, required } => {

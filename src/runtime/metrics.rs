@@ -261,7 +261,20 @@ impl Metrics {
                 self.recordings_failed.get_or_create(&Cause { cause }).inc();
             }
             What::Warning { .. } => _ = self.warnings.inc(),
-            What::Ringing { .. } | What::Held { .. } | What::Retrieved { .. } | What::RecordingBegun { .. } => {}
+            What::Ringing { .. }
+            | What::Held { .. }
+            | What::Retrieved { .. }
+            | What::TransferStarted { .. }
+            | What::Transferred { .. }
+            | What::TransferFailed { .. }
+            | What::PartyLeft { .. }
+            | What::Redirected { .. }
+            | What::Replaced { .. }
+            | What::Preference { .. }
+            | What::RecordingBegun { .. }
+            | What::RecordingPaused { .. }
+            | What::RecordingResumed { .. }
+            | What::OwnerChanged { .. } => {}
         }
     }
 
@@ -416,7 +429,8 @@ mod tests {
     use crate::record::mark::StopCause;
 
     fn happened(metrics: &Metrics, what: What) {
-        metrics.fact(&Fact { at: clock::now(), wall: jiff::Timestamp::UNIX_EPOCH, conn_id: None, what });
+        let wall = jiff::Timestamp::UNIX_EPOCH;
+        metrics.fact(&Fact { at: clock::now(), wall, conn_id: None, cause: None, what });
     }
 
     #[track_caller]

@@ -10,6 +10,7 @@
 //! Nothing here decides: an input goes in, outputs are carried out in order, the next timeout is slept for. Twenty times
 //! a second and more every recorder gets a watermark, because all marks before that instant have been sent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::{media, recorder};
 use crate::call::fact::Fact;
+use crate::call::request::{Accepted, Denied, Request, Ticket};
 use crate::call::{Calls, Input, Output};
 use crate::clock;
 use crate::record::mark::Mark;
@@ -54,6 +56,7 @@ type Question = Box<dyn FnOnce(&Calls) + Send>;
 enum Item {
     Input(Input),
     Question(Question),
+    Request(Box<Request>, oneshot::Sender<Result<Accepted, Denied>>),
 }
 
 /// The way into the task; cheap to clone.
@@ -77,6 +80,13 @@ impl Inbox {
             let _ = answer.send(question(calls));
         });
         self.items.send(Item::Question(question)).ok()?;
+        answered.await.ok()
+    }
+
+    /// Asks a call to change; `None` when the task has ended. Answered at once, or when what is open in the call is over.
+    pub async fn request(&self, request: Request) -> Option<Result<Accepted, Denied>> {
+        let (answer, answered) = oneshot::channel();
+        self.items.send(Item::Request(Box::new(request), answer)).ok()?;
         answered.await.ok()
     }
 }
@@ -103,7 +113,8 @@ pub async fn run(
     mut queue: Queue,
     able: oneshot::Sender<()>,
 ) {
-    let mut task = Task { edges, inbox: queue.inbox.clone(), drained: false };
+    let inbox = queue.inbox.clone();
+    let mut task = Task { edges, inbox, drained: false, asking: HashMap::new(), tickets: 0 };
     let mut starting = Some((able, clock::now() + PORTS_PATIENCE));
     let mut watermark = interval(WATERMARK);
     watermark.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -152,6 +163,9 @@ struct Task {
     edges: Edges,
     inbox: Inbox,
     drained: bool,
+    /// Who waits for the answer to a request.
+    asking: HashMap<Ticket, oneshot::Sender<Result<Accepted, Denied>>>,
+    tickets: u64,
 }
 
 impl Task {
@@ -159,6 +173,12 @@ impl Task {
         match item {
             Item::Input(input) => self.input(calls, input),
             Item::Question(question) => question(calls),
+            Item::Request(request, answer) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.asking.insert(ticket, answer);
+                self.input(calls, Input::Request(ticket, request));
+            }
         }
     }
 
@@ -175,6 +195,12 @@ impl Task {
                 Output::Mark(recorder, mark) => self.mark(usize::from(recorder.0), mark),
                 Output::Fact(fact) => (self.edges.facts)(&fact),
                 Output::Resolve { host } => self.resolve(host),
+                Output::Answer(ticket, answer) => {
+                    if let Some(asking) = self.asking.remove(&ticket) {
+                        // The asker may have gone away meanwhile.
+                        let _ = asking.send(answer);
+                    }
+                }
                 Output::Drained => self.drained = true,
             }
         }

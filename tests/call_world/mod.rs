@@ -14,6 +14,7 @@ use stickytape::call::options::{
     Dn, Host, Listener, MediaOptions, Numbers, Options, PeerAddress, Plan, RecordingOptions, SipOptions, Transport,
     Trunk,
 };
+use stickytape::call::request::{Accepted, Denied, Ticket};
 use stickytape::call::{Calls, Input, Output, Reach, Seats};
 use stickytape::id::{LegId, PortId, RecorderId, WorkerId};
 use stickytape::record::mark::{Change, Mark, StopCause};
@@ -46,6 +47,7 @@ pub struct Proxy {
     /// Every command except port binding, in order.
     pub commands: Vec<(WorkerId, Command)>,
     pub resolves: Vec<String>,
+    pub answers: Vec<(Ticket, Result<Accepted, Denied>)>,
     pub drained: bool,
     /// Pairs that the media threads still have.
     pub pairs_left: usize,
@@ -74,6 +76,7 @@ impl Proxy {
             marks: Vec::new(),
             commands: Vec::new(),
             resolves: Vec::new(),
+            answers: Vec::new(),
             drained: false,
             pairs_left,
             next_port: 0,
@@ -130,6 +133,7 @@ impl Proxy {
                     }
                     Output::Mark(recorder, mark) => self.marks.push((recorder, mark)),
                     Output::Fact(fact) => self.facts.push(fact),
+                    Output::Answer(ticket, answer) => self.answers.push((ticket, answer)),
                     Output::Resolve { host } => self.resolves.push(host.to_string()),
                     Output::Drained => {
                         assert!(!self.drained, "said once");
@@ -187,6 +191,16 @@ fn tell(what: &What) -> String {
         What::Refused { code, .. } => format!("refused {code}"),
         What::Ringing { early_media, .. } => format!("ringing{}", if *early_media { " with media" } else { "" }),
         What::Answered { .. } => "answered".into(),
+        What::TransferStarted { how, .. } => format!("transfer {}", how.label()),
+        What::Transferred { by, stays, target, .. } => format!("transferred {stays} from {by} to {target}"),
+        What::TransferFailed { cause, .. } => format!("transfer failed {}", cause.label()),
+        What::PartyLeft { leg } => format!("left {leg}"),
+        What::Redirected { .. } => "redirected".into(),
+        What::Replaced { leg, by, .. } => format!("replaced {leg} by {by}"),
+        What::Preference { wish, .. } => format!("preference {wish}"),
+        What::RecordingPaused { .. } => "paused".into(),
+        What::RecordingResumed { .. } => "resumed".into(),
+        What::OwnerChanged { owner, .. } => format!("owner {owner}"),
         What::Held { leg } => format!("held {leg}"),
         What::Retrieved { leg } => format!("retrieved {leg}"),
         What::Released { cause, .. } => format!("released {}", cause.label()),
