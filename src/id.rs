@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// A call's connection id (`ConnID`, spec/events.md §1): 16 hexadecimal digits. A consult call has its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
+#[schema(value_type = String, example = "00ABCDEF01234567")]
 pub struct ConnId(pub u64);
 
 impl fmt::Display for ConnId {
@@ -38,7 +40,7 @@ impl<'de> Deserialize<'de> for ConnId {
 }
 
 /// Stable for the whole call, whatever is transferred (`CallUUID`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct CallUuid(pub Uuid);
 
@@ -49,7 +51,7 @@ impl fmt::Display for CallUuid {
 }
 
 /// One recording session; the name of its folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct RecordingId(pub Uuid);
 
@@ -68,7 +70,7 @@ impl FromStr for RecordingId {
 }
 
 /// One leg: one party's SIP dialog and media stream pair with us. Never reused while the process lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct LegId(pub u64);
 

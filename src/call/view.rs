@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 
 /// One live call.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CallView {
     /// Its connection id.
@@ -32,7 +33,7 @@ pub struct CallView {
 }
 
 /// One leg of a live call.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartyView {
     /// The leg.
@@ -52,6 +53,7 @@ pub struct PartyView {
     /// Codec that it sends, when negotiated.
     pub codec: Option<String>,
     /// Where its media really comes from, once latched.
+    #[schema(value_type = Option<String>)]
     pub media: Option<SocketAddr>,
     /// RTP packets received from it.
     pub received: u64,
@@ -62,7 +64,7 @@ pub struct PartyView {
 }
 
 /// One running session.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordingView {
     /// The session.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::codec::Payload;
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
@@ -135,7 +136,7 @@ pub struct Member {
 }
 
 /// `recordingSession.side`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// The leg whose INVITE came in.
@@ -147,7 +148,7 @@ pub enum Side {
 }
 
 /// `recording.layout`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
     /// `mixed.wav`, one channel.
@@ -169,7 +170,7 @@ pub enum Channel {
 }
 
 /// `participants[].role`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Came by a trunk, or called.
@@ -187,7 +188,7 @@ pub enum Role {
 }
 
 /// `recordingSession.stopCause`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopCause {
     /// The call ended.

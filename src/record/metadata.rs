@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use super::mark::{Layout, Role, Side, StopCause};
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 
 /// The whole file.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recording {
     /// The session; the name of its folder.
@@ -64,7 +65,7 @@ pub struct Recording {
 }
 
 /// Who owns the recording and how it stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecordingSession {
     /// The owner's directory number, when it is a DN.
@@ -86,7 +87,7 @@ pub struct RecordingSession {
 }
 
 /// `recordingSession.state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Runs.
@@ -100,7 +101,7 @@ pub enum State {
 }
 
 /// One party.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Participant {
     /// Its leg.
@@ -125,7 +126,7 @@ pub struct Participant {
 }
 
 /// A longest stretch in which owner, participants, speakers, ConnID, hold and pause do not change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Segment {
     /// First sample.
@@ -166,7 +167,7 @@ pub struct Segment {
 }
 
 /// `mediaFiles[].kind`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FileKind {
     /// The conversation.
@@ -178,7 +179,7 @@ pub enum FileKind {
 }
 
 /// One WAV file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaFile {
     /// Name within the folder.
@@ -214,7 +215,7 @@ pub struct MediaFile {
 pub const MEDIA_TYPE: &str = "audio/wav";
 
 /// What came by RTP from one leg while it was in the recording.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Media {
     /// The leg.
@@ -249,7 +250,7 @@ pub struct Media {
 }
 
 /// A stretch of a leg's speech that is missing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
     /// The leg.
@@ -263,7 +264,7 @@ pub struct Gap {
 }
 
 /// `gaps[].cause`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapCause {
     /// Never came.
@@ -275,7 +276,7 @@ pub enum GapCause {
 }
 
 /// One pause or resume.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Mask {
     /// When.
@@ -287,7 +288,7 @@ pub struct Mask {
 }
 
 /// `masks[].type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskKind {
     /// Silence begins.
@@ -297,7 +298,7 @@ pub enum MaskKind {
 }
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// When.
