@@ -385,6 +385,7 @@ fn start_media(
                 seed: rand::random(),
             },
             taps,
+            mixers: vec![],
         })
         .collect();
     let (inbox, metrics) = (inbox.clone(), metrics.clone());

@@ -86,9 +86,10 @@ fn relay(calls: usize, batch: Duration, recorded: bool) {
         epoch,
         seed: 1,
     };
-    let mut handles =
-        media::spawn(vec![Worker { options, taps: vec![producer] }], move |_, notice| drop(sender.send(notice)))
-            .expect("a media thread");
+    let mut handles = media::spawn(vec![Worker { options, taps: vec![producer], mixers: vec![] }], move |_, notice| {
+        drop(sender.send(notice))
+    })
+    .expect("a media thread");
     let handle = handles.remove(0);
     handle.send(Command::BindPorts { address: LOOPBACK, count: 2 * calls });
     let mut pairs: Vec<PortPair> = Vec::new();

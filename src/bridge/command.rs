@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use crate::codec::{Direction, Payload};
 use crate::id::{LegId, PortId, RecorderId, WorkerId};
 
+pub mod mix;
+
 /// From signaling to one media thread.
 #[derive(Debug)]
 pub enum Command {
@@ -73,6 +75,14 @@ pub enum Command {
         leg: LegId,
         /// At most four.
         recorders: Vec<RecorderId>,
+    },
+    /// The leg is in a conference: its packets go to a mixer, and its peer hears the mixer; see [`mix`]. `None` ends
+    /// that at once, without the mixer's last packet. A playback to the leg ends.
+    Mix {
+        /// The leg.
+        leg: LegId,
+        /// How.
+        mixing: Option<mix::Mixing>,
     },
     /// Whether we expect RTP from the leg's peer now; `None` stops the inactivity timer (hold, ringing).
     Watch {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::command::mix::Mixing;
 use super::command::{Digits, LegStats, NewLeg, Remote};
 use super::latch::Latch;
 use super::outgoing::Outgoing;
@@ -68,6 +69,10 @@ pub struct Leg {
     /// The leg that it hears.
     pub hears: Option<usize>,
     pub taps: Taps,
+    /// It is in a conference.
+    pub mixing: Option<Mixing>,
+    /// The mixer's tick of the newest packet that was sent for it.
+    pub mixed_tick: Option<u32>,
     pub outgoing: Outgoing,
     pub player: Option<Player>,
     /// A digit of who it hears, which its peer does not take as an event.
@@ -114,6 +119,8 @@ impl Leg {
             map: Map::empty(),
             hears: None,
             taps: Taps::new(&[]),
+            mixing: None,
+            mixed_tick: None,
             outgoing: Outgoing::new(new.ssrc, new.sequence, new.timestamp),
             player: None,
             tone: None,
@@ -174,6 +181,11 @@ impl Leg {
     /// Where RTCP to the peer goes. It does not depend on the direction (RFC 3264 §5.1).
     pub fn rtcp_destination(&self) -> Option<SocketAddr> {
         if self.rtcp_mux { self.rtp.destination() } else { self.rtcp.destination() }
+    }
+
+    /// True while its peer hears a mixer and not who is routed to it.
+    pub fn hears_mixer(&self) -> bool {
+        self.mixing.is_some_and(|mixing| mixing.listens)
     }
 
     /// True while its peer hears a digit, in band or as an event of ours.

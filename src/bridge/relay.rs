@@ -22,9 +22,11 @@ use crate::rtp::view::FIXED_LEN;
 use crate::rtp::{Header, Malformed};
 
 mod digits;
+mod mixed;
 mod packets;
 mod time;
 
+pub use mixed::{MixedPacket, ToMixer};
 use time::STATS_INTERVAL;
 
 /// Legs of one relay; more are refused.
@@ -74,6 +76,8 @@ pub struct Verdict {
     pub forward: Option<Forward>,
     /// Then copy its payload to the recorders.
     pub tap: Option<Tapped>,
+    /// And to its mixer.
+    pub mix: Option<ToMixer>,
     /// Why it was not taken; it is counted.
     pub refused: Option<Refusal>,
 }
@@ -269,6 +273,7 @@ impl Relay {
         let key = self.slot(leg)?.0;
         self.stop_playing(key);
         let Some(player) = Player::new(what, now) else { return Ok(()) };
+        self.legs[key].stop_listening();
         if let Some(before) = self.legs[key].hears {
             self.cut(before);
         }

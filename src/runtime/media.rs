@@ -13,6 +13,7 @@ use crate::id::WorkerId;
 use crate::net::udp::{Pair, Poller, Waker};
 use crate::runtime::ring;
 
+mod mixers;
 mod pace;
 mod ports;
 mod sockets;
@@ -47,12 +48,22 @@ pub enum Priority {
     Normal,
 }
 
-/// One media thread to start: its options and its end of the tap rings, the ring of `RecorderId(i)` at index i.
+/// One media thread to start: its options and its ends of the rings, that of `RecorderId(i)` at index i.
 pub struct Worker {
     /// Options.
     pub options: Options,
     /// Tap rings by recorder.
     pub taps: Vec<ring::Producer>,
+    /// Rings to and from the mixers, those of `MixerId(i)` at index i.
+    pub mixers: Vec<MixerEnds>,
+}
+
+/// A media thread's ends of the two rings between it and a mixer thread; see [`super::mixer::rings`].
+pub struct MixerEnds {
+    /// Packets of conference legs.
+    pub to: ring::Producer,
+    /// What the mixer made for them.
+    pub from: ring::Consumer,
 }
 
 /// Why the media threads could not be started.
@@ -87,6 +98,11 @@ impl Sender {
     pub fn send(&self, command: Command) {
         // A stopped thread has given back everything that a command could be about.
         let _ = self.deliver(Message::Command(command));
+    }
+
+    /// Wakes the thread: a mixer has something for it.
+    pub fn wake(&self) {
+        self.waker.wake();
     }
 
     fn deliver(&self, message: Message) -> Result<(), mpsc::SendError<Message>> {
@@ -141,6 +157,8 @@ pub struct Counters {
     pub unsent: AtomicU64,
     /// Copies for recorders that found the ring full.
     pub untapped: AtomicU64,
+    /// Packets for a mixer that found its ring full.
+    pub unmixed: AtomicU64,
     /// Times that the thread woke up.
     pub passes: AtomicU64,
     /// Legs that live on it now.

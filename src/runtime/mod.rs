@@ -5,6 +5,7 @@ pub mod levels;
 pub mod log;
 pub mod media;
 pub mod metrics;
+pub mod mixer;
 pub mod recorder;
 pub mod ring;
 pub mod shutdown;

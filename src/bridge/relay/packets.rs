@@ -65,8 +65,9 @@ impl Relay {
         let tap = (!taps.recorders().is_empty()).then_some(Tapped { leg: leg.id, header, taps });
         let event = incoming.kind == Kind::TelephoneEvent;
         let packet = Incoming { from: leg.id, header: &header, clock_rate: incoming.clock_rate, event };
+        let mix = self.legs[slot.0].to_mixer(header);
         let forward = self.forward(slot.0, packet, order, datagram, now);
-        Verdict { forward, tap, refused: None }
+        Verdict { forward, tap, mix, refused: None }
     }
 
     /// Counts a copy for a recorder whose ring was full.
@@ -84,6 +85,9 @@ impl Relay {
     ) -> Option<Forward> {
         let to_key = self.legs[from].to?;
         let (leg, to) = self.legs.get2_mut(from, to_key)?;
+        if to.hears_mixer() {
+            return None;
+        }
         match order {
             Order::Doubtful => return None,
             Order::Restarted => to.outgoing.interrupt(),

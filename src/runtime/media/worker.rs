@@ -14,12 +14,13 @@ use thread_priority::{
     set_thread_priority_and_policy, thread_native_id,
 };
 
+use super::mixers::Mixers;
 use super::pace::Pace;
 use super::ports::Ports;
 use super::sockets::{Sockets, socket_of};
 use super::{Bound, Counters, Message, Options, Priority, Sender, Worker};
 use crate::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
-use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, Tapped, Transmit};
+use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, Tapped, ToMixer, Transmit};
 use crate::clock;
 use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{Pair, Poller, Ready};
@@ -55,7 +56,7 @@ pub(super) struct Edges {
 
 /// Runs until [`Command::Shutdown`].
 pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
-    let Worker { options, taps } = worker;
+    let Worker { options, taps, mixers } = worker;
     if options.priority == Priority::Realtime {
         ask_for_realtime(options.worker);
     }
@@ -73,6 +74,7 @@ pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
         notices,
         relay,
         taps,
+        mixers: Mixers::new(mixers),
         waiting: HashMap::new(),
         next_port: 0,
         to_bind: VecDeque::new(),
@@ -112,6 +114,7 @@ struct Loop<F> {
     notices: F,
     relay: Relay,
     taps: Vec<ring::Producer>,
+    mixers: Mixers,
     /// Bound and announced, not yet a leg's.
     waiting: HashMap<PortId, Bound>,
     next_port: u32,
@@ -132,6 +135,7 @@ struct Totals {
     refused: u64,
     unsent: u64,
     untapped: u64,
+    unmixed: u64,
 }
 
 impl<F: Fn(Notice)> Loop<F> {
@@ -159,6 +163,8 @@ impl<F: Fn(Notice)> Loop<F> {
             let before = self.totals.received;
             self.read_all(&ready, pass, begun, &mut datagram);
             self.taps.iter_mut().for_each(ring::Producer::publish);
+            self.mixers.publish();
+            self.take_mixed(begun);
             self.send_own(clock::now());
             self.tell();
             self.publish_totals();
@@ -217,6 +223,9 @@ impl<F: Fn(Notice)> Loop<F> {
         if let Some(tap) = verdict.tap {
             self.tap(slot, &tap, &datagram[tap.header.payload()], at);
         }
+        if let Some(mix) = verdict.mix {
+            self.mix(&mix, &datagram[mix.header.payload()], at);
+        }
         self.totals.refused += u64::from(verdict.refused.is_some());
     }
 
@@ -246,6 +255,21 @@ impl<F: Fn(Notice)> Loop<F> {
         }
     }
 
+    fn mix(&mut self, mix: &ToMixer, payload: &[u8], at: Instant) {
+        let arrival_ns = at.saturating_duration_since(self.options.epoch).as_nanos() as u64;
+        if !self.mixers.push(mix, payload, arrival_ns) {
+            self.totals.unmixed += 1;
+        }
+    }
+
+    /// Sends what the mixers have made.
+    fn take_mixed(&mut self, now: Instant) {
+        let Self { mixers, relay, sockets, totals, .. } = self;
+        mixers.take(relay, now, |transmit, out| {
+            totals.count_sent(sockets.send(transmit.slot, transmit.channel, transmit.to, &out[..transmit.len]));
+        });
+    }
+
     fn send_own(&mut self, now: Instant) {
         if self.relay.poll_timeout().is_none_or(|(at, _)| at > now) {
             return;
@@ -268,12 +292,13 @@ impl<F: Fn(Notice)> Loop<F> {
     }
 
     fn publish_totals(&self) {
-        let Totals { received, sent, refused, unsent, untapped } = self.totals;
+        let Totals { received, sent, refused, unsent, untapped, unmixed } = self.totals;
         self.counters.received.store(received, Relaxed);
         self.counters.sent.store(sent, Relaxed);
         self.counters.refused.store(refused, Relaxed);
         self.counters.unsent.store(unsent, Relaxed);
         self.counters.untapped.store(untapped, Relaxed);
+        self.counters.unmixed.store(unmixed, Relaxed);
         self.counters.passes.fetch_add(1, Relaxed);
         self.counters.legs.store(self.relay.len() as u64, Relaxed);
     }
@@ -284,6 +309,7 @@ impl<F: Fn(Notice)> Loop<F> {
         }
         self.housekept = now;
         self.taps.iter_mut().for_each(ring::Producer::flush);
+        self.mixers.flush();
         self.moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < SEND_AFTER);
     }
 
@@ -323,6 +349,11 @@ impl<F: Fn(Notice)> Loop<F> {
             Command::Digits { leg, to } => self.relay.digits(leg, to),
             Command::Press { leg, digit, length } => self.relay.press(leg, digit, length, now),
             Command::Tap { leg, recorders } => self.relay.tap(leg, &recorders),
+            Command::Mix { leg, mixing } => {
+                // What the mixer said before it let the leg go is about its time before.
+                self.take_mixed(now);
+                self.relay.mix(leg, mixing)
+            }
             Command::Watch { leg, timeout } => self.relay.watch(leg, timeout, now),
             Command::Move { leg, to } => self.move_leg(leg, to, now),
             Command::RemoveLeg(leg) => self.remove_leg(leg, now),
@@ -342,6 +373,7 @@ impl<F: Fn(Notice)> Loop<F> {
             | Command::Digits { leg, .. }
             | Command::Press { leg, .. }
             | Command::Tap { leg, .. }
+            | Command::Mix { leg, .. }
             | Command::Watch { leg, .. }
             | Command::Move { leg, .. }
             | Command::Route { from: leg, .. }
