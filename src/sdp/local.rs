@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 use super::offer_answer::{self, Change, Format, Refusal, Terms, carries_sound};
+use super::record::RecordState;
 use super::session::{Media, Session};
 use crate::codec::{Codec, Direction, Payload};
 
@@ -61,6 +62,8 @@ pub struct Local {
     /// The peer's last description was its answer to ours.
     theirs_is_answer: bool,
     negotiated: Option<Negotiated>,
+    /// What our next description says of the recording.
+    record: Option<RecordState>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +81,8 @@ struct Description {
     anchor: Option<usize>,
     terms: Option<Terms>,
     rtcp_mux: bool,
+    /// What it says of the recording.
+    record: Option<RecordState>,
 }
 
 /// An m-line without its port: ours when it is the anchor, else 0.
@@ -105,6 +110,7 @@ impl Local {
             theirs: None,
             theirs_is_answer: false,
             negotiated: None,
+            record: None,
         }
     }
 
@@ -131,6 +137,26 @@ impl Local {
     /// The terms of our last description (numbers of this dialog), an open offer included.
     pub fn terms(&self) -> Option<&Terms> {
         self.current.terms.as_ref()
+    }
+
+    /// What the peer shall know of the recording of its audio: our next offer or answer says so by `a=record`
+    /// (RFC 7866 §7.1.1). `None`, as at first: nothing, for a peer that is not recording-aware.
+    pub fn set_record(&mut self, record: Option<RecordState>) {
+        self.record = record;
+    }
+
+    /// True when the peer must be told by an offer of its own: what our last description says of the recording is not
+    /// what it shall know. False before the first description is complete, which will say it; an open offer counts as
+    /// said until it fails.
+    pub fn is_record_due(&self) -> bool {
+        self.negotiated.is_some() && self.current.record != self.record
+    }
+
+    /// Writes an offer that changes nothing but what [`Local::set_record`] has changed. `None` before the first
+    /// description.
+    pub fn offer_again(&mut self) -> Option<Bytes> {
+        let terms = self.settled_terms()?.clone();
+        Some(self.offer(&terms))
     }
 
     /// Writes an offer: the first one, or a new one within the dialog. The first audio line is the anchor, lines that
@@ -285,6 +311,7 @@ impl Local {
 
     /// Writes the present description with its first `count` lines.
     fn write(&mut self, count: usize) -> Bytes {
+        self.current.record = self.record;
         let mut session = self.compose(count);
         if self.written.as_ref() != Some(&session) {
             self.written = Some(session.clone());
@@ -340,6 +367,9 @@ impl Local {
         }
         if self.current.rtcp_mux {
             add("rtcp-mux", None);
+        }
+        if let Some(record) = self.current.record {
+            add("record", Some(record.as_str().to_owned()));
         }
         add(direction_name(terms.direction), None);
         audio

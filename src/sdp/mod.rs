@@ -13,10 +13,12 @@
 
 pub mod local;
 pub mod offer_answer;
+pub mod record;
 pub mod session;
 
 pub use local::{Local, Negotiated};
 pub use offer_answer::{Change, Format, Refusal, Terms};
+pub use record::{Preference, RecordState};
 pub use session::{Connection, Media, ParseError, Session};
 
 #[cfg(test)]

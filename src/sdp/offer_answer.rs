@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
+use super::record::Preference;
 use super::session::{Connection, Media, Session};
 use crate::codec::{Codec, Direction, Kind};
 
@@ -173,6 +174,11 @@ impl Session {
     /// The anchored audio m-line.
     pub fn audio(&self) -> Result<&Media, Refusal> {
         self.anchor().map(|index| &self.media[index])
+    }
+
+    /// What the peer wishes for the recording of the anchored audio (RFC 7866 §7.2); `None`: it says nothing.
+    pub fn record_preference(&self) -> Option<Preference> {
+        self.audio().ok()?.record_preference
     }
 
     /// What of its audio may be carried to another dialog.

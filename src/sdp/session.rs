@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use super::offer_answer::Format;
+use super::record::Preference;
 use crate::codec::{Codec, Direction};
 
 /// Longest body that is read, in bytes.
@@ -74,6 +75,8 @@ pub struct Media {
     pub label: Option<String>,
     /// `a=lang`, in order of preference.
     pub lang: Vec<String>,
+    /// `a=recordpref` (RFC 7866 §7.2), the session's where the m-line has none.
+    pub record_preference: Option<Preference>,
     /// True when `a=crypto` or `a=fingerprint` applies to the m-line.
     pub has_crypto: bool,
 }
@@ -104,6 +107,7 @@ impl Session {
             direction: direction(&parsed.attributes),
             connection: parsed.connection.as_ref().map_or(Connection::Unusable, connection),
             lang: languages(&parsed.attributes),
+            record_preference: record_preference(&parsed.attributes),
             has_crypto: has_crypto(&parsed.attributes),
         };
         let media = parsed.medias.iter().map(|media| Media::read(media, &defaults)).collect::<Result<_, _>>()?;
@@ -131,6 +135,7 @@ impl Media {
             rtcp_mux: has(attributes, "rtcp-mux"),
             label: value(attributes, "label").map(str::to_owned),
             lang: if lang.is_empty() { defaults.lang.clone() } else { lang },
+            record_preference: record_preference(attributes).or(defaults.record_preference),
             has_crypto: defaults.has_crypto || has_crypto(attributes),
         })
     }
@@ -167,6 +172,7 @@ struct Defaults {
     direction: Option<Direction>,
     connection: Connection,
     lang: Vec<String>,
+    record_preference: Option<Preference>,
     has_crypto: bool,
 }
 
@@ -215,6 +221,10 @@ fn number(attributes: &[sdp_types::Attribute], name: &str) -> Option<u16> {
 
 fn languages(attributes: &[sdp_types::Attribute]) -> Vec<String> {
     values(attributes, "lang").take(MAX_LANGUAGES).map(str::to_owned).collect()
+}
+
+fn record_preference(attributes: &[sdp_types::Attribute]) -> Option<Preference> {
+    value(attributes, "recordpref").and_then(Preference::parse)
 }
 
 /// The last direction attribute of a level; RFC 8866 §6.7 allows one.
