@@ -11,6 +11,7 @@ use crate::sip::auth::Credentials;
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
+use crate::sip::values::reason_phrase;
 
 /// The transport of a message (RFC 3261 §18).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -176,6 +177,16 @@ impl Body {
     /// A session description.
     pub fn sdp(bytes: impl Into<Bytes>) -> Self {
         Self { content_type: Bytes::from_static(b"application/sdp"), bytes: bytes.into() }
+    }
+
+    /// How a request stands, as the NOTIFY of a REFER tells it: a status line alone (RFC 3515 §2.4.5, RFC 3420). An
+    /// empty reason is the RFC's phrase; of another one what could end the line becomes blanks.
+    pub fn sipfrag(code: u16, reason: &[u8]) -> Self {
+        let reason = if reason.is_empty() { reason_phrase(code) } else { Bytes::copy_from_slice(reason) };
+        let mut bytes = format!("SIP/2.0 {code:03} ").into_bytes();
+        bytes.extend(reason.iter().map(|b| if matches!(b, 0..=b' ' | 0x7f) { b' ' } else { *b }));
+        bytes.extend_from_slice(b"\r\n");
+        Self { content_type: Bytes::from_static(b"message/sipfrag;version=2.0"), bytes: bytes.into() }
     }
 }
 

@@ -8,6 +8,7 @@ use super::Endpoint;
 use super::api::*;
 use super::build::authorization_of;
 use super::invite::contact_of;
+use super::notify::Notifies;
 use super::tables::*;
 use super::uac::Answer;
 use crate::sip::dialog::State;
@@ -56,6 +57,9 @@ impl Endpoint {
             _ if is_full => return Err(Refused::Full),
             _ => {}
         }
+        if method == Method::Notify {
+            return self.start_notify(id, headers, body, now);
+        }
         let request = RequestId(self.next_id());
         if method == Method::Bye {
             self.end(id, request, headers, body, now);
@@ -77,17 +81,9 @@ impl Endpoint {
         };
         record.dialog.state = State::Ended;
         if record.unacked.is_some() {
-            let own = OwnRequest {
-                tx: 0,
-                method: Method::Bye,
-                dialog: Some(id),
-                credentials: None,
-                has_tried: true,
-                is_cancelled: false,
-            };
             record.requests.push(request);
             record.delayed_bye = Some(DelayedBye { request, headers, body });
-            self.requests.insert(request, own);
+            self.requests.insert(request, OwnRequest::waiting(Method::Bye, id));
         } else {
             self.send_request(id, request, Method::Bye, headers, body, now);
         }
@@ -99,6 +95,7 @@ impl Endpoint {
             return;
         };
         let requests = std::mem::take(&mut record.requests);
+        record.notifies = Notifies::default();
         record.own_invite = None;
         if let Some(tx) = record.their_invite.take() {
             // Refused only when it is over already.
@@ -259,6 +256,9 @@ impl Endpoint {
             }
         }
         self.event(Event::Response { request: id, dialog: own.dialog, outcome });
+        if let Some(dialog) = own.dialog {
+            self.next_notify(dialog, id, now);
+        }
     }
 
     /// The Contact of a target refresh takes the place of the remote target (§12.2.1.2, §12.2.2).
@@ -286,6 +286,7 @@ impl Endpoint {
             return;
         };
         self.dialog_keys.remove(&record.dialog.key);
+        self.note_ended(&record.dialog.key, now);
         self.timers.clear(Timer::Answer, id.0);
         self.timers.clear(Timer::Ack, id.0);
         for request in record.requests {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::api::*;
 use super::build::{authorization_of, via};
+use super::notify::Notifies;
 use super::route::Way;
 use super::tables::*;
 use super::uac::Answer;
@@ -121,6 +122,7 @@ impl Endpoint {
             unacked: None,
             delayed_bye: None,
             requests: vec![],
+            notifies: Notifies::default(),
         }
     }
 
@@ -151,6 +153,7 @@ impl Endpoint {
                     record.dialog.local_seq = early.dialog.local_seq;
                     record.dialog.remote_seq = early.dialog.remote_seq;
                     record.requests = std::mem::take(&mut early.requests);
+                    record.notifies = std::mem::take(&mut early.notifies);
                     record.peer = early.peer.clone();
                     *early = record;
                 }

@@ -13,8 +13,10 @@
 mod api;
 mod build;
 mod counters;
+mod find;
 mod in_dialog;
 mod invite;
+mod notify;
 mod options;
 mod receive;
 mod respond;
@@ -34,6 +36,7 @@ use rand::{Rng, SeedableRng};
 
 pub use api::*;
 pub use counters::{Counters, Load};
+pub use find::{Found, NotReplaced};
 pub use options::{Listener, Options};
 pub use route::is_local_only;
 
@@ -71,6 +74,7 @@ pub struct Endpoint {
     merges: HashMap<MergeKey, u64>,
     dialogs: HashMap<DialogId, DialogRecord>,
     dialog_keys: HashMap<DialogKey, DialogId>,
+    ended: find::Ended,
     invites: HashMap<InviteId, Invite>,
     requests: HashMap<RequestId, OwnRequest>,
     names: HashMap<Vec<u8>, Vec<IpAddr>>,
@@ -101,6 +105,7 @@ impl Endpoint {
             merges: HashMap::new(),
             dialogs: HashMap::new(),
             dialog_keys: HashMap::new(),
+            ended: find::Ended::default(),
             invites: HashMap::new(),
             requests: HashMap::new(),
             names: HashMap::new(),
@@ -240,8 +245,10 @@ impl Endpoint {
     /// until that ACK or 64·T1 (§15); open requests of the dialog end with [`Failure::Ended`], theirs get 487; the
     /// dialog takes no more requests.
     ///
+    /// NOTIFY: leaves when the one before it in the dialog has its answer, or has failed.
+    ///
     /// # Errors
-    /// [`Refused::Full`], [`Refused::NoDialog`], [`Refused::InvitePending`] (INVITE), [`Refused::WrongState`] (ACK,
+    /// [`Refused::Full`] (also for a 33rd NOTIFY that would wait), [`Refused::NoDialog`], [`Refused::InvitePending`] (INVITE), [`Refused::WrongState`] (ACK,
     /// CANCEL, re-INVITE or BYE in an early dialog: a caller cancels, a callee refuses; anything after BYE).
     pub fn request(
         &mut self,

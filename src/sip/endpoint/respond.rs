@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::api::*;
 use super::build::{contact, with_tag};
 use super::invite::{contact_of, route_set};
+use super::notify::Notifies;
 use super::tables::*;
 use super::{Endpoint, MAX_EARLY};
 use crate::sip::dialog::{Dialog, DialogKey, State};
@@ -65,6 +66,7 @@ impl Endpoint {
             unacked: None,
             delayed_bye: None,
             requests: vec![],
+            notifies: Notifies::default(),
         });
         if let Some(record) = self.servers.get_mut(&tx.0) {
             record.early.push(id);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::api::*;
+use super::notify::Notifies;
 use crate::sip::auth::Credentials;
 use crate::sip::dialog::Dialog;
 use crate::sip::headers::{Headers, Line};
@@ -114,6 +115,13 @@ pub(super) struct OwnRequest {
     pub(super) is_cancelled: bool,
 }
 
+impl OwnRequest {
+    /// A request in a dialog that is not sent yet: it has no transaction.
+    pub(super) fn waiting(method: Method, dialog: DialogId) -> Self {
+        Self { tx: 0, method, dialog: Some(dialog), credentials: None, has_tried: true, is_cancelled: false }
+    }
+}
+
 /// A server transaction and its messages.
 pub(super) struct ServerRecord {
     pub(super) machine: ServerMachine,
@@ -182,8 +190,10 @@ pub(super) struct DialogRecord {
     pub(super) unacked: Option<Unacked>,
     /// A BYE that waits for that ACK (§15).
     pub(super) delayed_bye: Option<DelayedBye>,
-    /// The open requests of ours in it.
+    /// The open requests of ours in it, those that wait too.
     pub(super) requests: Vec<RequestId>,
+    /// The order of its NOTIFYs.
+    pub(super) notifies: Notifies,
 }
 
 pub(super) struct ToAck {

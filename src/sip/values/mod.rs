@@ -15,6 +15,7 @@ pub mod media_type;
 pub mod number;
 pub mod params;
 pub mod status;
+pub mod subscription;
 pub mod transfer;
 pub mod transport;
 pub mod uri;
@@ -28,7 +29,8 @@ pub use media_type::MediaType;
 pub use number::called_number;
 pub use params::Params;
 pub use status::reason_phrase;
-pub use transfer::{ReferTo, Replaces};
+pub use subscription::{EventPackage, SubscriptionState};
+pub use transfer::{ReferError, ReferTo, Replaces, TargetDialog, refer_sub, referred_by};
 pub use uri::{Scheme, Uri};
 pub use via::Via;
 
@@ -60,6 +62,18 @@ pub enum ValueError {
     Challenge,
     #[error("Malformed Replaces")]
     Replaces,
+    #[error("Replaces and Join contradict each other")]
+    ReplacesJoin,
+    #[error("Malformed Refer-To")]
+    ReferTo,
+    #[error("Malformed Refer-Sub")]
+    ReferSub,
+    #[error("Malformed Target-Dialog")]
+    TargetDialog,
+    #[error("Malformed Event")]
+    Event,
+    #[error("Malformed Subscription-State")]
+    SubscriptionState,
     #[error("Malformed Contact")]
     Contact,
     #[error("Missing {0}")]

@@ -261,6 +261,22 @@ impl Uri {
         self.reread(self.text[..self.headers.start].to_vec())
     }
 
+    /// The same URI with these headers and no others, escaped as needed; a URI that is neither sip nor sips stays as it
+    /// is.
+    pub fn with_headers<'a, V: AsRef<[u8]>>(&self, headers: impl Iterator<Item = (&'a [u8], V)>) -> Uri {
+        if !self.is_sip() {
+            return self.clone();
+        }
+        let mut text = self.text[..self.headers.start].to_vec();
+        for (index, (name, value)) in headers.enumerate() {
+            text.push(if index == 0 { b'?' } else { b'&' });
+            text.extend_from_slice(&escape(name));
+            text.push(b'=');
+            text.extend_from_slice(&escape(value.as_ref()));
+        }
+        self.reread(text)
+    }
+
     fn edit_params(&self, edit: impl FnOnce(&mut Params)) -> Uri {
         if self.scheme == Scheme::Other {
             return self.clone();
@@ -417,6 +433,20 @@ pub fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
         }
     }
     Cow::Owned(plain)
+}
+
+/// Escapes everything but the unreserved characters (RFC 3261 §25.1).
+pub fn escape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for &byte in text {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'!' | b'~' | b'*' | b'\'' | b'(' | b')')
+        {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
 }
 
 fn escape_at(text: &[u8], at: usize) -> Option<u8> {
