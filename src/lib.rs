@@ -25,6 +25,7 @@
 //! | 1 | [`audio`], [`rtp`], [`sdp`], [`sip`] | 0; never each other |
 //! | 2 | [`bridge`] (rtp, audio) · [`record`] (rtp, audio) | 0–1; not each other |
 //! | 3 | [`call`] (sip, sdp, and the command, notice and mark types of bridge and record) | 0–2 |
+//! | 3 | [`views`] (the facts and requests of call) | 0, 3 |
 //! | 4 | [`net`], [`disk`], [`api`] | 0–3; not each other |
 //! | 5 | [`runtime`] | 0–4 |
 //! | 6 | [`app`], [`config`], [`cli`], `main` | all |
@@ -92,6 +93,7 @@ pub mod bridge;
 pub mod record;
 
 pub mod call;
+pub mod views;
 
 pub mod api;
 pub mod disk;

@@ -24,12 +24,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("bridge", &["id", "codec", "clock", "rtp", "audio"]),
     ("record", &["id", "codec", "clock", "rtp", "audio"]),
     ("call", &["id", "codec", "clock", "sip", "sdp", "bridge::command", "record::mark"]),
+    ("views", &["id", "call::fact", "call::request", "record::mark"]),
     ("net", LOW),
     ("disk", LOW),
     ("api", LOW),
     (
         "runtime",
-        &["id", "codec", "clock", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "net", "disk", "api"],
+        &[
+            "id", "codec", "clock", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views", "net", "disk",
+            "api",
+        ],
     ),
     ("app", &["*"]),
     ("config", &["*"]),
@@ -47,7 +51,7 @@ const LOW: &[&str] = &["id", "codec", "clock", "audio", "rtp", "sdp", "sip", "br
 const CONFIG_READERS: &[&str] = &["app", "cli", "config", "main"];
 
 /// Modules without I/O: what they may not name.
-const PURE: &[&str] = &["id", "codec", "audio", "rtp", "sdp", "sip", "bridge", "record", "call"];
+const PURE: &[&str] = &["id", "codec", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views"];
 const IMPURE: &[&str] =
     &["tokio::", "mio::", "socket2::", "rustix::", "std::fs", "std::thread", "std::net::UdpSocket", "std::net::Tcp"];
 

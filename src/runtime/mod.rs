@@ -1,5 +1,7 @@
 //! One file per thread or task; loops only.
 
+pub mod event_log;
+pub mod events;
 pub mod http;
 pub mod levels;
 pub mod log;
