@@ -1,0 +1,374 @@
+//! Plays a row: the configuration, the phones, the steps of its flow.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use stickytape::call::fact::{Party, What};
+use stickytape::call::options::Options;
+use stickytape::call::request::{Ask, OwnerWish, Request, Ticket};
+use stickytape::config::Config;
+use stickytape::id::{ConnId, LegId, RecordingId};
+use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Phone};
+use stickytape::testing::tones::Voice;
+use toml::{Table, Value};
+
+use crate::row::{Place, Run, Third};
+use crate::whole::{Tape, Threads, World, addr};
+
+/// What each party says, in Hz: none is an odd multiple of another, so that the distortion of G.711 makes no false one.
+pub const TONES: [(char, f64); 4] = [('1', 320.0), ('2', 500.0), ('3', 800.0), ('4', 1_000.0)];
+/// What the program plays: ringback (eu), hold audio.
+pub const PLAYED: [(char, f64); 2] = [('r', 425.0), ('m', 2_000.0)];
+
+const CUSTOMER: &str = "+4930900001";
+
+/// What came out of a run.
+pub struct Played {
+    pub tapes: Vec<Tape>,
+    /// `accepted` or the code of the refusal, in the order of the requests.
+    pub answers: Vec<String>,
+    /// Samples at 8,000 Hz from the start on, by party.
+    pub heard: HashMap<String, Vec<i16>>,
+    pub legs: HashMap<LegId, String>,
+    pub conns: Vec<ConnId>,
+    /// Wall-clock time of the start, in ms since 1970.
+    pub start_ms: i64,
+    /// What went wrong besides.
+    pub complaints: Vec<String>,
+}
+
+/// A party's number.
+fn number(run: &Run, who: &str) -> String {
+    let n = who.trim_start_matches('D').split('.').next().unwrap_or_default();
+    if is_customer(run, who) {
+        return CUSTOMER.to_owned();
+    }
+    match (who, run.row.third) {
+        ("D3", Third::Trunk) => "+4930900003".into(),
+        _ => format!("200{n}"),
+    }
+}
+
+fn is_customer(run: &Run, who: &str) -> bool {
+    match run.place {
+        Place::In => who == "D1",
+        Place::Out | Place::Outbound => who == "D2",
+        Place::Internal => false,
+    }
+}
+
+/// What one party dials to reach another.
+fn dialled(run: &Run, to: &str) -> String {
+    let number = number(run, to);
+    if is_customer(run, to) {
+        return number.replace('+', "9");
+    }
+    match (to, run.row.third) {
+        ("D3", Third::Trunk) => number.replace('+', "8"),
+        _ => number,
+    }
+}
+
+fn sip_address(run: &Run, who: &str) -> String {
+    match (who, run.row.third) {
+        _ if is_customer(run, who) => "198.51.100.10".into(),
+        ("D3", Third::Trunk) => "198.51.100.20".into(),
+        _ => format!("10.0.0.{}", &who[1..]),
+    }
+}
+
+const BASE: &str = r#"
+[sip]
+listen = ["udp:192.0.2.1:5060"]
+max-calls = 100
+
+[media]
+
+[recording]
+
+[[trunk]]
+name = "carrier"
+address = "sip:198.51.100.10:5060"
+from = ["198.51.100.10/32"]
+
+[[trunk]]
+name = "second"
+address = "sip:198.51.100.20:5060"
+from = ["198.51.100.20/32"]
+
+[[route]]
+match = "^9(\\d+)$"
+to = "trunk:carrier"
+rewrite = "+$1"
+
+[[route]]
+match = "^8(\\d+)$"
+to = "trunk:second"
+rewrite = "+$1"
+
+[[route]]
+from = "carrier"
+match = "^\\+4930(\\d+)$"
+to = "dn:$1"
+"#;
+
+/// The configuration of a run, by the names of spec/interface.md §2; what is not built yet is an error.
+fn options(run: &Run) -> Result<Options, String> {
+    let mut config: Table = BASE.parse().unwrap();
+    let dn = |n: u32| {
+        let mut dn = Table::new();
+        dn.insert("number".into(), Value::String(format!("200{n}")));
+        dn.insert("contact".into(), Value::String(format!("sip:200{n}@10.0.0.{n}:5060")));
+        Value::Table(dn)
+    };
+    config.insert("dn".into(), Value::Array((1..=4).map(dn).collect()));
+    let recording = config["recording"].as_table_mut().unwrap();
+    recording.insert("default".into(), Value::String(run.default.clone()));
+    for (key, value) in &run.row.set {
+        set(run, &mut config, key, value);
+    }
+    let parsed = Config::parse(&config.to_string());
+    let parsed = parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    let mut sip = parsed.sip;
+    sip.max_calls = 100;
+    let mut media = parsed.media;
+    media.ports_ahead = 8;
+    Ok(Options { listeners: parsed.listen, sip, media, recording: parsed.recording, plan: parsed.plan })
+}
+
+/// `section.key`, `D2.key` (its DN or trunk) or `route.key` (all routes).
+fn set(run: &Run, config: &mut Table, key: &str, value: &Value) {
+    let (section, key) = key.split_once('.').expect("section.key");
+    let entries = |config: &'_ mut Table, list: &str| -> Vec<Value> { config[list].as_array().unwrap().clone() };
+    let change = |config: &mut Table, list: &str, chosen: &dyn Fn(&Table) -> bool| {
+        let mut all = entries(config, list);
+        for entry in all.iter_mut().filter_map(Value::as_table_mut).filter(|entry| chosen(entry)) {
+            entry.insert(key.to_owned(), value.clone());
+        }
+        config.insert(list.into(), Value::Array(all));
+    };
+    match section {
+        "route" => change(config, "route", &|_| true),
+        who if who.starts_with('D') && is_customer(run, who) => {
+            change(config, "trunk", &|trunk| trunk["name"].as_str() == Some("carrier"));
+        }
+        "D3" if run.row.third == Third::Trunk => {
+            change(config, "trunk", &|trunk| trunk["name"].as_str() == Some("second"));
+        }
+        who if who.starts_with('D') => {
+            let number = number(run, who);
+            change(config, "dn", &|dn| dn["number"].as_str() == Some(&number));
+        }
+        section => {
+            let table = config.entry(section).or_insert(Value::Table(Table::new()));
+            table.as_table_mut().expect("a section").insert(key.to_owned(), value.clone());
+        }
+    }
+}
+
+/// Plays a run; `Err` when a step cannot be done (a feature that is not there yet).
+pub fn play(run: &Run) -> Result<Played, String> {
+    let mut stage = Stage::new(run)?;
+    for line in &run.row.flow {
+        stage.step(line)?;
+    }
+    Ok(stage.finish())
+}
+
+struct Stage<'a> {
+    run: &'a Run,
+    world: World,
+    phones: HashMap<String, usize>,
+    tickets: Vec<Ticket>,
+    at: Duration,
+}
+
+impl<'a> Stage<'a> {
+    fn new(run: &'a Run) -> Result<Self, String> {
+        let mut world = World::new(options(run)?, Threads::default());
+        let mut phones = HashMap::new();
+        for (who, (_, hz)) in ["D1", "D2", "D3", "D4"].into_iter().zip(TONES) {
+            let host = sip_address(run, who);
+            let (sip, rtp) = (addr(&format!("{host}:5060")), addr(&format!("{host}:4000")));
+            let mut options = phone::Options::new(&number(run, who), sip, rtp, addr("192.0.2.1:5060"));
+            options.voice = Voice::Tone { hz, dbfs: -12.0 };
+            options.incoming = Incoming::Manual;
+            phones.insert(who.to_owned(), world.phone(Phone::new(options)));
+        }
+        Ok(Self { run, world, phones, tickets: Vec::new(), at: Duration::ZERO })
+    }
+
+    /// `TIME WHO VERB …`.
+    fn step(&mut self, line: &str) -> Result<(), String> {
+        let (time, rest) = line.split_once(' ').ok_or(format!("no time: {line}"))?;
+        let time: f64 = time.parse().map_err(|_| format!("no time: {line}"))?;
+        let at = Duration::from_secs_f64(time);
+        assert!(at >= self.at, "steps are in the order of time: {line}");
+        self.at = at;
+        self.world.run_until(at);
+        if rest == "end" {
+            return Ok(());
+        }
+        let (who, what) = rest.split_once(' ').ok_or(format!("nothing is done: {line}"))?;
+        let words: Vec<&str> = what.split(' ').collect();
+        if words[0] == "asks" {
+            return self.ask(who, &words[1..]);
+        }
+        let action = self.action(&words)?;
+        let phone = *self.phones.get(who).ok_or(format!("nobody is called {who}"))?;
+        self.world.act(phone, action);
+        Ok(())
+    }
+
+    fn action(&self, words: &[&str]) -> Result<Action, String> {
+        Ok(match words {
+            ["calls", to] => Action::call(&dialled(self.run, to)),
+            ["rings"] => Action::Ring,
+            ["rings", "with", "media"] => Action::EarlyMedia,
+            ["answers"] => Action::Answer,
+            ["refuses", code] => Action::refuse(code.parse().map_err(|_| format!("{code} is no code"))?),
+            ["cancels"] => Action::Cancel,
+            ["holds", "sendonly"] => Action::Hold(HoldForm::SendOnly),
+            ["holds", "inactive"] => Action::Hold(HoldForm::Inactive),
+            ["holds", "null"] => Action::Hold(HoldForm::NullAddress),
+            ["retrieves"] => Action::Retrieve,
+            ["hangs", "up"] => Action::HangUp,
+            ["vanishes"] => Action::Vanish,
+            _ => return Err(format!("nobody knows how to: {}", words.join(" "))),
+        })
+    }
+
+    /// `WHO asks REQUEST [of CONN] [ARGUMENT]`.
+    fn ask(&mut self, who: &str, words: &[&str]) -> Result<(), String> {
+        let (name, mut rest) = words.split_first().ok_or("asks for nothing")?;
+        let mut conn = "C1";
+        if let ["of", of, ..] = rest {
+            conn = of;
+            rest = &rest[2..];
+        }
+        let to = || rest.first().map(|to| dialled(self.run, to)).ok_or(format!("{name} whom?"));
+        let conns = conns(&self.world);
+        let conn_of = |name: &str| name[1..].parse::<usize>().ok().and_then(|n| conns.get(n - 1)).copied();
+        let other = || rest.first().map(|other| conn_of(other).ok_or("no such call")).transpose();
+        let recording = || self.recording(rest.first().copied());
+        let ask = match *name {
+            "release-call" => Ask::ReleaseCall,
+            "hold-call" => Ask::HoldCall,
+            "retrieve-call" => Ask::RetrieveCall,
+            "initiate-transfer" => Ask::InitiateTransfer { to: to()? },
+            "mute-transfer" => Ask::MuteTransfer { to: to()? },
+            "complete-transfer" => Ask::CompleteTransfer { other: other()? },
+            "single-step-transfer" => Ask::SingleStepTransfer { to: to()? },
+            "alternate-call" => Ask::AlternateCall { other: other()? },
+            "reconnect-call" => Ask::ReconnectCall { other: other()? },
+            "redirect-call" => Ask::RedirectCall { to: to()? },
+            "record-start" => Ask::RecordStart {
+                owner: match rest {
+                    [] | ["source"] => OwnerWish::Source,
+                    ["destination"] => OwnerWish::Destination,
+                    [dn, ..] => OwnerWish::Dn(number(self.run, dn)),
+                },
+            },
+            "record-pause" => Ask::RecordPause { recording: recording()? },
+            "record-resume" => Ask::RecordResume { recording: recording()? },
+            "record-stop" => Ask::RecordStop { recording: recording()? },
+            other => return Err(format!("there is no request {other}")),
+        };
+        let conn_id = conn_of(conn).unwrap_or(ConnId(u64::MAX));
+        let this_dn = number(self.run, who);
+        let ticket = self.world.ask(Request { conn_id, this_dn, reference: None, ask });
+        self.tickets.push(ticket);
+        Ok(())
+    }
+
+    /// The running session that a party owns, by the party's name; none: not named.
+    fn recording(&self, of: Option<&str>) -> Result<Option<RecordingId>, String> {
+        let Some(of) = of else { return Ok(None) };
+        let legs = legs(&self.world, self.run, &[]);
+        let started = self.world.product.facts.iter().rev().find_map(|fact| match &fact.what {
+            What::RecordingStarted { id, owner, .. } if legs.get(owner).is_some_and(|leg| leg == of) => Some(*id),
+            _ => None,
+        });
+        started.map(Some).ok_or(format!("{of} owns no recording"))
+    }
+
+    fn finish(mut self) -> Played {
+        let mut complaints = Vec::new();
+        let until = self.at + Duration::from_secs(1);
+        self.world.run_until(until);
+        if !self.world.product.calls.snapshot().is_empty() {
+            complaints.push("a call is left after the last step".to_owned());
+        }
+        self.world.run_until(until + Duration::from_secs(150));
+        let product = &self.world.product;
+        if !product.is_idle() {
+            complaints.push(format!("something is left: {:?}", product.calls));
+        }
+        complaints.extend(product.failures.iter().map(|failure| format!("media: {failure}")));
+        for (who, phone) in &self.phones {
+            for happened in self.world.phones[*phone].happenings() {
+                if let phone::Happening::NotPossible { action } = &happened.what {
+                    complaints.push(format!("{who} cannot: {action}"));
+                }
+            }
+        }
+        let tapes = self.world.tapes();
+        for tape in &tapes {
+            complaints.extend(tape.wrong.iter().map(|wrong| format!("verify: {wrong}")));
+        }
+        let answer = |ticket: &Ticket| match self.world.answer(*ticket) {
+            None => "no answer".to_owned(),
+            Some(Ok(_)) => "accepted".to_owned(),
+            Some(Err(denied)) => denied.code.to_string(),
+        };
+        let answers = self.tickets.iter().map(answer).collect();
+        let start = self.world.start;
+        let heard = self.phones.iter().map(|(who, phone)| {
+            let samples = self.world.phones[*phone].heard().samples(start, 8_000);
+            (who.clone(), samples)
+        });
+        let heard = heard.collect();
+        let legs = legs(&self.world, self.run, &tapes);
+        let first_fact = self.world.product.facts.first();
+        let start_ms = first_fact.map_or(0, |fact| {
+            let after = fact.at.saturating_duration_since(start).as_millis() as i64;
+            fact.wall.as_millisecond() - after
+        });
+        Played { tapes, answers, heard, legs, conns: conns(&self.world), start_ms, complaints }
+    }
+}
+
+/// ConnIDs in the order in which their calls began: C1, C2, … .
+fn conns(world: &World) -> Vec<ConnId> {
+    let started = world.product.facts.iter().filter(|f| matches!(f.what, What::CallStarted { .. }));
+    started.filter_map(|f| f.conn_id).collect()
+}
+
+/// Whose each leg is.
+fn legs(world: &World, run: &Run, tapes: &[Tape]) -> HashMap<LegId, String> {
+    let numbers: Vec<(String, &str)> = ["D1", "D2", "D3", "D4"].iter().map(|who| (number(run, who), *who)).collect();
+    let name = |text: &str| {
+        let found = numbers.iter().find(|(number, _)| text.contains(number.trim_start_matches('+')));
+        found.map(|(_, who)| (*who).to_owned())
+    };
+    let mut legs = HashMap::new();
+    let mut add = |leg: LegId, text: &str| {
+        if let Some(who) = name(text) {
+            legs.entry(leg).or_insert(who);
+        }
+    };
+    let text = |party: &Party| party.dn.clone().unwrap_or_else(|| party.number.clone());
+    for fact in &world.product.facts {
+        match &fact.what {
+            What::CallStarted { leg, caller, .. } => add(*leg, &text(caller)),
+            What::Ringing { leg, party, .. } | What::Answered { leg, party } => add(*leg, &text(party)),
+            What::Transferred { target, party, .. } => add(*target, &text(party)),
+            What::Replaced { by, party, .. } => add(*by, &text(party)),
+            _ => {}
+        }
+    }
+    for participant in tapes.iter().flat_map(|tape| &tape.recording.participants) {
+        add(participant.leg_id, participant.dn.as_deref().unwrap_or(&participant.uri));
+    }
+    legs
+}
