@@ -213,7 +213,8 @@ async fn hold(form: HoldForm) {
         Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
         Step::on(Signal::Agreed, ms(2_500), Action::HangUp),
     ];
-    let outcome = call(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob).await;
+    let music = |bob: &mut Options| bob.music = Some(bursts(BOB_HZ, 150, 250));
+    let outcome = call_with(Ipv4Addr::LOCALHOST.into(), "stereo", caller(vec![]), bob, "", music).await;
     let (recording, spec, samples) = outcome.only();
     let held: Vec<_> = recording.segments.iter().filter(|segment| segment.held).collect();
     assert_eq!(held.len(), 1, "{form:?}: {:?}", recording.segments);

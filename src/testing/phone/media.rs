@@ -1,22 +1,20 @@
-//! A phone's sound: packets out on a clock of its own with faults on request, packets in with a record of everything.
+//! What a line says: packets out on a clock of its own, with faults on request.
 //!
-//! RTP is written and read by hand here, so that a test does not check the product's RTP code with itself.
+//! RTP is written by hand here, so that a test does not check the product's RTP code with itself.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::Action;
 use crate::audio::g711;
 use crate::codec::{Codec, Kind, Payload};
 use crate::sdp::Negotiated;
 use crate::testing::network::{Datagram, Link, Path};
 use crate::testing::tones::Voice;
 
-/// Most packets that a phone keeps; later ones are only counted.
-pub const MAX_HEARD: usize = 500_000;
 /// Length of a key press in packets of 20 ms.
 const PRESS_PACKETS: u32 = 8;
 
@@ -38,6 +36,8 @@ struct Target {
     event: Option<Payload>,
     /// False while held: the clock runs on, nothing is sent.
     sends: bool,
+    /// We hold: music is sent instead of the voice.
+    holds: bool,
     ptime: Duration,
 }
 
@@ -54,6 +54,9 @@ pub(super) struct Sender {
     from: SocketAddr,
     voice: Voice,
     position: u64,
+    /// What is played to a held party, and how far it is.
+    music: Option<Voice>,
+    music_position: u64,
     target: Option<Target>,
     next: Option<Instant>,
     rng: StdRng,
@@ -63,22 +66,24 @@ pub(super) struct Sender {
     /// The next packet begins a talkspurt.
     marker: bool,
     press: Option<Press>,
-    pub(super) dtx: bool,
-    pub(super) faults: Link,
-    pub(super) skew_ppm: f64,
-    pub(super) stalled_until: Option<Instant>,
+    dtx: bool,
+    faults: Link,
+    skew_ppm: f64,
+    stalled_until: Option<Instant>,
     path: Path,
     pub(super) sent: u64,
     pub(super) spoken: Vec<Spoken>,
 }
 
 impl Sender {
-    pub(super) fn new(from: SocketAddr, voice: Voice, seed: u64) -> Self {
+    pub(super) fn new(from: SocketAddr, voice: Voice, music: Option<Voice>, seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         Self {
             from,
             voice,
             position: 0,
+            music,
+            music_position: 0,
             target: None,
             next: None,
             ssrc: rng.random(),
@@ -97,8 +102,8 @@ impl Sender {
         }
     }
 
-    /// Follows what was negotiated; `None` stops.
-    pub(super) fn set_target(&mut self, negotiated: Option<&Negotiated>, now: Instant) {
+    /// Follows what was negotiated; `None` stops. `holds`: we hold the peer, it gets music or nothing.
+    pub(super) fn set_target(&mut self, negotiated: Option<&Negotiated>, holds: bool, now: Instant) {
         let target = negotiated.and_then(|negotiated| {
             let sound = negotiated.send.iter().find(|payload| payload.codec.is_decodable())?;
             let event = negotiated.send.iter().find(|payload| {
@@ -109,7 +114,8 @@ impl Sender {
                 to: negotiated.rtp.unwrap_or(self.from),
                 sound: sound.clone(),
                 event: event.cloned(),
-                sends: negotiated.direction.sends() && negotiated.rtp.is_some(),
+                sends: negotiated.direction.sends() && negotiated.rtp.is_some() && (!holds || self.music.is_some()),
+                holds,
                 ptime: Duration::from_millis(u64::from(negotiated.ptime_ms)),
             })
         });
@@ -123,10 +129,19 @@ impl Sender {
         self.target = target;
     }
 
-    /// Says something else from the next packet on.
-    pub(super) fn speak(&mut self, voice: Voice) {
-        self.voice = voice;
-        self.position = 0;
+    /// Another voice, or something that is wrong with the line.
+    pub(super) fn change(&mut self, action: &Action, now: Instant) {
+        match action {
+            Action::Speak(voice) => {
+                self.voice = voice.clone();
+                self.position = 0;
+            }
+            Action::Dtx(dtx) => self.dtx = *dtx,
+            Action::Faults(link) => self.faults = *link,
+            Action::Skew(ppm) => self.skew_ppm = *ppm,
+            Action::Stall(time) => self.stalled_until = Some(now + *time),
+            _ => {}
+        }
     }
 
     pub(super) fn press(&mut self, key: char) -> bool {
@@ -180,8 +195,18 @@ impl Sender {
         let rate = target.sound.codec.clock_rate;
         let length = (target.ptime.as_secs_f64() * f64::from(rate)).round() as usize;
         let mut samples = vec![0; length];
-        self.voice.fill(self.position, rate, &mut samples);
-        let on = self.log_stretches(due, rate, length, target.sends);
+        let said = self.log_stretches(due, rate, length, target.sends && !target.holds);
+        let on = match &self.music {
+            Some(music) if target.holds => {
+                music.fill(self.music_position, rate, &mut samples);
+                self.music_position += length as u64;
+                true
+            }
+            _ => {
+                self.voice.fill(self.position, rate, &mut samples);
+                said
+            }
+        };
         self.position += length as u64;
         if !target.sends {
             self.marker = true;
@@ -261,187 +286,9 @@ fn encode(codec: &Codec, samples: &[i16]) -> Vec<u8> {
     bytes
 }
 
-fn decode(codec: &Codec, bytes: &[u8]) -> Vec<i16> {
-    let mut samples = vec![0; bytes.len()];
-    match codec.kind() {
-        Kind::Pcmu => g711::decode_ulaw(bytes, &mut samples),
-        Kind::Pcma => g711::decode_alaw(bytes, &mut samples),
-        Kind::L16 => samples = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]])).collect(),
-        _ => samples.clear(),
-    }
-    samples
-}
-
-/// One packet that was received.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Packet {
-    /// When it came.
-    pub at: Instant,
-    /// From where.
-    pub from: SocketAddr,
-    /// RTP sequence number.
-    pub sequence: u16,
-    /// RTP timestamp.
-    pub timestamp: u32,
-    /// Source.
-    pub ssrc: u32,
-    /// Payload type.
-    pub payload_type: u8,
-    /// Marker bit.
-    pub marker: bool,
-    /// The codec that was negotiated for the payload type; `None`: not negotiated.
-    pub codec: Option<Codec>,
-    /// The decoded samples; none for events and comfort noise.
-    pub samples: Vec<i16>,
-    /// The payload as it came.
-    pub payload: Bytes,
-}
-
-/// Everything that a phone has heard.
-#[derive(Debug, Clone, Default)]
-pub struct Heard {
-    /// The packets in order of arrival, at most [`MAX_HEARD`].
-    pub packets: Vec<Packet>,
-    /// Packets beyond that.
-    pub uncounted: u64,
-    /// Datagrams on the RTP port that are not RTP of version 2.
-    pub not_rtp: u64,
-    payloads: Vec<Payload>,
-}
-
-/// Whether a stream went on without a break.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Continuity {
-    /// Packets.
-    pub packets: usize,
-    /// Different SSRCs, in order of appearance.
-    pub sources: Vec<u32>,
-    /// Payload types, in order of appearance.
-    pub payload_types: Vec<u8>,
-    /// Packets missing by sequence number.
-    pub missing: u64,
-    /// Packets whose sequence number is not after the one before.
-    pub backwards: u64,
-    /// Timestamps that go back although the sequence goes on (within one SSRC).
-    pub timestamp_backwards: u64,
-    /// Steps of the timestamp that are not the length of the packets between, on sound without a marker.
-    pub timestamp_steps: u64,
-    /// Packets with a payload type that was not negotiated.
-    pub unknown: u64,
-}
-
-impl Heard {
-    pub(super) fn set_payloads(&mut self, payloads: &[Payload]) {
-        self.payloads = payloads.to_vec();
-    }
-
-    pub(super) fn receive(&mut self, datagram: &Datagram, now: Instant) {
-        let bytes = &datagram.bytes;
-        if bytes.len() < 12 || bytes[0] >> 6 != 2 {
-            self.not_rtp += 1;
-            return;
-        }
-        if self.packets.len() >= MAX_HEARD {
-            self.uncounted += 1;
-            return;
-        }
-        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let payload_type = bytes[1] & 0x7f;
-        let codec = self.payloads.iter().find(|payload| payload.payload_type == payload_type);
-        let start = (12 + 4 * usize::from(bytes[0] & 0x0f)).min(bytes.len());
-        let payload = bytes.slice(start..);
-        self.packets.push(Packet {
-            at: now,
-            from: datagram.from,
-            sequence: u16::from_be_bytes([bytes[2], bytes[3]]),
-            timestamp: word(4),
-            ssrc: word(8),
-            payload_type,
-            marker: bytes[1] & 0x80 != 0,
-            samples: codec.map(|known| decode(&known.codec, &payload)).unwrap_or_default(),
-            codec: codec.map(|known| known.codec.clone()),
-            payload,
-        });
-    }
-
-    /// Whether what came is one stream without a break.
-    pub fn continuity(&self) -> Continuity {
-        let mut result = Continuity { packets: self.packets.len(), ..Continuity::default() };
-        for (index, packet) in self.packets.iter().enumerate() {
-            if !result.sources.contains(&packet.ssrc) {
-                result.sources.push(packet.ssrc);
-            }
-            if !result.payload_types.contains(&packet.payload_type) {
-                result.payload_types.push(packet.payload_type);
-            }
-            result.unknown += u64::from(packet.codec.is_none());
-            let Some(before) = index.checked_sub(1).map(|i| &self.packets[i]).filter(|p| p.ssrc == packet.ssrc) else {
-                continue;
-            };
-            let step = packet.sequence.wrapping_sub(before.sequence);
-            if step == 0 || step > 0x8000 {
-                result.backwards += 1;
-                continue;
-            }
-            result.missing += u64::from(step - 1);
-            let time = packet.timestamp.wrapping_sub(before.timestamp);
-            let sound = !packet.samples.is_empty() && !before.samples.is_empty();
-            if time > 0x8000_0000 {
-                result.timestamp_backwards += 1;
-            } else if sound && !packet.marker && time != u32::from(step) * before.samples.len() as u32 {
-                result.timestamp_steps += 1;
-            }
-        }
-        result
-    }
-
-    /// What was heard as samples at `rate` (the clock of the codec in use) from `origin` on: each SSRC begins where its
-    /// first packet came, later packets stand by their timestamp.
-    pub fn samples(&self, origin: Instant, rate: u32) -> Vec<i16> {
-        let mut result: Vec<i16> = Vec::new();
-        let mut anchors: Vec<(u32, u32, usize)> = Vec::new();
-        for packet in self.packets.iter().filter(|packet| !packet.samples.is_empty()) {
-            let anchor = anchors.iter().find(|(ssrc, _, _)| *ssrc == packet.ssrc).copied().unwrap_or_else(|| {
-                let at = packet.at.saturating_duration_since(origin).as_secs_f64() * f64::from(rate);
-                let anchor = (packet.ssrc, packet.timestamp, at.round() as usize);
-                anchors.push(anchor);
-                anchor
-            });
-            let offset = packet.timestamp.wrapping_sub(anchor.1) as i32;
-            let Ok(start) = usize::try_from(anchor.2 as i64 + i64::from(offset)) else {
-                continue;
-            };
-            let end = start + packet.samples.len();
-            // An hour and more ahead is a jumped timestamp, not sound.
-            if end > result.len() + 3_600 * rate as usize {
-                continue;
-            }
-            result.resize(result.len().max(end), 0);
-            result[start..end].copy_from_slice(&packet.samples);
-        }
-        result
-    }
-
-    /// The key presses that were heard (RFC 4733), each once.
-    pub fn keys(&self) -> String {
-        let mut presses: Vec<(u32, u32)> = Vec::new();
-        let mut keys = String::new();
-        let events = |packet: &&Packet| packet.codec.as_ref().is_some_and(|c| c.kind() == Kind::TelephoneEvent);
-        for packet in self.packets.iter().filter(events) {
-            let press = (packet.ssrc, packet.timestamp);
-            if presses.contains(&press) {
-                continue;
-            }
-            presses.push(press);
-            let key = packet.payload.first().and_then(|event| b"0123456789*#ABCD".get(usize::from(*event)));
-            keys.extend(key.map(|key| char::from(*key)));
-        }
-        keys
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::heard::Heard;
     use super::*;
     use crate::codec::Direction;
     use crate::testing::tones;
@@ -478,8 +325,8 @@ mod tests {
     ) -> Heard {
         let mut heard = Heard::default();
         let talk = negotiated(codec, Direction::SendRecv);
-        heard.set_payloads(&talk.receive);
-        sender.set_target(Some(&talk), start);
+        heard.set_peer(&talk.receive, Some(FROM.parse().unwrap()));
+        sender.set_target(Some(&talk), false, start);
         while let Some(now) = sender.poll_timeout().filter(|now| *now < start + time) {
             change(sender, now - start);
             sender.timeout(now);
@@ -491,7 +338,7 @@ mod tests {
     }
 
     fn sender(voice: Voice) -> Sender {
-        Sender::new(FROM.parse().unwrap(), voice, 3)
+        Sender::new(FROM.parse().unwrap(), voice, None, 3)
     }
 
     #[test]
@@ -520,8 +367,8 @@ mod tests {
         let hold = negotiated(Codec::pcmu(), Direction::RecvOnly);
         let talk = negotiated(Codec::pcmu(), Direction::SendRecv);
         let heard = run(&mut sender, Codec::pcmu(), start, Duration::from_secs(3), |sender, at| match at.as_millis() {
-            1_000 => sender.set_target(Some(&hold), start + at),
-            2_000 => sender.set_target(Some(&talk), start + at),
+            1_000 => sender.set_target(Some(&hold), false, start + at),
+            2_000 => sender.set_target(Some(&talk), false, start + at),
             _ => {}
         });
         let continuity = heard.continuity();

@@ -1,12 +1,16 @@
-//! A SIP phone that is a value: scripted in tests, real in the demo. One call at a time.
+//! A SIP phone that is a value: scripted in tests, real in the demo. It has lines, as desk phones have: a call on each.
 //!
 //! It is a user agent of its own on [`Endpoint`] and [`Local`]; it knows the proxy by its SIP address only. As a
-//! [`Node`] it takes datagrams (SIP on [`Options::sip`], RTP on [`Options::rtp`]) and gives datagrams; [`Phone::act`]
+//! [`Node`] it takes datagrams (SIP on [`Options::sip`], RTP from [`Options::rtp`] on) and gives datagrams; [`Phone::act`]
 //! and its script make it do things, [`Phone::happenings`] tells what it saw.
 
+mod actions;
 mod answer;
+mod heard;
+mod line;
 mod media;
 mod outgoing;
+mod refer;
 mod script;
 
 use std::collections::VecDeque;
@@ -15,16 +19,20 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-pub use media::{Continuity, Heard, MAX_HEARD, Packet, Spoken};
-pub use script::{Action, Happened, Happening, HoldForm, Incoming, Options, Signal, Step};
+pub use heard::{Continuity, Heard, MAX_HEARD, Packet, StreamReport};
+pub use media::Spoken;
+pub use refer::DialogName;
+pub use script::{Action, Happened, Happening, HoldForm, Incoming, Leave, MAX_LINES, Options, Refer, Signal, Step};
 
+use self::line::{Call, Line, Open};
 use self::media::Sender;
+use self::refer::Referring;
 use super::network::{Datagram, Node};
-use crate::codec::Direction;
-use crate::sdp::{Local, Session, Terms};
+use crate::codec::{Codec, Direction};
+use crate::sdp::{Local, Refusal, Session, Terms};
 use crate::sip::endpoint::{
-    self, Body, DialogId, Endpoint, Flow, Input, InviteId, Listener, OutgoingInvite, Output, Peer, Reply, RequestId,
-    ServerTx, Transport,
+    self, Body, DialogId, Endpoint, Failure, Flow, Input, InviteId, Listener, OutgoingInvite, Output, Peer, Reply,
+    RequestId, ServerTx, Transport,
 };
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
@@ -38,23 +46,9 @@ pub const MAX_KEPT: usize = 1_000;
 pub struct Phone {
     options: Options,
     endpoint: Endpoint,
-    call: Call,
-    local: Option<Local>,
-    /// The offer of the INVITE that rings here.
-    offered: Option<Session>,
-    /// What we want to do with media: our part in every offer and answer of ours.
-    direction: Direction,
-    /// Hold in the old form: the null address stands in what we write.
-    null_address: bool,
-    sender: Sender,
-    heard: Heard,
-    /// Our open re-INVITE or UPDATE.
-    open: Option<Open>,
-    /// A refused re-INVITE is made again at this instant (RFC 3261 §14.1).
-    retry: Option<(Instant, Action)>,
-    /// What a call that comes in gets by itself.
-    ring_at: Option<Instant>,
-    answer_at: Option<Instant>,
+    lines: Vec<Line>,
+    /// The line that actions without a line are for.
+    active: usize,
     script: VecDeque<Step>,
     /// The first happening that the script's next step may wait for, and when the step before was taken.
     cursor: usize,
@@ -68,57 +62,23 @@ pub struct Phone {
     vanished: bool,
 }
 
-/// The call.
-///
-/// ```text
-///        Call                    2xx                  BYE of either side
-/// Idle ───────► Calling ───────────────► Talking ─────────────────────► Idle
-///   │              │ failure, cancelled ─► Idle      (Leaving while ours is open)
-///   │ INVITE       ▼
-///   └─────────► Ringing ── Answer: 2xx sent ─► Talking
-///                  └── CANCEL, refused ─► Idle
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Idle,
-    Calling { invite: InviteId },
-    Ringing { tx: ServerTx, dialog: DialogId },
-    Talking { dialog: DialogId },
-    Leaving { dialog: DialogId, bye: RequestId },
-}
-
-/// A request of ours that carries or asks for an offer.
-#[derive(Debug, Clone)]
-struct Open {
-    request: RequestId,
-    method: Method,
-    action: Action,
-    /// What to go back to when it is refused.
-    before: (Direction, bool),
-}
-
 impl Phone {
     /// A phone on hook.
     pub fn new(options: Options) -> Self {
-        let endpoint = Endpoint::new(endpoint::Options {
+        let mut abilities = endpoint::Options {
             user_agent: format!("stickytape-phone/{}", env!("CARGO_PKG_VERSION")),
             listeners: vec![Listener { transport: Transport::Udp, local: options.sip }],
             seed: options.seed,
             ..endpoint::Options::default()
-        });
+        };
+        abilities.allow.push(Method::Notify);
+        if options.record_aware {
+            abilities.supported.push("record-aware");
+        }
         Self {
-            endpoint,
-            call: Call::Idle,
-            local: None,
-            offered: None,
-            direction: Direction::SendRecv,
-            null_address: false,
-            sender: Sender::new(options.rtp, options.voice.clone(), options.seed),
-            heard: Heard::default(),
-            open: None,
-            retry: None,
-            ring_at: None,
-            answer_at: None,
+            endpoint: Endpoint::new(abilities),
+            lines: (0..options.lines.clamp(1, MAX_LINES)).map(|index| Line::new(&options, index)).collect(),
+            active: 0,
             script: options.script.iter().cloned().collect(),
             cursor: 0,
             stepped: None,
@@ -147,19 +107,57 @@ impl Phone {
         self.happenings.iter().any(|happened| signal.matches(&happened.what))
     }
 
-    /// Everything it has heard.
+    /// Everything it has heard on line 0.
     pub fn heard(&self) -> &Heard {
-        &self.heard
+        self.heard_on(0)
     }
 
-    /// When it spoke: what stands in a recording at these instants is what it said.
+    /// Everything it has heard on a line.
+    ///
+    /// # Panics
+    /// Without such a line.
+    pub fn heard_on(&self, line: usize) -> &Heard {
+        &self.lines[line].heard
+    }
+
+    /// What came in the last call of a line.
+    ///
+    /// # Panics
+    /// Without such a line.
+    pub fn stream_report(&self, line: usize) -> StreamReport {
+        self.lines[line].heard.report()
+    }
+
+    /// When it spoke on line 0: what stands in a recording at these instants is what it said.
     pub fn spoken(&self) -> &[Spoken] {
-        &self.sender.spoken
+        self.spoken_on(0)
     }
 
-    /// RTP packets that it made, lost ones too.
+    /// When it spoke on a line.
+    ///
+    /// # Panics
+    /// Without such a line.
+    pub fn spoken_on(&self, line: usize) -> &[Spoken] {
+        &self.lines[line].sender.spoken
+    }
+
+    /// RTP packets that it made on all lines, lost ones too.
     pub fn sent_packets(&self) -> u64 {
-        self.sender.sent
+        self.lines.iter().map(|line| line.sender.sent).sum()
+    }
+
+    /// The states of a recording that it was told (`a=record`), in order, with their instants and lines.
+    pub fn record_states(&self) -> impl Iterator<Item = (Instant, usize, &str)> {
+        self.happenings.iter().filter_map(|happened| match &happened.what {
+            Happening::Recording { state } => Some((happened.at, happened.line, state.as_str())),
+            _ => None,
+        })
+    }
+
+    /// All its addresses: SIP, then RTP and RTCP of each line.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let media = self.lines.iter().flat_map(Line::addresses);
+        std::iter::once(self.options.sip).chain(media).collect()
     }
 
     /// The requests that reached it as a user agent (INVITE, re-INVITE, BYE, INFO …), the first [`MAX_KEPT`].
@@ -172,19 +170,34 @@ impl Phone {
         &self.responses
     }
 
-    /// Its own description, while there is a call.
+    /// Its own description on line 0, while there is a call.
     pub fn local(&self) -> Option<&Local> {
-        self.local.as_ref()
+        self.local_on(0)
     }
 
-    /// True when there is no call.
+    /// Its own description on a line, while there is a call.
+    pub fn local_on(&self, line: usize) -> Option<&Local> {
+        self.lines.get(line)?.local.as_ref()
+    }
+
+    /// The line that actions without a line are for.
+    pub fn active_line(&self) -> usize {
+        self.active
+    }
+
+    /// True when there is no call on any line.
     pub fn is_idle(&self) -> bool {
-        self.call == Call::Idle
+        self.lines.iter().all(Line::is_idle)
     }
 
-    /// True in an established call.
+    /// True in an established call, on whichever line.
     pub fn is_talking(&self) -> bool {
-        matches!(self.call, Call::Talking { .. })
+        self.lines.iter().any(Line::is_talking)
+    }
+
+    /// True when the call of a line is established.
+    pub fn is_talking_on(&self, line: usize) -> bool {
+        self.lines.get(line).is_some_and(Line::is_talking)
     }
 
     /// True when something has happened, the script has been taken to its end and there is no call.
@@ -204,117 +217,31 @@ impl Phone {
         self.drain(now);
     }
 
-    fn note(&mut self, what: Happening, now: Instant) {
-        self.happenings.push(Happened { at: now, what });
+    fn note(&mut self, line: usize, what: Happening, now: Instant) {
+        self.happenings.push(Happened { at: now, line, what });
     }
 
-    fn perform(&mut self, action: Action, now: Instant) {
-        match action {
-            Action::Speak(voice) => self.sender.speak(voice),
-            Action::Dtx(dtx) => self.sender.dtx = dtx,
-            Action::Faults(link) => self.sender.faults = link,
-            Action::Skew(ppm) => self.sender.skew_ppm = ppm,
-            Action::Stall(time) => self.sender.stalled_until = Some(now + time),
-            Action::NewSource => self.sender.new_source(),
-            Action::JumpTimestamp(by) => self.sender.jump_timestamp(by),
-            Action::Vanish => self.vanish(),
-            Action::Press(key) => {
-                let pressed = self.sender.press(key);
-                self.require(pressed, "press a key", now);
-            }
-            Action::Call { to, offer, headers } => {
-                let called = self.place_call(&to, offer, &headers, now);
-                self.require(called, "call", now);
-            }
-            Action::SpeakAhead => {
-                let possible = matches!(self.call, Call::Ringing { .. }) && self.write_description(now).is_some();
-                self.follow(now);
-                self.require(possible, "speak ahead", now);
-            }
-            Action::Ring | Action::EarlyMedia | Action::Answer | Action::Refuse { .. } => {
-                let answered = self.answer_call(&action, now);
-                self.require(answered, &format!("{action:?}"), now);
-            }
-            Action::Cancel => {
-                let cancelled = match self.call {
-                    Call::Calling { invite } => self.endpoint.cancel(invite, Headers::new(), now).is_ok(),
-                    _ => false,
-                };
-                self.require(cancelled, "cancel", now);
-            }
-            Action::Info { content_type, body } => {
-                let sent = match self.call {
-                    Call::Talking { dialog } => {
-                        let body = Body { content_type, bytes: body };
-                        self.endpoint.request(dialog, Method::Info, Headers::new(), Some(body), now).is_ok()
-                    }
-                    _ => false,
-                };
-                self.require(sent, "send INFO", now);
-            }
-            Action::HangUp => self.hang_up(now),
-            Action::Hold(_) | Action::Retrieve | Action::Recode(_) | Action::AskForOffer | Action::Update(_) => {
-                let sent = self.reoffer(action.clone(), now);
-                self.require(sent, &format!("{action:?}"), now);
-            }
+    /// The line whose call is like this.
+    fn line_of(&self, is: impl Fn(&Call) -> bool) -> Option<usize> {
+        self.lines.iter().position(|line| is(&line.call))
+    }
+
+    fn line_of_dialog(&self, dialog: DialogId) -> Option<usize> {
+        self.line_of(|call| call.dialog() == Some(dialog))
+    }
+
+    fn go_idle(&mut self, line: usize, what: Happening, now: Instant) {
+        self.lines[line].call = Call::Idle;
+        self.lines[line].end(now);
+        self.leave_line(line);
+        self.note(line, what, now);
+    }
+
+    /// The line is of no use any more: the next action is for one that is.
+    fn leave_line(&mut self, line: usize) {
+        if self.active == line {
+            self.active = self.lines.iter().position(Line::is_in_use).unwrap_or(line);
         }
-    }
-
-    fn require(&mut self, possible: bool, action: &str, now: Instant) {
-        if !possible {
-            self.note(Happening::NotPossible { action: action.to_owned() }, now);
-        }
-    }
-
-    fn vanish(&mut self) {
-        self.vanished = true;
-        self.out.clear();
-        self.script.clear();
-    }
-
-    /// Our terms at present.
-    fn terms(&self) -> Terms {
-        Terms::of(&self.options.codecs, self.direction)
-    }
-
-    /// What is written: with the null address while held in the old form.
-    fn written(&self, body: Bytes) -> Bytes {
-        if !self.null_address {
-            return body;
-        }
-        let text = String::from_utf8_lossy(&body);
-        let line = format!("\r\nc=IN {}", if self.options.rtp.is_ipv4() { "IP4" } else { "IP6" });
-        let null = format!("{line} {}\r\n", if self.options.rtp.is_ipv4() { "0.0.0.0" } else { "::" });
-        text.replace(&format!("{line} {}\r\n", self.options.rtp.ip()), &null).into_bytes().into()
-    }
-
-    /// Sends and hears what is negotiated now.
-    fn follow(&mut self, now: Instant) {
-        let mut negotiated = self.local.as_ref().and_then(Local::negotiated).cloned();
-        if let Some(negotiated) = &mut negotiated {
-            self.heard.set_payloads(&negotiated.receive);
-            // In the old form of hold the direction is not written, but meant.
-            if self.null_address {
-                negotiated.direction = negotiated.direction.and(Direction::SendOnly);
-            }
-        }
-        self.sender.set_target(negotiated.as_ref(), now);
-    }
-
-    fn stop_media(&mut self, now: Instant) {
-        self.local = None;
-        self.offered = None;
-        self.open = None;
-        self.retry = None;
-        self.ring_at = None;
-        self.answer_at = None;
-        self.sender.set_target(None, now);
-    }
-
-    fn go_idle(&mut self, what: Happening, now: Instant) {
-        self.call = Call::Idle;
-        self.stop_media(now);
-        self.note(what, now);
     }
 
     /// Takes what the endpoint gives until it has no more.
@@ -346,9 +273,10 @@ impl Phone {
         let step = self.script.front()?;
         let from = match step.on {
             Some(signal) => {
-                let seen =
-                    self.happenings.get(self.cursor..)?.iter().find(|happened| signal.matches(&happened.what))?;
-                seen.at
+                let wanted = |happened: &&Happened| {
+                    signal.matches(&happened.what) && step.line.is_none_or(|line| line == happened.line)
+                };
+                self.happenings.get(self.cursor..)?.iter().find(wanted)?.at
             }
             None => self.stepped.or(self.started)?,
         };
@@ -383,8 +311,7 @@ impl Phone {
 
 impl Node for Phone {
     fn owns(&self, address: SocketAddr) -> bool {
-        let rtcp = SocketAddr::new(self.options.rtp.ip(), self.options.rtp.port().saturating_add(1));
-        [self.options.sip, self.options.rtp, rtcp].contains(&address)
+        self.options.sip == address || self.lines.iter().any(|line| line.addresses().contains(&address))
     }
 
     fn receive(&mut self, datagram: Datagram, now: Instant) {
@@ -392,12 +319,12 @@ impl Node for Phone {
         if self.vanished {
             return;
         }
-        if datagram.to == self.options.rtp {
-            self.heard.receive(&datagram, now);
-        } else if datagram.to == self.options.sip {
+        if datagram.to == self.options.sip {
             let flow = Flow::udp(self.options.sip, datagram.from);
             self.endpoint.handle(Input::Packet { flow, bytes: datagram.bytes }, now);
             self.drain(now);
+        } else if let Some(line) = self.lines.iter_mut().find(|line| line.rtp == datagram.to) {
+            line.heard.receive(&datagram, now);
         }
     }
 
@@ -410,11 +337,8 @@ impl Node for Phone {
             return None;
         }
         let endpoint = self.endpoint.poll_timeout().map(|(at, _)| at);
-        let retry = self.retry.as_ref().map(|(at, _)| *at);
-        [endpoint, retry, self.ring_at, self.answer_at, self.step_due(), self.sender.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let lines = self.lines.iter().flat_map(Line::timeouts);
+        lines.chain([endpoint, self.step_due()]).flatten().min()
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -425,22 +349,24 @@ impl Node for Phone {
         if self.endpoint.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.endpoint.handle(Input::Timeout, now);
         }
-        if self.ring_at.is_some_and(|at| at <= now) {
-            self.ring_at = None;
-            self.perform(Action::Ring, now);
-        }
-        if self.answer_at.is_some_and(|at| at <= now) {
-            self.answer_at = None;
-            self.perform(Action::Answer, now);
-        }
-        if let Some((_, action)) = self.retry.take_if(|(at, _)| *at <= now) {
-            self.perform(action, now);
-        }
-        self.sender.timeout(now);
-        while let Some(packet) = self.sender.poll_transmit(now) {
-            self.out.push_back(packet);
+        for index in 0..self.lines.len() {
+            while let Some(action) = self.lines[index].take_due(now) {
+                self.perform(Action::on(index, action), now);
+            }
+            let line = &mut self.lines[index];
+            line.sender.timeout(now);
+            while let Some(packet) = line.sender.poll_transmit(now) {
+                self.out.push_back(packet);
+            }
         }
         self.drain(now);
+    }
+}
+
+fn code_of(failure: &Failure) -> Option<u16> {
+    match failure {
+        Failure::Response(response) => Some(response.code),
+        Failure::Timeout | Failure::Transport | Failure::Ended => None,
     }
 }
 

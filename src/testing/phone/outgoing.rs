@@ -3,23 +3,22 @@
 use super::*;
 
 impl Phone {
-    pub(super) fn new_local(&mut self) -> Local {
-        self.direction = Direction::SendRecv;
-        self.null_address = false;
-        Local::new(self.options.rtp, self.options.seed ^ 0x5354_5441)
-    }
-
-    pub(super) fn place_call(&mut self, to: &str, offer: bool, headers: &[(String, Bytes)], now: Instant) -> bool {
-        if self.call != Call::Idle {
+    pub(super) fn place_call(
+        &mut self,
+        line: usize,
+        to: &str,
+        offer: bool,
+        headers: &[(String, Bytes)],
+        now: Instant,
+    ) -> bool {
+        if !self.lines[line].is_idle() {
             return false;
         }
-        let mut local = self.new_local();
-        let body = offer.then(|| local.offer(&self.terms()));
-        self.local = Some(local);
-        let uri = match to {
-            uri if uri.starts_with("sip:") || uri.starts_with("tel:") => uri.to_owned(),
-            number => format!("sip:{number}@{}", self.options.proxy),
-        };
+        self.lines[line].begin(&self.options.codecs);
+        let body = if offer { self.lines[line].offer() } else { None };
+        let uri = self.uri_of(to);
+        let mut headers = header_lines(headers);
+        self.push_allowed_events(&mut headers);
         let name = self.options.name.as_ref().map(|name| format!("\"{name}\" ")).unwrap_or_default();
         let invite = OutgoingInvite {
             flow: Flow::udp(self.options.sip, self.options.proxy),
@@ -28,27 +27,47 @@ impl Phone {
             from: format!("{name}<sip:{}@{}>", self.options.number, self.options.sip).into(),
             to: format!("<{uri}>").into(),
             max_forwards: 70,
-            headers: header_lines(headers),
+            headers,
             body: body.map(Body::sdp),
         };
         match self.endpoint.invite(invite, now) {
             Ok(invite) => {
-                self.call = Call::Calling { invite };
-                self.note(Happening::Calling, now);
+                self.lines[line].call = Call::Calling { invite, early: None };
+                self.active = line;
+                self.note(line, Happening::Calling, now);
                 true
             }
-            Err(_) => false,
+            Err(_) => {
+                self.lines[line].end(now);
+                false
+            }
         }
     }
 
-    pub(super) fn reoffer(&mut self, action: Action, now: Instant) -> bool {
-        let Call::Talking { dialog } = self.call else {
+    /// The URI of a number, or the URI itself.
+    pub(super) fn uri_of(&self, to: &str) -> String {
+        match to {
+            uri if uri.starts_with("sip:") || uri.starts_with("tel:") => uri.to_owned(),
+            number => format!("sip:{number}@{}", self.options.proxy),
+        }
+    }
+
+    /// Allow-Events in what makes a dialog (RFC 6665 §8.2.2).
+    pub(super) fn push_allowed_events(&self, headers: &mut Headers) {
+        if self.options.talk {
+            headers.push(Name::AllowEvents, "talk, hold, refer");
+        }
+    }
+
+    pub(super) fn reoffer(&mut self, index: usize, action: Action, now: Instant) -> bool {
+        let line = &mut self.lines[index];
+        let Call::Talking { dialog } = line.call else {
             return false;
         };
-        if self.open.is_some() {
+        if line.open.is_some() {
             return false;
         }
-        let before = (self.direction, self.null_address);
+        let before = (line.direction, line.null_address);
         let (direction, null) = match &action {
             Action::Hold(HoldForm::SendOnly) => (Direction::SendOnly, false),
             Action::Hold(HoldForm::Inactive) => (Direction::Inactive, false),
@@ -58,47 +77,41 @@ impl Phone {
             _ => before,
         };
         if let Action::Recode(codecs) = &action {
+            line.codecs.clone_from(codecs);
             self.options.codecs.clone_from(codecs);
         }
-        (self.direction, self.null_address) = (direction, null);
-        let terms = self.terms();
-        let offer = (action != Action::AskForOffer).then(|| self.local.as_mut().map(|local| local.offer(&terms)));
-        let body = offer.flatten().map(|body| Body::sdp(self.written(body)));
+        line.prefer(&action);
+        (line.direction, line.null_address) = (direction, null);
+        let body = if action == Action::AskForOffer { None } else { line.offer().map(Body::sdp) };
         let method = if matches!(action, Action::Update(_)) { Method::Update } else { Method::Invite };
         match self.endpoint.request(dialog, method.clone(), Headers::new(), body, now) {
             Ok(request) => {
-                self.open = Some(Open { request, method, action, before });
+                line.open = Some(Open { request, method, action, before });
                 true
             }
             Err(_) => {
-                self.give_up_offer(before);
+                line.give_up_offer(before);
                 false
             }
         }
     }
 
-    pub(super) fn give_up_offer(&mut self, before: (Direction, bool)) {
-        (self.direction, self.null_address) = before;
-        if let Some(local) = &mut self.local {
-            local.offer_failed();
-        }
-    }
-
-    pub(super) fn hang_up(&mut self, now: Instant) {
-        let done = match self.call {
+    pub(super) fn hang_up(&mut self, line: usize, now: Instant) {
+        let done = match self.lines[line].call {
             Call::Idle | Call::Leaving { .. } => false,
-            Call::Calling { invite } => self.endpoint.cancel(invite, Headers::new(), now).is_ok(),
-            Call::Ringing { .. } => self.answer_call(&Action::refuse(603), now),
+            Call::Calling { invite, .. } => self.endpoint.cancel(invite, Headers::new(), now).is_ok(),
+            Call::Ringing { .. } => self.answer_call(line, &Action::refuse(603), now),
             Call::Talking { dialog } => match self.endpoint.request(dialog, Method::Bye, Headers::new(), None, now) {
                 Ok(bye) => {
-                    self.call = Call::Leaving { dialog, bye };
-                    self.stop_media(now);
-                    self.note(Happening::Ended { by_peer: false }, now);
+                    self.lines[line].call = Call::Leaving { dialog, bye };
+                    self.lines[line].end(now);
+                    self.leave_line(line);
+                    self.note(line, Happening::Ended { by_peer: false }, now);
                     true
                 }
                 Err(_) => false,
             },
         };
-        self.require(done, "hang up", now);
+        self.require(line, done, "hang up", now);
     }
 }
