@@ -81,6 +81,18 @@ impl Codec {
         self.channels == 1 && rates.contains(&self.clock_rate)
     }
 
+    /// True when we can make packets of it: as [`Codec::is_decodable`], without 48,000 Hz, whose packets of 20 ms no longer
+    /// fit an Ethernet frame.
+    pub fn is_encodable(&self) -> bool {
+        self.is_decodable() && self.clock_rate <= 16_000
+    }
+
+    /// True when a peer that takes `receives` can be made to hear packets of this audio codec: unchanged, else transcoded.
+    pub fn reaches<'a>(&self, receives: impl IntoIterator<Item = &'a Codec>) -> bool {
+        let audio = !matches!(self.kind(), Kind::TelephoneEvent | Kind::ComfortNoise);
+        audio && receives.into_iter().any(|codec| codec == self || (self.is_decodable() && codec.is_encodable()))
+    }
+
     /// The codec that RFC 3551 §6 assigns to a static payload type without an rtpmap.
     pub fn from_static(payload_type: u8) -> Option<Self> {
         Some(match payload_type {
@@ -126,6 +138,12 @@ pub struct Payload {
     pub payload_type: u8,
     /// The codec.
     pub codec: Codec,
+}
+
+/// True when at least one audio codec of what one peer `sends` reaches another one that `receives`: they hear each other,
+/// if need be through transcoding.
+pub fn can_reach(sends: &[Payload], receives: &[Payload]) -> bool {
+    sends.iter().any(|payload| payload.codec.reaches(receives.iter().map(|payload| &payload.codec)))
 }
 
 /// The direction of a media stream (RFC 3264 §5.1), from the view of whoever the description belongs to.
@@ -194,5 +212,22 @@ mod tests {
             Codec::new("G722", 8_000, 1),
         ];
         assert!(silent.iter().all(|codec| !codec.is_decodable()));
+    }
+
+    #[test]
+    fn a_codec_reaches_itself_and_what_it_can_be_transcoded_to() {
+        let linear = |rate| Codec::new("L16", rate, 1);
+        let g729 = Codec::from_static(18).unwrap();
+        let (event, noise) = (Codec::telephone_event(), Codec::new("CN", 8_000, 1));
+        let reaches = |from: &Codec, to: &[&Codec]| from.reaches(to.iter().copied());
+        assert!(reaches(&Codec::pcmu(), &[&event, &Codec::pcma()]) && reaches(&Codec::pcma(), &[&linear(16_000)]));
+        assert!(reaches(&linear(48_000), &[&Codec::pcmu()]) && reaches(&linear(48_000), &[&linear(48_000)]));
+        assert!(!reaches(&Codec::pcmu(), &[&linear(48_000)]), "its packets are too long to be made");
+        assert!(reaches(&g729, &[&Codec::pcmu(), &g729]) && !reaches(&g729, &[&Codec::pcmu()]));
+        assert!(!reaches(&event, &[&event, &Codec::pcmu()]) && !reaches(&noise, &[&noise]), "no audio");
+        let payload = |codec: &Codec| Payload { payload_type: 0, codec: codec.clone() };
+        let sends = [payload(&g729), payload(&event), payload(&Codec::pcma())];
+        assert!(can_reach(&sends, &[payload(&linear(8_000))]));
+        assert!(!can_reach(&sends, &[payload(&event)]) && !can_reach(&sends[..2], &sends[2..]));
     }
 }

@@ -1,5 +1,7 @@
 //! Samples: G.711, linear PCM, resampling, summing. Mono `i16` at 8,000, 16,000 or 48,000 Hz throughout.
 
+pub mod coding;
+pub mod convert;
 pub mod g711;
 pub mod pcm;
 pub mod resample;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::codec::{Direction, Payload};
+use crate::codec::{Codec, Direction, Payload};
 use crate::id::{LegId, PortId, RecorderId, WorkerId};
 
 pub mod mix;
@@ -83,6 +83,30 @@ pub enum Command {
         leg: LegId,
         /// How.
         mixing: Option<mix::Mixing>,
+    },
+    /// Under which name those copies go from now on: the music that a holding phone sends is no speech of its party
+    /// (spec/recording.md §2). The recorder must know that name's payload types: the leg's own ones.
+    TapAs {
+        /// The leg.
+        leg: LegId,
+        /// The pseudo-leg; `None`: its own name.
+        name: Option<LegId>,
+    },
+    /// The recorders that get a copy of what we play to the leg's peer, now and in later playbacks: only packets that are
+    /// sent to it. Tones of digits and beeps are never copied.
+    TapPlayback {
+        /// The leg whose peer hears it.
+        leg: LegId,
+        /// Under which name and where to; `None`: nowhere.
+        tapping: Option<Tapping>,
+    },
+    /// A tone that tells the leg's peer that it is recorded, mixed into whatever it hears; where it hears nothing, packets
+    /// of our own carry it. 1,400 Hz, 200 ms. The first one comes at once; a repeated command begins anew. Never in a tap.
+    Beep {
+        /// The leg whose peer hears it.
+        leg: LegId,
+        /// From one beginning to the next, at least a second; `None`: no more.
+        every: Option<Duration>,
     },
     /// Whether we expect RTP from the leg's peer now; `None` stops the inactivity timer (hold, ringing).
     Watch {
@@ -169,6 +193,23 @@ pub enum Playback {
         repeat: bool,
     },
 }
+
+/// A tap on what we play.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tapping {
+    /// The pseudo-leg that it is recorded as; its payloads are [`played_payload`] alone.
+    pub name: LegId,
+    /// At most four.
+    pub recorders: Vec<RecorderId>,
+}
+
+/// How copies of what we play are coded, whatever is sent to the peer: linear samples at 8,000 Hz.
+pub fn played_payload() -> Payload {
+    Payload { payload_type: PLAYED_PAYLOAD_TYPE, codec: Codec::new("L16", 8_000, 1) }
+}
+
+/// Of [`played_payload`].
+pub const PLAYED_PAYLOAD_TYPE: u8 = 96;
 
 /// How digits reach a peer that takes no telephone events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -289,7 +330,7 @@ pub struct LegStats {
     pub sent: u64,
     /// Packets of the peer that are missing by sequence number (RFC 3550 A.3; never negative here).
     pub lost: u64,
-    /// Packets refused: wrong source, unknown payload type, not RTP, over the limit.
+    /// Packets refused: wrong source, unknown payload type, not RTP, over the limit, in no codec that its hearer takes.
     pub refused: u64,
     /// Copies for a recorder that found its ring full.
     pub untapped: u64,

@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::beep::Beep;
 use super::command::mix::Mixing;
 use super::command::{Digits, LegStats, NewLeg, Remote};
 use super::latch::Latch;
 use super::outgoing::Outgoing;
-use super::playback::{Player, Voice};
+use super::playback::{PlayedTap, Player, Voice};
 use super::press::{Pressed, Presses};
 use super::route::{Map, Receive};
 use super::timers::Armed;
 use super::tone::Tone;
 use super::waiting::Waiting;
 use super::watchdog::Watchdog;
+use crate::audio::convert::Converter;
 use crate::codec::{Direction, Payload};
 use crate::id::{LegId, RecorderId};
 use crate::rtp::source::{Order, Source};
@@ -73,7 +75,15 @@ pub struct Leg {
     pub mixing: Option<Mixing>,
     /// The mixer's tick of the newest packet that was sent for it.
     pub mixed_tick: Option<u32>,
+    /// The name that copies of its packets go under.
+    pub tapped_as: LegId,
+    /// The copies of what is played to its peer.
+    pub played: Option<PlayedTap>,
+    /// The tone that tells its peer of a recording.
+    pub beep: Option<Beep>,
     pub outgoing: Outgoing,
+    /// Of what is sent to its peer at another rate than it came.
+    pub converter: Converter,
     pub player: Option<Player>,
     /// A digit of who it hears, which its peer does not take as an event.
     pub tone: Option<Tone>,
@@ -121,7 +131,11 @@ impl Leg {
             taps: Taps::new(&[]),
             mixing: None,
             mixed_tick: None,
+            tapped_as: new.leg,
+            played: None,
+            beep: None,
             outgoing: Outgoing::new(new.ssrc, new.sequence, new.timestamp),
+            converter: Converter::new(),
             player: None,
             tone: None,
             sounded: None,
@@ -191,6 +205,11 @@ impl Leg {
     /// True while its peer hears a digit, in band or as an event of ours.
     pub fn sounds(&self, now: Instant) -> bool {
         self.presses.speaks() || self.tone.as_ref().is_some_and(|tone| !tone.is_over(now))
+    }
+
+    /// True while packets of our own carry a beep to its peer.
+    pub fn beeps_alone(&self) -> bool {
+        self.beep.as_ref().is_some_and(Beep::is_alone)
     }
 
     /// Counts an accepted packet of source `ssrc`.

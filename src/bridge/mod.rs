@@ -1,5 +1,6 @@
 //! Joining the media of legs: relay, latch, route. Pure: a packet and `now` go in, a verdict comes out.
 
+mod beep;
 pub mod command;
 pub mod hearing;
 mod latch;
@@ -7,6 +8,7 @@ mod leg;
 mod outgoing;
 mod playback;
 mod press;
+mod recode;
 pub mod relay;
 mod route;
 mod timers;

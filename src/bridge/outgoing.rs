@@ -40,13 +40,16 @@ struct Stream {
     from: LegId,
     ssrc: u32,
     clock_rate: u32,
+    /// The clock towards the peer.
+    sent_rate: u32,
     /// The oldest number that is still ours to send; what is older belongs before the run.
     first: u16,
     newest: u16,
     /// Timestamp of the newest packet that is no event: an event carries the time of its beginning.
     newest_timestamp: u32,
     sequence_offset: u16,
-    timestamp_offset: u32,
+    /// A timestamp of the source, and the one that it became.
+    anchor: (u32, u32),
 }
 
 /// A packet to be sent on, as it came.
@@ -58,6 +61,10 @@ pub struct Incoming<'a> {
     pub header: &'a Header,
     /// The payload type's clock in Hz.
     pub clock_rate: u32,
+    /// The clock towards the peer: another one only where the packet is transcoded.
+    pub sent_rate: u32,
+    /// Length of the payload that is sent.
+    pub sent_len: usize,
     /// A telephone event.
     pub event: bool,
 }
@@ -88,6 +95,11 @@ impl Outgoing {
         self.packets
     }
 
+    /// When the newest packet was sent.
+    pub fn sent_at(&self) -> Option<Instant> {
+        self.sent_at
+    }
+
     /// What comes next is not a continuation of what was sent: the route, the direction or the source has changed.
     pub fn interrupt(&mut self) {
         self.stream = None;
@@ -111,7 +123,7 @@ impl Outgoing {
             return None;
         }
         let sequence = header.sequence.wrapping_add(stream.sequence_offset);
-        let timestamp = timestamp_plus(header.timestamp, stream.timestamp_offset);
+        let timestamp = stream.timestamp(&packet);
         if begins || sequence_ahead(header.sequence, stream.newest) > 0 {
             stream.newest = header.sequence;
             // Kept near, so that the comparison below the wrap stays right in a long call.
@@ -123,11 +135,12 @@ impl Outgoing {
             if !packet.event || begins {
                 stream.newest_timestamp = header.timestamp;
                 self.timestamp = timestamp;
-                self.clock_rate = packet.clock_rate;
+                self.clock_rate = packet.sent_rate;
+                stream.move_anchor(&packet);
             }
         }
         self.stream = Some(stream);
-        self.count(header.payload_len());
+        self.count(packet.sent_len);
         let marker = header.marker || begins;
         Some(view::Outgoing { payload_type, marker, sequence, timestamp, ssrc: self.ssrc })
     }
@@ -206,7 +219,7 @@ impl Outgoing {
         if packet.event || sequence_ahead(header.sequence, stream.newest) <= 0 {
             return true;
         }
-        if stream.clock_rate != packet.clock_rate {
+        if (stream.clock_rate, stream.sent_rate) != (packet.clock_rate, packet.sent_rate) {
             return false;
         }
         let passed = self.sent_at.map_or(Duration::ZERO, |sent_at| now.saturating_duration_since(sent_at));
@@ -216,23 +229,44 @@ impl Outgoing {
 
     fn begin(&self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> Stream {
         let header = packet.header;
-        let per_packet = packet.clock_rate / 1_000 * u32::from(ptime_ms);
-        let advance = self.sent_at.map_or(0, |sent_at| self.elapsed(sent_at, packet.clock_rate, per_packet, now));
+        let per_packet = packet.sent_rate / 1_000 * u32::from(ptime_ms);
+        let advance = self.sent_at.map_or(0, |sent_at| self.elapsed(sent_at, packet.sent_rate, per_packet, now));
         let timestamp = timestamp_plus(self.timestamp, advance);
         Stream {
             from: packet.from,
             ssrc: header.ssrc,
             clock_rate: packet.clock_rate,
+            sent_rate: packet.sent_rate,
             first: header.sequence,
             newest: header.sequence,
             newest_timestamp: header.timestamp,
             sequence_offset: sequence_plus(self.sequence, 1).wrapping_sub(header.sequence),
-            timestamp_offset: timestamp.wrapping_sub(header.timestamp),
+            anchor: (header.timestamp, timestamp),
         }
     }
 
     fn elapsed(&self, sent_at: Instant, clock_rate: u32, per_packet: u32, now: Instant) -> u32 {
         whole_packets(ticks(now.saturating_duration_since(sent_at), clock_rate), per_packet)
+    }
+}
+
+impl Stream {
+    /// What a timestamp of the source becomes.
+    fn timestamp(&self, packet: &Incoming<'_>) -> u32 {
+        let (theirs, ours) = self.anchor;
+        let ahead = timestamp_ahead(packet.header.timestamp, theirs);
+        let scaled = i64::from(ahead) * i64::from(packet.sent_rate) / i64::from(packet.clock_rate.max(1));
+        timestamp_plus(ours, scaled as u32)
+    }
+
+    /// Kept near the newest packet, so that what is scaled is small. Only by what leaves no remainder: nothing adds up.
+    fn move_anchor(&mut self, packet: &Incoming<'_>) {
+        let (theirs, ours) = self.anchor;
+        let ahead = i64::from(timestamp_ahead(packet.header.timestamp, theirs));
+        let from = i64::from(packet.clock_rate.max(1));
+        let whole = ahead / from * from;
+        let scaled = whole / from * i64::from(packet.sent_rate);
+        self.anchor = (timestamp_plus(theirs, whole as u32), timestamp_plus(ours, scaled as u32));
     }
 }
 
@@ -245,6 +279,7 @@ pub enum Steps {
     After(u32),
 }
 
-fn ticks(duration: Duration, clock_rate: u32) -> u64 {
+/// Clock ticks in a time.
+pub fn ticks(duration: Duration, clock_rate: u32) -> u64 {
     (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u64
 }

@@ -3,18 +3,25 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::command::Playback;
-use super::outgoing::Steps;
+use super::command::{PLAYED_PAYLOAD_TYPE, Playback};
+use super::leg::Taps;
+use super::outgoing::{Steps, ticks};
+use super::relay::Tapped;
 use super::tone::Dual;
-use crate::audio::g711;
-use crate::codec::{Kind, Payload};
+use crate::audio::coding::Coding;
+use crate::audio::pcm;
+use crate::codec::Payload;
+use crate::id::LegId;
+use crate::rtp::Header;
+use crate::rtp::seq::sequence_plus;
+use crate::rtp::view::{self, FIXED_LEN};
 
 /// Longest payload that is made: 255 ms of L16 at 16,000 Hz.
 pub const MAX_PAYLOAD: usize = 255 * 16 * 2;
-/// Samples encoded at a time.
-const CHUNK: usize = 160;
 /// Rate of the samples that are handed in.
-const SAMPLE_RATE: u32 = 8_000;
+pub const SAMPLE_RATE: u32 = 8_000;
+/// The longest copy for recorders: an RTP packet of 255 ms.
+pub const MAX_COPY: usize = FIXED_LEN + 255 * 8 * 2;
 
 /// A running playback.
 #[derive(Debug)]
@@ -38,28 +45,26 @@ enum Sound {
 pub struct Voice {
     /// The peer's number for it.
     pub payload_type: u8,
-    /// RTP clock in Hz.
-    pub clock_rate: u32,
-    kind: Kind,
+    /// How its samples are coded.
+    pub coding: Coding,
 }
 
 impl Voice {
     /// The most preferred codec that we can make: G.711, or linear at 8,000 or 16,000 Hz. `None` when the peer takes
     /// none of them; then nothing is played.
     pub fn choose(send: &[Payload]) -> Option<Self> {
-        let makes = |payload: &&Payload| match payload.codec.kind() {
-            Kind::Pcmu | Kind::Pcma => payload.codec.clock_rate == SAMPLE_RATE && payload.codec.channels == 1,
-            Kind::L16 => matches!(payload.codec.clock_rate, 8_000 | 16_000) && payload.codec.channels == 1,
-            Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => false,
-        };
-        let payload = send.iter().find(makes)?;
-        let (payload_type, codec) = (payload.payload_type, &payload.codec);
-        Some(Self { payload_type, clock_rate: codec.clock_rate, kind: codec.kind() })
+        let payload = send.iter().find(|payload| payload.codec.is_encodable())?;
+        Some(Self { payload_type: payload.payload_type, coding: Coding::of(&payload.codec)? })
+    }
+
+    /// RTP clock in Hz.
+    pub fn clock_rate(&self) -> u32 {
+        self.coding.sample_rate()
     }
 
     /// RTP clock ticks of a packet.
     pub fn ticks(&self, ptime_ms: u8) -> u32 {
-        self.clock_rate / 1_000 * u32::from(ptime_ms)
+        self.clock_rate() / 1_000 * u32::from(ptime_ms)
     }
 }
 
@@ -73,6 +78,11 @@ impl Player {
             Playback::Samples { samples, repeat } => Sound::Samples { samples, repeat },
         };
         Some(Self { what, next: now, begun: false, position: 0 })
+    }
+
+    /// Silence, beginning at once.
+    pub fn silence(now: Instant) -> Self {
+        Self { what: Sound::Silence, next: now, begun: false, position: 0 }
     }
 
     /// Begins a tone at once; it goes on until it is dropped.
@@ -103,21 +113,13 @@ impl Player {
         self.begun = false;
     }
 
-    /// Writes the payload of the next `ptime_ms` and returns its length; `None` when the samples have come to an end.
-    pub fn fill(&mut self, voice: Voice, ptime_ms: u8, out: &mut [u8; MAX_PAYLOAD]) -> Option<usize> {
-        if matches!(&self.what, Sound::Samples { samples, repeat: false } if self.position >= samples.len()) {
-            return None;
-        }
-        let mut left = usize::from(ptime_ms) * (SAMPLE_RATE / 1_000) as usize;
-        let mut len = 0;
-        let mut chunk = [0; CHUNK];
-        while left > 0 {
-            let samples = &mut chunk[..left.min(CHUNK)];
+    /// Takes the next samples; false when they have come to an end.
+    pub fn fill(&mut self, samples: &mut [i16]) -> bool {
+        let ended = matches!(&self.what, Sound::Samples { samples, repeat: false } if self.position >= samples.len());
+        if !ended {
             self.take(samples);
-            len += encode(voice, samples, &mut out[len..]);
-            left -= samples.len();
         }
-        Some(len)
+        !ended
     }
 
     fn take(&mut self, out: &mut [i16]) {
@@ -146,20 +148,47 @@ impl Player {
     }
 }
 
-/// Encodes samples at 8,000 Hz; the bytes written.
-fn encode(voice: Voice, samples: &[i16], out: &mut [u8]) -> usize {
-    let out_of = |times: usize| samples.len() * times;
-    match voice.kind {
-        Kind::Pcmu => g711::encode_ulaw(samples, &mut out[..out_of(1)]),
-        Kind::Pcma => g711::encode_alaw(samples, &mut out[..out_of(1)]),
-        _ => {
-            // Tones and silence at 16,000 Hz: each sample twice. An image above 4 kHz is no harm for either.
-            let times = (voice.clock_rate / SAMPLE_RATE) as usize;
-            for (bytes, sample) in out.chunks_exact_mut(2 * times).zip(samples) {
-                bytes.chunks_exact_mut(2).for_each(|pair| pair.copy_from_slice(&sample.to_be_bytes()));
-            }
-            return out_of(2 * times);
-        }
+/// The copies of what is played to one peer, as a stream of its own: [`played_payload`](super::command::played_payload).
+#[derive(Debug)]
+pub struct PlayedTap {
+    name: LegId,
+    taps: Taps,
+    ssrc: u32,
+    sequence: u16,
+    /// The tick of the first copy: timestamps count from it, so that what was not played is silence and not lost.
+    begun: Option<Instant>,
+}
+
+impl PlayedTap {
+    /// Nothing has been copied yet.
+    pub fn new(name: LegId, taps: Taps, ssrc: u32) -> Self {
+        Self { name, taps, ssrc, sequence: 0, begun: None }
     }
-    out_of(1)
+
+    /// The pseudo-leg.
+    pub fn name(&self) -> LegId {
+        self.name
+    }
+
+    /// The same stream, to other recorders.
+    pub fn with(self, taps: Taps) -> Self {
+        Self { taps, ..self }
+    }
+
+    /// Writes samples that are played at `tick` as a packet; `None` when nobody wants it.
+    pub fn copy(&mut self, samples: &[i16], tick: Instant, steps: Steps, out: &mut [u8; MAX_COPY]) -> Option<Tapped> {
+        if self.taps.recorders().is_empty() {
+            return None;
+        }
+        let begun = *self.begun.get_or_insert(tick);
+        let timestamp = ticks(tick.saturating_duration_since(begun), SAMPLE_RATE) as u32;
+        let (payload_type, marker) = (PLAYED_PAYLOAD_TYPE, steps == Steps::First);
+        let header = view::Outgoing { payload_type, marker, sequence: self.sequence, timestamp, ssrc: self.ssrc };
+        self.sequence = sequence_plus(self.sequence, 1);
+        let len = FIXED_LEN + 2 * samples.len();
+        let packet = out.get_mut(..len)?;
+        packet[..FIXED_LEN].copy_from_slice(&header.encode());
+        pcm::encode_l16(samples, &mut packet[FIXED_LEN..]);
+        Some(Tapped { leg: self.name, header: Header::parse(packet).ok()?, taps: self.taps })
+    }
 }

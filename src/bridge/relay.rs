@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use rand::rngs::StdRng;
 use slab::Slab;
 
-use super::command::{LegStats, NewLeg, Notice, Playback, Remote};
+use super::command::{LegStats, NewLeg, Notice, Playback, Remote, Tapping};
 use super::leg::Leg;
 pub use super::leg::{MAX_TAPS, Taps};
-use super::playback::{self, Player};
+use super::playback::{self, PlayedTap, Player};
+use super::recode::Recoder;
 use super::route::Map;
 pub use super::timers::Reason;
 use super::timers::Timers;
@@ -21,6 +23,7 @@ use crate::rtp::rtcp;
 use crate::rtp::view::FIXED_LEN;
 use crate::rtp::{Header, Malformed};
 
+mod beeps;
 mod digits;
 mod mixed;
 mod packets;
@@ -33,8 +36,10 @@ use time::STATS_INTERVAL;
 pub const MAX_LEGS: usize = 16_384;
 /// Between two wake-ups for what is not urgent.
 const GRID: Duration = Duration::from_millis(20);
-/// The longest packet of ours: what a buffer for [`Relay::poll_transmit`] must hold.
-pub const MAX_TRANSMIT: usize = FIXED_LEN + playback::MAX_PAYLOAD;
+/// Where in a buffer for [`Relay::poll_transmit`] the copy for the recorders stands.
+pub const TAP_AT: usize = FIXED_LEN + playback::MAX_PAYLOAD;
+/// What a buffer for [`Relay::poll_transmit`] must hold: the longest packet of ours, and the longest copy.
+pub const MAX_TRANSMIT: usize = TAP_AT + playback::MAX_COPY;
 
 /// What a relay is given at its start.
 #[derive(Debug)]
@@ -82,21 +87,22 @@ pub struct Verdict {
     pub refused: Option<Refusal>,
 }
 
-/// A datagram to be sent on from the buffer that it came in, its header replaced.
+/// A datagram to be sent on before the next packet is handed in; its bytes are at [`Relay::sent`]: in the buffer that it
+/// came in with its header replaced, or, where its samples had to be changed, in one of the relay's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forward {
     /// The leg whose RTP socket sends it.
     pub slot: Slot,
     /// Where to.
     pub to: SocketAddr,
-    /// Which bytes of the buffer.
-    pub range: Range<usize>,
+    range: Range<usize>,
+    made: bool,
 }
 
 /// A copy for the recorders: the header as the peer sent it; the payload stands untouched in the buffer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tapped {
-    /// The leg whose peer sent it.
+    /// The leg whose peer sent it, or its name for the recorder.
     pub leg: LegId,
     /// The peer's own header; [`Header::payload`] is the range of the payload.
     pub header: Header,
@@ -115,6 +121,8 @@ pub enum Refusal {
     PayloadType,
     /// A source that is not the peer's, or not yet (spec/sip.md §7).
     Source,
+    /// Taken and tapped, but the leg that hears it takes nothing that it could be made into.
+    Codec,
 }
 
 /// A packet of our own to be sent.
@@ -128,6 +136,8 @@ pub struct Transmit {
     pub to: SocketAddr,
     /// Bytes at the buffer's beginning.
     pub len: usize,
+    /// Copy what is played to the recorders: an RTP packet that stands at [`TAP_AT`].
+    pub tap: Option<Tapped>,
 }
 
 /// Why a command was not carried out.
@@ -158,6 +168,7 @@ pub struct Relay {
     slots: HashMap<LegId, usize>,
     timers: Timers,
     notices: VecDeque<Notice>,
+    recoder: Recoder,
 }
 
 /// A leg between two relays: everything but its sockets.
@@ -185,6 +196,7 @@ impl Relay {
             slots: HashMap::new(),
             timers: Timers::default(),
             notices: VecDeque::with_capacity(64),
+            recoder: Recoder::new(),
         }
     }
 
@@ -291,6 +303,25 @@ impl Relay {
         Ok(())
     }
 
+    /// The name that copies of a leg's packets go under; `None`: its own.
+    pub fn tap_as(&mut self, leg: LegId, name: Option<LegId>) -> Result<(), Error> {
+        let key = self.slot(leg)?.0;
+        self.legs[key].tapped_as = name.unwrap_or(leg);
+        Ok(())
+    }
+
+    /// Replaces the recorders of what is played to a leg's peer, in all playbacks from now on.
+    pub fn tap_playback(&mut self, leg: LegId, tapping: Option<Tapping>) -> Result<(), Error> {
+        let key = self.slot(leg)?.0;
+        let before = self.legs[key].played.take();
+        self.legs[key].played = tapping.map(|tapping| match before {
+            // The same stream goes on, to others.
+            Some(before) if before.name() == tapping.name => before.with(Taps::new(&tapping.recorders)),
+            _ => PlayedTap::new(tapping.name, Taps::new(&tapping.recorders), self.options.rng.random()),
+        });
+        Ok(())
+    }
+
     /// Arms or stops a leg's inactivity timer.
     pub fn watch(&mut self, leg: LegId, timeout: Option<Duration>, now: Instant) -> Result<(), Error> {
         let key = self.slot(leg)?.0;
@@ -370,6 +401,7 @@ impl Relay {
             self.timers.arm(&mut leg.armed, key, Reason::Play, next);
         }
         self.arm_digits(key, now);
+        self.arm_beep(key, now);
         Slot(key)
     }
 

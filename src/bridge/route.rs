@@ -1,5 +1,7 @@
 //! Payload types: what a number means from a peer, and which number it becomes towards another.
 
+use super::recode::Recoding;
+use crate::audio::coding::Coding;
 use crate::codec::{Codec, Kind, Payload};
 
 /// Stands for "no such payload type" in the tables.
@@ -43,33 +45,58 @@ impl Receive {
     }
 }
 
-/// From a sender's payload type numbers to a receiver's.
+/// What becomes of one payload type of a sender on its way to a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Onward {
+    /// The receiver's number.
+    pub payload_type: u8,
+    /// RTP clock towards the receiver in Hz.
+    pub clock_rate: u32,
+    /// How its samples are coded and will be; `None`: of a codec that we do not read, or no audio.
+    pub recoding: Option<Recoding>,
+}
+
+/// From a sender's payload types to a receiver's.
 #[derive(Debug)]
-pub struct Map([u8; 128]);
+pub struct Map {
+    index: [u8; 128],
+    entries: Vec<Onward>,
+}
 
 impl Map {
     /// A map that leads nowhere.
     pub fn empty() -> Self {
-        Self([NONE; 128])
+        Self { index: [NONE; 128], entries: Vec::new() }
     }
 
-    /// Codec to codec; telephone-event by name and clock rate (spec/sip.md §7).
+    /// Codec to codec; telephone-event by name and clock rate (spec/sip.md §7). Audio of which the receiver does not take
+    /// the codec is transcoded to the one that it prefers among those that we make.
     pub fn new(receive: &[Payload], send: &[Payload]) -> Self {
-        let mut map = Self::empty();
+        let mut map = Self { index: [NONE; 128], entries: Vec::with_capacity(receive.len().min(128)) };
         for payload in receive {
-            let Some(target) = map.0.get_mut(usize::from(payload.payload_type)) else { continue };
-            let same = send.iter().find(|to| same_codec(&payload.codec, &to.codec));
-            if let Some(to) = same.filter(|to| *target == NONE && to.payload_type < 128) {
-                *target = to.payload_type;
+            let Some(index) = map.index.get_mut(usize::from(payload.payload_type)) else { continue };
+            let onward = onward(&payload.codec, send);
+            if let Some(onward) = onward.filter(|onward| *index == NONE && onward.payload_type < 128) {
+                *index = map.entries.len() as u8;
+                map.entries.push(onward);
             }
         }
         map
     }
 
-    /// The receiver's number; `None` when it has no such codec.
-    pub fn get(&self, payload_type: u8) -> Option<u8> {
-        self.0.get(usize::from(payload_type)).copied().filter(|target| *target != NONE)
+    /// What becomes of it; `None` when it cannot reach the receiver.
+    pub fn get(&self, payload_type: u8) -> Option<Onward> {
+        let index = *self.index.get(usize::from(payload_type))?;
+        self.entries.get(usize::from(index)).copied()
     }
+}
+
+fn onward(codec: &Codec, send: &[Payload]) -> Option<Onward> {
+    let from = Coding::of(codec);
+    let same = send.iter().find(|to| same_codec(codec, &to.codec));
+    let to = same.or_else(|| from.and(send.iter().find(|to| to.codec.is_encodable())))?;
+    let recoding = from.zip(Coding::of(&to.codec)).map(|(from, to)| Recoding { from, to });
+    Some(Onward { payload_type: to.payload_type, clock_rate: to.codec.clock_rate, recoding })
 }
 
 fn same_codec(a: &Codec, b: &Codec) -> bool {
@@ -101,12 +128,40 @@ mod tests {
             payload(102, "telephone-event", 16_000),
         ];
         let map = Map::new(&receive, &send);
-        assert_eq!(map.get(0), Some(120));
-        assert_eq!(map.get(96), Some(101));
-        assert_eq!(map.get(101), Some(100));
-        assert_eq!(map.get(97), None, "another clock rate");
-        assert_eq!(map.get(18), None);
-        assert_eq!(map.get(101 | 0x80), None);
+        let number = |payload_type| map.get(payload_type).map(|onward| onward.payload_type);
+        assert_eq!(number(0), Some(120));
+        assert_eq!(number(96), Some(101));
+        assert_eq!(number(101), Some(100));
+        assert_eq!(number(97), None, "another clock rate");
+        assert_eq!(number(18), None);
+        assert_eq!(number(101 | 0x80), None);
+        assert!(map.get(0).unwrap().recoding.unwrap().is_identity());
+        assert_eq!(map.get(101).unwrap().recoding, None);
+    }
+
+    #[test]
+    fn audio_that_the_receiver_does_not_take_becomes_what_it_prefers_of_what_we_make() {
+        let receive = [
+            payload(0, "PCMU", 8_000),
+            payload(97, "L16", 48_000),
+            payload(13, "CN", 8_000),
+            payload(18, "G729", 8_000),
+        ];
+        let send = [
+            payload(18, "G729", 8_000),
+            payload(98, "L16", 48_000),
+            payload(99, "L16", 16_000),
+            payload(8, "PCMA", 8_000),
+            payload(101, "telephone-event", 8_000),
+        ];
+        let map = Map::new(&receive, &send);
+        let made = map.get(0).unwrap();
+        assert_eq!((made.payload_type, made.clock_rate), (99, 16_000));
+        assert!(!made.recoding.unwrap().is_identity());
+        assert_eq!(map.get(97).unwrap().payload_type, 98, "it takes it as it is");
+        assert_eq!(map.get(18).unwrap().recoding, None, "passed on unread");
+        assert_eq!(map.get(13), None);
+        assert_eq!(Map::new(&receive[3..], &send[1..]).get(18), None, "nobody can read it");
     }
 
     #[test]

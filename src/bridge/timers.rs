@@ -17,6 +17,8 @@ pub enum Reason {
     Stats,
     /// To send or tell what is due of a digit.
     Digit,
+    /// To send a beep that nothing else carries.
+    Beep,
 }
 
 /// Wake-ups of all legs. Entries that are out of date stay in the heap until their time and are then ignored, so arming
@@ -28,7 +30,7 @@ pub struct Timers {
 
 /// One leg's present wake-ups.
 #[derive(Debug, Default)]
-pub struct Armed([Option<Instant>; 5]);
+pub struct Armed([Option<Instant>; 6]);
 
 impl Timers {
     /// Wakes leg `key` at `at`; replaces its wake-up for the same reason.

@@ -174,14 +174,14 @@ fn playback_and_relay_alternate_in_one_stream() {
 #[test]
 fn packets_that_the_receiver_cannot_take_leave_no_hole_in_its_sequence() {
     let mut world = World::bridged();
-    let mut without_alaw = remote(B);
-    without_alaw.send.retain(|payload| payload.payload_type != 8);
-    world.relay.set_remote(B, without_alaw).unwrap();
+    let mut with_g729 = remote(A);
+    with_g729.receive.push(Payload { payload_type: 18, codec: Codec::from_static(18).unwrap() });
+    world.relay.set_remote(A, with_g729).unwrap();
     let mut sent = vec![];
     for n in 0..20 {
         world.pass(20);
         let payload_type = match n {
-            5..8 => 8,
+            5..8 => 18,
             12 => 55,
             _ => 0,
         };
@@ -189,6 +189,7 @@ fn packets_that_the_receiver_cannot_take_leave_no_hole_in_its_sequence() {
     }
     assert_eq!(sent.len(), 16);
     unbroken(&sent);
+    assert_eq!(world.stats(A).refused, 4, "three in a codec that B does not take, one unknown");
 }
 
 #[test]

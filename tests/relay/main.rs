@@ -92,7 +92,7 @@ impl World {
         let sent = verdict.forward.clone().map(|forward| Sent {
             leg: self.leg_of(forward.slot),
             to: forward.to,
-            packet: Packet::read(&buffer[forward.range]).unwrap(),
+            packet: Packet::read(self.relay.sent(&forward, &buffer)).unwrap(),
         });
         (verdict, sent)
     }
@@ -116,7 +116,7 @@ impl World {
                 let sent = verdict.forward.clone().map(|forward| Sent {
                     leg: self.leg_of(forward.slot),
                     to: forward.to,
-                    packet: Packet::read(&early.datagram[forward.range]).unwrap(),
+                    packet: Packet::read(self.relay.sent(&forward, early.datagram)).unwrap(),
                 });
                 results.push((verdict, sent));
             });

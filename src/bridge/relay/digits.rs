@@ -45,7 +45,7 @@ impl Relay {
 
     fn press_on(&mut self, key: usize, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
         let leg = &mut self.legs[key];
-        let payload = event_payload(&leg.send_payloads, leg.voice.map(|voice| voice.clock_rate));
+        let payload = event_payload(&leg.send_payloads, leg.voice.map(|voice| voice.clock_rate()));
         let Some(to) = leg.rtp_destination() else {
             leg.presses.forget();
             return None;
@@ -67,7 +67,7 @@ impl Relay {
         let payload = &mut out[FIXED_LEN..FIXED_LEN + TelephoneEvent::LEN];
         payload.copy_from_slice(&event_bytes(digit, told, clock_rate, end));
         let len = FIXED_LEN + TelephoneEvent::LEN;
-        Some(Transmit { slot: Slot(key), channel: Channel::Rtp, to, len })
+        Some(Transmit { slot: Slot(key), channel: Channel::Rtp, to, len, tap: None })
     }
 
     pub(super) fn begin_tone(&mut self, key: usize, tone: Option<Tone>, now: Instant) {

@@ -83,7 +83,7 @@ impl Relay {
             leg.stop_listening();
         }
         let (to, len) = sent?;
-        Some(Transmit { slot: Slot(slot.0), channel: Channel::Rtp, to, len })
+        Some(Transmit { slot: Slot(slot.0), channel: Channel::Rtp, to, len, tap: None })
     }
 }
 

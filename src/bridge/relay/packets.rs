@@ -62,12 +62,25 @@ impl Relay {
             self.notices.push_back(Notice::Latched { leg: leg.id, from });
         }
         let taps = leg.taps;
-        let tap = (!taps.recorders().is_empty()).then_some(Tapped { leg: leg.id, header, taps });
+        let tap = (!taps.recorders().is_empty()).then_some(Tapped { leg: leg.tapped_as, header, taps });
         let event = incoming.kind == Kind::TelephoneEvent;
-        let packet = Incoming { from: leg.id, header: &header, clock_rate: incoming.clock_rate, event };
+        let clock_rate = incoming.clock_rate;
+        let sent_len = header.payload_len();
+        let packet = Incoming { from: leg.id, header: &header, clock_rate, sent_rate: clock_rate, sent_len, event };
+        let unread = incoming.kind == Kind::ComfortNoise || event;
         let mix = self.legs[slot.0].to_mixer(header);
-        let forward = self.forward(slot.0, packet, order, datagram, now);
-        Verdict { forward, tap, mix, refused: None }
+        match self.forward(slot.0, packet, order, datagram, now) {
+            Ok(forward) => Verdict { forward, tap, mix, refused: None },
+            // Silence that was described is silence where the description is not understood.
+            Err(_) if unread => Verdict { tap, mix, ..Verdict::default() },
+            Err(refusal) => Verdict { tap, mix, ..self.legs[slot.0].refuse(refusal) },
+        }
+    }
+
+    /// The bytes of a packet to be sent on: a part of the datagram that came, or made of it by us.
+    pub fn sent<'a>(&'a self, forward: &Forward, datagram: &'a [u8]) -> &'a [u8] {
+        let bytes = if forward.made { self.recoder.datagram() } else { datagram };
+        &bytes[forward.range.clone()]
     }
 
     /// Counts a copy for a recorder whose ring was full.
@@ -75,6 +88,7 @@ impl Relay {
         self.legs.get_mut(slot.0).into_iter().for_each(Leg::count_untapped);
     }
 
+    /// `Err`: its hearer takes nothing that it could be made into.
     fn forward(
         &mut self,
         from: usize,
@@ -82,33 +96,54 @@ impl Relay {
         order: Order,
         datagram: &mut [u8],
         now: Instant,
-    ) -> Option<Forward> {
-        let to_key = self.legs[from].to?;
-        let (leg, to) = self.legs.get2_mut(from, to_key)?;
+    ) -> Result<Option<Forward>, Refusal> {
+        let Some(to_key) = self.legs[from].to else { return Ok(None) };
+        let Some((leg, to)) = self.legs.get2_mut(from, to_key) else { return Ok(None) };
         if to.hears_mixer() {
-            return None;
+            return Ok(None);
         }
         match order {
-            Order::Doubtful => return None,
+            Order::Doubtful => return Ok(None),
             Order::Restarted => to.outgoing.interrupt(),
             Order::Newer { .. } | Order::Behind => {}
         }
         let destination = to.rtp_destination().filter(|_| leg.direction.receives());
         let Some(destination) = destination else {
             to.outgoing.interrupt();
-            return None;
+            return Ok(None);
         };
-        let known = leg.map.get(packet.header.payload_type);
-        let Some(payload_type) = known.filter(|_| !to.sounds(now)) else {
+        let onward = leg.map.get(packet.header.payload_type);
+        let samples = onward.map(|onward| onward.recoding.map(|recoding| recoding.samples(packet.sent_len)));
+        let known = onward.filter(|_| samples != Some(Some(None)));
+        let heard = known.filter(|onward| !to.sounds(now) && !(onward.recoding.is_none() && to.beeps_alone()));
+        let Some(onward) = heard else {
             to.outgoing.leave_out(packet.from, packet.header);
-            if packet.event && known.is_none() {
+            if known.is_some() {
+                return Ok(None);
+            }
+            if packet.event {
                 self.sound(to_key, packet, &datagram[packet.header.payload()], now);
             }
-            return None;
+            return Err(Refusal::Codec);
         };
-        let outgoing = to.outgoing.forward(packet, payload_type, to.ptime_ms, now)?;
+        let (slot, recoding) = (Slot(to_key), onward.recoding.zip(samples.flatten().flatten()));
+        let sent_len = recoding.map_or(packet.sent_len, |(recoding, samples)| recoding.to.bytes(samples));
+        let sent = Incoming { sent_rate: onward.clock_rate, sent_len, ..packet };
+        let Some(outgoing) = to.outgoing.forward(sent, onward.payload_type, to.ptime_ms, now) else { return Ok(None) };
+        if let Some((recoding, samples)) = recoding {
+            let beep =
+                to.beep.as_mut().and_then(|beep| beep.relayed(outgoing.timestamp, onward.clock_rate, samples, now));
+            if beep.is_some() || !recoding.is_identity() {
+                if outgoing.marker {
+                    to.converter.reset();
+                }
+                let payload = &datagram[packet.header.payload()];
+                let len = self.recoder.packet(&outgoing, payload, recoding, samples, beep, &mut to.converter);
+                return Ok(Some(Forward { slot, to: destination, range: 0..len, made: true }));
+            }
+        }
         let range = outgoing.replace(packet.header, datagram);
-        Some(Forward { slot: Slot(to_key), to: destination, range })
+        Ok(Some(Forward { slot, to: destination, range, made: false }))
     }
 
     /// A digit for a peer that takes no telephone events: what else it would hear waits until its tone is over.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Channel, MAX_TRANSMIT, Reason, Relay, Slot, Transmit};
 use crate::bridge::command::Notice;
+use crate::bridge::outgoing::Steps;
 use crate::bridge::playback;
 use crate::rtp::rtcp::{self, Report};
 use crate::rtp::view::FIXED_LEN;
@@ -27,6 +28,7 @@ impl Relay {
             let transmit = match reason {
                 Reason::Play => self.play_on(key, now, out),
                 Reason::Digit => self.digits_on(key, now, out),
+                Reason::Beep => self.beep_on(key, now, out),
                 Reason::Report => {
                     let first = !leg.reported;
                     let next = rtcp::next_report(now, first, &mut self.options.rng);
@@ -59,28 +61,54 @@ impl Relay {
 
     fn play_on(&mut self, key: usize, now: Instant, out: &mut [u8; MAX_TRANSMIT]) -> Option<Transmit> {
         let leg = &mut self.legs[key];
-        let (ptime, ptime_ms, destination) = (leg.ptime(), leg.ptime_ms, leg.rtp_destination());
+        let (ptime, ptime_ms) = (leg.ptime(), leg.ptime_ms);
         if leg.tone.as_ref().is_some_and(|tone| tone.is_over(now)) {
             leg.tone = None;
         }
+        let is_heard = leg.rtp_destination().is_some() && leg.voice.is_some() && !leg.presses.speaks();
         let tone = leg.tone.as_mut().map(|tone| &mut tone.player);
+        let is_tone = tone.is_some();
         let player = tone.or(leg.player.as_mut())?;
         let steps = player.step(ptime, now);
         self.timers.arm(&mut leg.armed, key, Reason::Play, player.next());
-        let (Some(to), Some(voice)) = (destination.filter(|_| !leg.presses.speaks()), leg.voice) else {
+        if !is_heard {
             player.interrupt();
             return None;
-        };
-        let payload: &mut [u8; playback::MAX_PAYLOAD] = out.last_chunk_mut()?;
-        let Some(len) = player.fill(voice, ptime_ms, payload) else {
+        }
+        let samples = self.recoder.samples(ptime_ms);
+        if !player.fill(samples) {
             self.stop_playing(key);
             return None;
-        };
-        let ticks = voice.ticks(ptime_ms);
-        let header = leg.outgoing.own(voice.payload_type, voice.clock_rate, ticks, steps, now);
+        }
+        let mut tap = None;
+        if !is_tone {
+            let tick = player.next() - ptime;
+            let copy: &mut [u8; playback::MAX_COPY] = out.last_chunk_mut()?;
+            tap = leg.played.as_mut().and_then(|tap| tap.copy(samples, tick, steps, copy));
+            leg.beep.iter_mut().for_each(|beep| beep.played(samples, now));
+        }
+        self.write_own(key, steps, now, out).map(|transmit| Transmit { tap, ..transmit })
+    }
+
+    /// A packet of the samples that stand ready in the recoder.
+    pub(super) fn write_own(
+        &mut self,
+        key: usize,
+        steps: Steps,
+        now: Instant,
+        out: &mut [u8; MAX_TRANSMIT],
+    ) -> Option<Transmit> {
+        let leg = &mut self.legs[key];
+        let (to, voice, ptime_ms) = (leg.rtp_destination()?, leg.voice?, leg.ptime_ms);
+        if steps == Steps::First {
+            leg.converter.reset();
+        }
+        let header = leg.outgoing.own(voice.payload_type, voice.clock_rate(), voice.ticks(ptime_ms), steps, now);
+        let (fixed, payload) = out.split_at_mut(FIXED_LEN);
+        fixed.copy_from_slice(&header.encode());
+        let len = self.recoder.encode(ptime_ms, voice.coding, &mut leg.converter, payload.first_chunk_mut()?);
         leg.outgoing.count(len);
-        out[..FIXED_LEN].copy_from_slice(&header.encode());
-        Some(Transmit { slot: Slot(key), channel: Channel::Rtp, to, len: FIXED_LEN + len })
+        Some(Transmit { slot: Slot(key), channel: Channel::Rtp, to, len: FIXED_LEN + len, tap: None })
     }
 
     pub(super) fn write_report(
@@ -102,7 +130,7 @@ impl Relay {
         let len = report.write(out.first_chunk_mut()?);
         leg.reported = true;
         let channel = if leg.rtcp_mux { Channel::Rtp } else { Channel::Rtcp };
-        Some(Transmit { slot: Slot(key), channel, to, len })
+        Some(Transmit { slot: Slot(key), channel, to, len, tap: None })
     }
 
     fn look(&mut self, key: usize, now: Instant) {

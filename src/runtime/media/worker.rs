@@ -20,7 +20,7 @@ use super::ports::Ports;
 use super::sockets::{Sockets, socket_of};
 use super::{Bound, Counters, Message, Options, Priority, Sender, Worker};
 use crate::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
-use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, Tapped, ToMixer, Transmit};
+use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, TAP_AT, Tapped, ToMixer, Transmit};
 use crate::clock;
 use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{Pair, Poller, Ready};
@@ -162,10 +162,10 @@ impl<F: Fn(Notice)> Loop<F> {
             }
             let before = self.totals.received;
             self.read_all(&ready, pass, begun, &mut datagram);
-            self.taps.iter_mut().for_each(ring::Producer::publish);
             self.mixers.publish();
             self.take_mixed(begun);
             self.send_own(clock::now());
+            self.taps.iter_mut().for_each(ring::Producer::publish);
             self.tell();
             self.publish_totals();
             self.housekeep(begun);
@@ -217,7 +217,8 @@ impl<F: Fn(Notice)> Loop<F> {
     fn relay_one(&mut self, slot: Slot, channel: Channel, from: SocketAddr, datagram: &mut [u8], at: Instant) {
         let verdict = self.relay.packet(slot, channel, from, datagram, at);
         if let Some(forward) = verdict.forward {
-            let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, &datagram[forward.range]);
+            let bytes = self.relay.sent(&forward, datagram);
+            let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, bytes);
             self.totals.count_sent(sent);
         }
         if let Some(tap) = verdict.tap {
@@ -276,13 +277,18 @@ impl<F: Fn(Notice)> Loop<F> {
         }
         let mut out = [0; MAX_TRANSMIT];
         while let Some(transmit) = self.relay.poll_transmit(now, &mut out) {
-            self.transmit(transmit, &out);
+            self.transmit(transmit, &out, now);
         }
     }
 
-    fn transmit(&mut self, transmit: Transmit, out: &[u8; MAX_TRANSMIT]) {
+    /// `at`: now.
+    fn transmit(&mut self, transmit: Transmit, out: &[u8; MAX_TRANSMIT], at: Instant) {
         let sent = self.sockets.send(transmit.slot, transmit.channel, transmit.to, &out[..transmit.len]);
         self.totals.count_sent(sent);
+        if let Some(tap) = transmit.tap {
+            let payload = &out[TAP_AT..][tap.header.payload()];
+            self.tap(transmit.slot, &tap, payload, at);
+        }
     }
 
     fn tell(&mut self) {
@@ -354,6 +360,9 @@ impl<F: Fn(Notice)> Loop<F> {
                 self.take_mixed(now);
                 self.relay.mix(leg, mixing)
             }
+            Command::TapAs { leg, name } => self.relay.tap_as(leg, name),
+            Command::TapPlayback { leg, tapping } => self.relay.tap_playback(leg, tapping),
+            Command::Beep { leg, every } => self.relay.beep(leg, every, now),
             Command::Watch { leg, timeout } => self.relay.watch(leg, timeout, now),
             Command::Move { leg, to } => self.move_leg(leg, to, now),
             Command::RemoveLeg(leg) => self.remove_leg(leg, now),
@@ -374,6 +383,9 @@ impl<F: Fn(Notice)> Loop<F> {
             | Command::Press { leg, .. }
             | Command::Tap { leg, .. }
             | Command::Mix { leg, .. }
+            | Command::TapAs { leg, .. }
+            | Command::TapPlayback { leg, .. }
+            | Command::Beep { leg, .. }
             | Command::Watch { leg, .. }
             | Command::Move { leg, .. }
             | Command::Route { from: leg, .. }
@@ -415,7 +427,7 @@ impl<F: Fn(Notice)> Loop<F> {
     fn remove_leg(&mut self, leg: LegId, now: Instant) -> Result<(), relay::Error> {
         let mut out = [0; MAX_TRANSMIT];
         if let Some(transmit) = self.relay.farewell(leg, now, &mut out) {
-            self.transmit(transmit, &out);
+            self.transmit(transmit, &out, now);
         }
         let slot = self.relay.remove(leg)?;
         if let Some(bound) = self.sockets.close(slot) {
