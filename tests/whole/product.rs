@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stickytape::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
-use stickytape::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot};
+use stickytape::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, TAP_AT, Tapped};
 use stickytape::call::fact::Fact;
 use stickytape::call::options::Options;
 use stickytape::call::request::{Accepted, Denied, Request, Ticket};
@@ -332,6 +332,9 @@ impl Product {
             Command::Digits { leg, to } => relay.digits(leg, to),
             Command::Press { leg, digit, length } => relay.press(leg, digit, length, now),
             Command::Tap { leg, recorders } => relay.tap(leg, &recorders),
+            Command::TapAs { leg, name } => relay.tap_as(leg, name),
+            Command::TapPlayback { leg, tapping } => relay.tap_playback(leg, tapping),
+            Command::Beep { leg, every } => relay.beep(leg, every, now),
             Command::Watch { leg, timeout } => relay.watch(leg, timeout, now),
             Command::Move { leg, to } => self.move_leg(worker, leg, usize::from(to.0), now),
             Command::RemoveLeg(leg) => self.remove_leg(worker, leg, now),
@@ -385,6 +388,9 @@ impl Product {
         let mut out = [0; MAX_TRANSMIT];
         if let Some(transmit) = self.media[worker].relay.farewell(leg, now, &mut out) {
             self.send(worker, transmit.slot, transmit.channel, transmit.to, &out[..transmit.len]);
+            if let Some(tap) = transmit.tap {
+                self.tap(&tap, &out[TAP_AT..][tap.header.payload()], now);
+            }
         }
         let slot = self.media[worker].relay.remove(leg)?;
         if let Some(base) = self.media[worker].ports.remove(&slot.0) {
@@ -488,25 +494,29 @@ impl Product {
         let mut buffer = datagram.to_vec();
         let verdict = self.media[worker].relay.packet(slot, channel, from, &mut buffer, at);
         if let Some(forward) = verdict.forward {
-            self.send(worker, forward.slot, Channel::Rtp, forward.to, &buffer[forward.range]);
+            let bytes = self.media[worker].relay.sent(&forward, &buffer).to_vec();
+            self.send(worker, forward.slot, Channel::Rtp, forward.to, &bytes);
         }
         if let Some(tap) = verdict.tap {
-            let payload = &buffer[tap.header.payload()];
-            let header = TapHeader {
-                leg: tap.leg,
-                arrival_ns: at.saturating_duration_since(self.start).as_nanos() as u64,
-                timestamp: tap.header.timestamp,
-                ssrc: tap.header.ssrc,
-                sequence: tap.header.sequence,
-                len: payload.len() as u16,
-                payload_type: tap.header.payload_type,
-                marker: tap.header.marker,
-            };
-            for recorder in tap.taps.recorders() {
-                self.recorders[usize::from(recorder.0)].taps.push_back((header, payload.to_vec()));
-            }
+            self.tap(&tap, &buffer[tap.header.payload()], at);
         }
         self.tell(worker, at);
+    }
+
+    fn tap(&mut self, tap: &Tapped, payload: &[u8], at: Instant) {
+        let header = TapHeader {
+            leg: tap.leg,
+            arrival_ns: at.saturating_duration_since(self.start).as_nanos() as u64,
+            timestamp: tap.header.timestamp,
+            ssrc: tap.header.ssrc,
+            sequence: tap.header.sequence,
+            len: payload.len() as u16,
+            payload_type: tap.header.payload_type,
+            marker: tap.header.marker,
+        };
+        for recorder in tap.taps.recorders() {
+            self.recorders[usize::from(recorder.0)].taps.push_back((header, payload.to_vec()));
+        }
     }
 
     fn send(&mut self, worker: usize, slot: Slot, channel: Channel, to: SocketAddr, bytes: &[u8]) {
@@ -520,6 +530,9 @@ impl Product {
         let mut out = [0; MAX_TRANSMIT];
         while let Some(transmit) = self.media[worker].relay.poll_transmit(now, &mut out) {
             self.send(worker, transmit.slot, transmit.channel, transmit.to, &out[..transmit.len]);
+            if let Some(tap) = transmit.tap {
+                self.tap(&tap, &out[TAP_AT..][tap.header.payload()], now);
+            }
         }
         self.tell(worker, now);
     }
@@ -635,6 +648,9 @@ fn leg_of(command: &Command) -> Option<LegId> {
         | Command::Digits { leg, .. }
         | Command::Press { leg, .. }
         | Command::Tap { leg, .. }
+        | Command::TapAs { leg, .. }
+        | Command::TapPlayback { leg, .. }
+        | Command::Beep { leg, .. }
         | Command::Watch { leg, .. }
         | Command::Mix { leg, .. }
         | Command::Move { leg, .. }
