@@ -23,18 +23,6 @@ fn uri(message: &Message) -> String {
     String::from_utf8(request_of(message.clone()).uri.to_vec()).unwrap()
 }
 
-/// Their request in the dialog of this 2xx of ours.
-fn in_dialog(ok: &Message, method: &str, branch: &str, cseq: u32, extra: &str) -> String {
-    theirs_to(method, "sip:x@192.0.2.1", branch, cseq, &header(ok, Name::To), extra)
-}
-
-/// Their request in a dialog whose INVITE was ours.
-fn back(invite: &Message, method: &str, branch: &str, cseq: u32, extra: &str) -> String {
-    theirs_to(method, "sip:x@192.0.2.1", branch, cseq, &header(invite, Name::From), extra)
-        .replace("From: <sip:ann@198.51.100.7>;tag=theirs", "From: <sip:bob@198.51.100.7>;tag=bob")
-        .replace("their-call", &header(invite, Name::CallId))
-}
-
 fn routes(message: &Message) -> Vec<String> {
     message.headers().values(Name::Route).map(|v| String::from_utf8(v.into_owned()).unwrap()).collect()
 }

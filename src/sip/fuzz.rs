@@ -12,8 +12,9 @@ use super::name::Name;
 use super::scan::Fault;
 use super::stream::{Frame, Stream};
 use super::values::{
-    CSeq, Challenge, Contacts, Essentials, MediaType, NameAddr, RAck, Reason, ReferTo, Replaces, SessionExpires, Uri,
-    Via, called_number, fields,
+    CSeq, Challenge, Contacts, Essentials, EventPackage, MediaType, NameAddr, RAck, Reason, ReferTo, Replaces,
+    SessionExpires, SubscriptionState, TargetDialog, Uri, ValueError, Via, called_number, fields, refer_sub,
+    referred_by,
 };
 
 /// Reads the bytes in every way that bytes from the network are read. Panics when a rule is broken; returns a number for
@@ -109,6 +110,7 @@ fn read_headers(headers: &Headers, seen: &mut Vec<u64>) {
         read_value(&value);
     }
     note(seen, ("contacts", Contacts::of(headers).is_ok()));
+    read_transfer(headers, seen);
     for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
         note(seen, ("challenges", Challenge::all(headers, name).len().min(4)));
     }
@@ -121,7 +123,7 @@ fn read_headers(headers: &Headers, seen: &mut Vec<u64>) {
     assert_eq!(rest.values(Name::Via).count(), 0);
 }
 
-fn read_value(value: &[u8]) -> [bool; 8] {
+fn read_value(value: &[u8]) -> [bool; 13] {
     let address = NameAddr::parse(value);
     if let Ok(address) = &address {
         check_address(address);
@@ -141,16 +143,45 @@ fn read_value(value: &[u8]) -> [bool; 8] {
     let _ = (RAck::parse(value), fields::number(value), fields::retry_after(value), fields::min_se(value));
     let media = MediaType::parse(value);
     let _ = media.as_ref().map(MediaType::boundary);
+    let refer = reads_back(value, ReferTo::parse, ReferTo::encode);
     [
         address.is_ok(),
         via.is_ok(),
         cseq.is_ok(),
         media.is_ok(),
         Reason::parse(value).is_ok_and(|reason| reason.cause.is_some()),
-        ReferTo::parse(value).is_ok_and(|refer| refer.replaces.is_some()),
-        Replaces::parse(value).is_ok(),
-        SessionExpires::parse(value).is_ok(),
+        refer.is_some(),
+        refer.as_ref().is_some_and(|refer| refer.replaces.is_some()),
+        refer.is_some_and(|refer| !refer.headers.lines().is_empty()),
+        reads_back(value, Replaces::parse, Replaces::encode).is_some(),
+        reads_back(value, TargetDialog::parse, TargetDialog::encode).is_some(),
+        reads_back(value, EventPackage::parse, EventPackage::encode).is_some(),
+        reads_back(value, SubscriptionState::parse, SubscriptionState::encode).is_some(),
+        reads_back(value, SessionExpires::parse, SessionExpires::encode).is_some(),
     ]
+}
+
+/// What is read is the same when it is written and read again, and is written on one line.
+fn reads_back<T: PartialEq + std::fmt::Debug>(
+    value: &[u8],
+    parse: fn(&[u8]) -> Result<T, ValueError>,
+    encode: fn(&T) -> Bytes,
+) -> Option<T> {
+    let read = parse(value).ok()?;
+    let written = encode(&read);
+    assert!(!written.iter().any(|b| matches!(b, b'\r' | b'\n')), "written on two lines");
+    assert_eq!(parse(&written).as_ref(), Ok(&read), "{}", written.escape_ascii());
+    Some(read)
+}
+
+/// What a REFER or an INVITE is asked for as a whole.
+fn read_transfer(headers: &Headers, seen: &mut Vec<u64>) {
+    let refer = ReferTo::of(headers).map(|refer| refer.replaces.is_some()).map_err(|error| error.to_string());
+    let replaces = Replaces::of(headers).map(|replaces| replaces.is_some()).map_err(|error| error.to_string());
+    let target = TargetDialog::of(headers).map(|target| target.is_some()).map_err(|error| error.to_string());
+    note(seen, ("transfer", refer, replaces, target));
+    note(seen, ("referred", refer_sub(headers).ok(), referred_by(headers).map(|by| by.is_some()).ok()));
+    note(seen, ("subscription", EventPackage::of(headers).is_ok(), SubscriptionState::of(headers).is_ok()));
 }
 
 fn check_address(address: &NameAddr) {

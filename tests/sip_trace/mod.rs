@@ -229,6 +229,18 @@ pub fn theirs_to(method: &str, uri: &str, branch: &str, cseq: u32, to: &str, ext
     )
 }
 
+/// Their request in the dialog of this 2xx of ours.
+pub fn in_dialog(ok: &Message, method: &str, branch: &str, cseq: u32, extra: &str) -> String {
+    theirs_to(method, "sip:x@192.0.2.1", branch, cseq, &header(ok, Name::To), extra)
+}
+
+/// Their request in a dialog whose INVITE was ours.
+pub fn back(invite: &Message, method: &str, branch: &str, cseq: u32, extra: &str) -> String {
+    theirs_to(method, "sip:x@192.0.2.1", branch, cseq, &header(invite, Name::From), extra)
+        .replace("From: <sip:ann@198.51.100.7>;tag=theirs", "From: <sip:bob@198.51.100.7>;tag=bob")
+        .replace("their-call", &header(invite, Name::CallId))
+}
+
 /// An INVITE of ours to the peer.
 pub fn invite(flow: Flow) -> OutgoingInvite {
     OutgoingInvite {

@@ -435,3 +435,19 @@ pub enum Refused {
     #[error("not allowed in this state")]
     WrongState,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_of_a_notify_is_one_line_whatever_the_reason_is() {
+        for (code, reason, line) in [
+            (180, &b""[..], &b"SIP/2.0 180 Ringing\r\n"[..]),
+            (486, b"Busy\r\nVia: x\0", b"SIP/2.0 486 Busy  Via: x \r\n"),
+            (603, b"Nicht st\xf6ren", b"SIP/2.0 603 Nicht st\xf6ren\r\n"),
+        ] {
+            assert_eq!(Body::sipfrag(code, reason).bytes, line);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Endpoint;
 use super::api::DialogId;
 use crate::sip::dialog::{DialogKey, State};
-use crate::sip::values::Replaces;
+use crate::sip::values::{Replaces, TargetDialog};
 
 /// How long a dialog is known as ended: as long as a request about it may be under way (64·T1 of RFC 3261).
 const REMEMBERED: Duration = Duration::from_secs(32);
@@ -93,6 +93,15 @@ impl Endpoint {
             Some(Found::Early { dialog, .. }) => Ok((dialog, State::Early)),
             Some(Found::Confirmed { dialog, .. }) => Ok((dialog, State::Confirmed)),
         }
+    }
+
+    /// The dialog that a request outside of it names to show that it may be sent (RFC 4538 §4). Senders take either end's
+    /// view of the tags; to know both is the proof. Whether the dialog is with the request's sender is the caller's to
+    /// check.
+    pub fn find_target(&self, target: &TargetDialog, now: Instant) -> Option<Found> {
+        let TargetDialog { call_id, local_tag, remote_tag } = target;
+        let found = self.find_dialog(call_id, local_tag, remote_tag, now);
+        found.or_else(|| self.find_dialog(call_id, remote_tag, local_tag, now))
     }
 
     fn find_key(&self, key: &DialogKey, now: Instant) -> Option<Found> {

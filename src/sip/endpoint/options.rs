@@ -22,7 +22,8 @@ pub struct Options {
     pub user_agent: String,
     /// Methods that we take; others that we know are answered 405 with this list in Allow.
     pub allow: Vec<Method>,
-    /// Option tags in Supported; a Require beyond them is answered 420.
+    /// Option tags in Supported; a Require beyond them is answered 420. With `replaces` a Replaces that breaks RFC 3891 §3
+    /// is answered 400, so that an [`super::Event::Invite`] has at most one, and it is well-formed.
     pub supported: Vec<&'static str>,
     /// Our listeners, for messages that change the transport (§18.1.1, a Contact with `transport=tcp`).
     pub listeners: Vec<Listener>,

@@ -20,7 +20,7 @@ use crate::sip::timers::{Own, Timer};
 use crate::sip::transaction::key::{MergeKey, Parts, ServerKey};
 use crate::sip::transaction::{InviteServer, Send, Server, Tell};
 use crate::sip::values::transport::default_port;
-use crate::sip::values::{Contacts, Essentials, NameAddr, Scheme, Uri, ValueError, Via};
+use crate::sip::values::{Contacts, Essentials, NameAddr, Replaces, Scheme, Uri, ValueError, Via};
 
 /// The keys of a request.
 struct Keys {
@@ -161,6 +161,9 @@ impl Endpoint {
             reply.headers.push(Name::Unsupported, unsupported.join(&b", "[..]));
             return Some(reply);
         }
+        if let Some(error) = self.replaces_error(request) {
+            return Some(bad_request(error));
+        }
         if request.method == Method::Invite {
             match Contacts::of(&request.headers) {
                 Ok(contacts) if contacts.target().is_some() => {}
@@ -169,6 +172,17 @@ impl Endpoint {
             }
         }
         None
+    }
+
+    /// What is wrong with a Replaces (RFC 3891 §3), where it is an extension of ours.
+    fn replaces_error(&self, request: &Request) -> Option<ValueError> {
+        if !self.options.supported.contains(&"replaces") || !request.headers.has(Name::Replaces) {
+            return None;
+        }
+        match request.method {
+            Method::Invite => Replaces::of(&request.headers).err(),
+            _ => Some(ValueError::ReplacesMethod),
+        }
     }
 
     fn on_outside(&mut self, tx: ServerTx, flow: Flow, incoming: Incoming, now: Instant) {

@@ -98,7 +98,7 @@ impl Endpoint {
             (true, None) => record.early.first().copied().filter(|_| record.early.len() == 1),
         };
         let in_dialog = dialog.and_then(|id| self.dialogs.get(&id));
-        let refreshes = matches!(record.method, Method::Invite | Method::Update) && code < 300;
+        let refreshes = refreshes_target(&record.method) && code < 300;
         let contact = in_dialog
             .filter(|_| refreshes)
             .map(|known| contact(&known.contact_user, known.peer.advertised, known.transport));
@@ -219,4 +219,10 @@ impl Endpoint {
             self.counters.unsent += 1;
         }
     }
+}
+
+/// The requests whose Contact takes the place of the remote target, and whose 2xx carries ours (RFC 3261 §12.2, RFC 3311
+/// §5.1, RFC 3515 §2.2, RFC 6665 §4.4.1).
+fn refreshes_target(method: &Method) -> bool {
+    matches!(method, Method::Invite | Method::Update | Method::Refer | Method::Subscribe | Method::Notify)
 }

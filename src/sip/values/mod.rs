@@ -64,6 +64,8 @@ pub enum ValueError {
     Replaces,
     #[error("Replaces and Join contradict each other")]
     ReplacesJoin,
+    #[error("Replaces in a request that is not INVITE")]
+    ReplacesMethod,
     #[error("Malformed Refer-To")]
     ReferTo,
     #[error("Malformed Refer-Sub")]

@@ -77,6 +77,8 @@ pub enum SubscriptionState {
         /// `noresource`, `timeout`, `rejected` … , if said.
         reason: Option<Bytes>,
     },
+    /// A state that RFC 6665 does not know, as written.
+    Other(Bytes),
 }
 
 impl SubscriptionState {
@@ -85,7 +87,7 @@ impl SubscriptionState {
         Self::Terminated { reason: Some(Bytes::from_static(reason.as_bytes())) }
     }
 
-    /// Reads a value. A state that is not known counts as pending (RFC 6665 §4.1.3 leaves it to the subscriber).
+    /// Reads a value.
     pub fn parse(value: &[u8]) -> Result<SubscriptionState, ValueError> {
         let (word, params) = word_and_params(value).ok_or(ValueError::SubscriptionState)?;
         let expires = params.get(b"expires").map(super::fields::number).transpose();
@@ -94,7 +96,8 @@ impl SubscriptionState {
         Ok(match &word.to_ascii_lowercase()[..] {
             b"active" => Self::Active { expires },
             b"terminated" => Self::Terminated { reason },
-            _ => Self::Pending { expires },
+            b"pending" => Self::Pending { expires },
+            _ => Self::Other(word),
         })
     }
 
@@ -112,6 +115,7 @@ impl SubscriptionState {
             Self::Active { expires } => ("active", "expires", expires.map(|seconds| seconds.to_string().into())),
             Self::Pending { expires } => ("pending", "expires", expires.map(|seconds| seconds.to_string().into())),
             Self::Terminated { reason } => ("terminated", "reason", reason.clone()),
+            Self::Other(word) => return word.clone(),
         };
         match value {
             Some(value) => [word.as_bytes(), b";", name.as_bytes(), b"=", &value].concat().into(),
@@ -133,5 +137,58 @@ fn exactly_one<'a>(headers: &'a Headers, name: Name<'a>, text: &'static str) -> 
         0 => Err(ValueError::Missing(text)),
         1 => headers.get(name).ok_or(ValueError::Missing(text)),
         _ => Err(ValueError::Repeated(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_names_its_package_and_its_subscription() {
+        for text in ["refer", "refer;id=93809824", "conference"] {
+            assert_eq!(EventPackage::parse(text.as_bytes()).unwrap().encode(), text);
+        }
+        assert_eq!(EventPackage::refer(Some(7)).encode(), "refer;id=7");
+        assert_eq!(EventPackage::parse(b" refer ; x=y;ID=7 ").unwrap(), EventPackage::refer(Some(7)));
+        for bad in [&b""[..], b";id=1", b"refer;id=", b"refer;id", b"refer;id=\"1\"", b"a b"] {
+            assert_eq!(EventPackage::parse(bad), Err(ValueError::Event), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_subscription_state_reads_back() {
+        let table = [
+            ("active;expires=60", SubscriptionState::Active { expires: Some(60) }),
+            ("pending", SubscriptionState::Pending { expires: None }),
+            ("terminated;reason=noresource", SubscriptionState::terminated("noresource")),
+            ("terminated", SubscriptionState::Terminated { reason: None }),
+            ("waiting", SubscriptionState::Other("waiting".into())),
+        ];
+        for (text, state) in table {
+            assert_eq!(SubscriptionState::parse(text.as_bytes()).as_ref(), Ok(&state));
+            assert_eq!(state.encode(), text);
+        }
+        assert_eq!(
+            SubscriptionState::parse(b"Active ;retry-after=5; expires=9"),
+            Ok(SubscriptionState::Active { expires: Some(9) })
+        );
+        for bad in [&b""[..], b"active;expires=soon", b"active terminated"] {
+            assert_eq!(SubscriptionState::parse(bad), Err(ValueError::SubscriptionState));
+        }
+    }
+
+    #[test]
+    fn each_stands_exactly_once() {
+        let mut headers = Headers::new();
+        assert_eq!(EventPackage::of(&headers), Err(ValueError::Missing("Event")));
+        headers.push(Name::Event, "refer");
+        headers.push(Name::SubscriptionState, "active");
+        assert_eq!(EventPackage::of(&headers), Ok(EventPackage::new("refer")));
+        assert_eq!(SubscriptionState::of(&headers), Ok(SubscriptionState::Active { expires: None }));
+        headers.push(Name::Event, "refer");
+        headers.push(Name::SubscriptionState, "active");
+        assert_eq!(EventPackage::of(&headers), Err(ValueError::Repeated("Event")));
+        assert_eq!(SubscriptionState::of(&headers), Err(ValueError::Repeated("Subscription-State")));
     }
 }

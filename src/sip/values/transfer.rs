@@ -76,14 +76,15 @@ impl std::fmt::Debug for Replaces {
     }
 }
 
-/// The dialog that authorizes a request outside of it.
+/// The dialog that authorizes a request outside of it; the tags as the request's receiver sees them, because its sender
+/// need not be in the dialog.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetDialog {
     /// The Call-ID.
     pub call_id: Bytes,
-    /// `local-tag`: the tag of the request's sender.
+    /// The tag that is local for the receiver.
     pub local_tag: Bytes,
-    /// `remote-tag`: the tag of the request's receiver.
+    /// The tag that is remote for the receiver.
     pub remote_tag: Bytes,
 }
 
@@ -169,7 +170,12 @@ impl ReferTo {
             if !scan::is_token(&name) || embedded.lines().len() == MAX_EMBEDDED {
                 return Err(ValueError::ReferTo);
             }
-            embedded.push(Name::parse(&name), value.into_owned());
+            let name = Name::parse(&name);
+            // A line would carry a blank in its place, and name another dialog.
+            if name == Name::Replaces && value.iter().any(u8::is_ascii_control) {
+                return Err(ValueError::Replaces);
+            }
+            embedded.push(name, value.into_owned());
         }
         let replaces = Replaces::of(&embedded)?;
         embedded.remove(Name::Replaces);
@@ -285,17 +291,141 @@ mod tests {
         assert_eq!(ReferTo::parse(b"<sip:b@c;method=BYE>").unwrap().method, Method::Bye);
     }
 
+    fn headers(lines: &str) -> Headers {
+        let text = format!("REFER sip:a@b SIP/2.0\r\n{lines}\r\n");
+        let message = crate::sip::message::Message::parse(&text.into()).unwrap();
+        message.headers().clone()
+    }
+
+    #[test]
+    fn the_names_in_a_refer_to_have_any_case_and_any_escape() {
+        let refer = ReferTo::parse(b"<sip:b@c;%6dethod=%42YE?%72EPLACES=a;to-tag=1;from-tag=2>").unwrap();
+        assert_eq!((refer.method.clone(), refer.replaces.unwrap().call_id), (Method::Bye, "a".into()));
+        assert_eq!(refer.target.encode(), "<sip:b@c>");
+    }
+
+    #[test]
+    fn the_other_header_fields_of_a_refer_to_are_decoded_onto_one_line_each() {
+        let refer = ReferTo::parse(
+            b"<sip:b@c?k=replaces&Subject=a%0d%0aX:%20y&Replaces=1%3Bto-tag%3D7%3Bfrom-tag%3D6&x-a=%22q%22>",
+        )
+        .unwrap();
+        let lines: Vec<_> = refer.headers.lines().iter().map(|line| (line.written_name(), &line.raw()[..])).collect();
+        let expected = [(&b"Supported"[..], &b"replaces"[..]), (b"Subject", b"a  X: y"), (b"x-a", b"\"q\"")];
+        assert_eq!(lines, expected);
+        assert_eq!(ReferTo::parse(&refer.encode()).unwrap(), refer);
+    }
+
+    #[test]
+    fn a_refer_has_exactly_one_refer_to_of_a_scheme_and_a_method_that_we_follow() {
+        let table = [
+            ("Refer-To: <sip:b@c>\r\n", Ok(())),
+            ("r: <sips:b@c;method=INVITE>\r\n", Ok(())),
+            ("Refer-To: <tel:+4930123>\r\n", Ok(())),
+            ("Refer-To: sip:b@c;method=SUBSCRIBE\r\n", Ok(())),
+            ("Refer-To: <sip:b@c;method=BYE>\r\n", Ok(())),
+            ("", Err(400)),
+            ("Refer-To: <sip:b@c>\r\nr: <sip:b@c>\r\n", Err(400)),
+            ("Refer-To: <sip:b@c>, <sip:d@e>\r\n", Err(400)),
+            ("Refer-To: b\r\n", Err(400)),
+            ("Refer-To: sip:b@c?Replaces=a\r\n", Err(400)),
+            ("Refer-To: <sip:b@c?Replaces=a>\r\n", Err(400)),
+            ("Refer-To: <sip:b@c?Replaces=a;to-tag=1;from-tag=2&Replaces=b;to-tag=1;from-tag=2>\r\n", Err(400)),
+            ("Refer-To: <sip:b@c?Replaces=a;to-tag=1;from-tag=2&Join=b;to-tag=1;from-tag=2>\r\n", Err(400)),
+            ("Refer-To: <sip:b@c?a%20b=c>\r\n", Err(400)),
+            ("Refer-To: <http://b.c/>\r\n", Err(416)),
+            ("Refer-To: <sip:b@c;method=SUBSCRIBE>\r\n", Err(501)),
+            ("Refer-To: <sip:b@c;method=invite>\r\n", Err(501)),
+        ];
+        for (lines, expected) in table {
+            assert_eq!(ReferTo::of(&headers(lines)).map(|_| ()).map_err(ReferError::code), expected, "{lines}");
+        }
+        let many = "x=1&".repeat(MAX_EMBEDDED + 1);
+        assert!(ReferTo::parse(format!("<sip:b@c?{}>", &many[4..]).as_bytes()).is_ok());
+        assert_eq!(ReferTo::parse(format!("<sip:b@c?{many}>").as_bytes()), Err(ValueError::ReferTo));
+    }
+
     #[test]
     fn a_replaces_has_each_tag_once() {
         for bad in [
             &b"a"[..],
-            b"a;to-tag=1",
             b"a;from-tag=1;to-tag=",
+            b"a;from-tag=1",
             b"a;to-tag=1;to-tag=2;from-tag=3",
             b";to-tag=1;from-tag=2",
+            b"a b;to-tag=1;from-tag=2",
+            b"a;to-tag=\"1\";from-tag=2",
+            b"a;to-tag=1;from-tag=2,b;to-tag=1;from-tag=2",
         ] {
-            assert!(Replaces::parse(bad).is_err());
+            assert!(Replaces::parse(bad).is_err(), "{}", bad.escape_ascii());
         }
         assert!(ReferTo::parse(b"<sip:b@c?Replaces=a>").is_err());
+        let text = "12adf2f34456gs5;to-tag=12345;from-tag=54321;early-only";
+        assert_eq!(Replaces::parse(text.as_bytes()).unwrap().encode(), text);
+        let text = "87134@171.161.34.23;from-tag=0;x=y;to-tag=24796";
+        assert_eq!(Replaces::parse(text.as_bytes()).unwrap().encode(), "87134@171.161.34.23;to-tag=24796;from-tag=0");
+    }
+
+    #[test]
+    fn a_line_cannot_be_broken_by_what_a_replaces_was_read_from() {
+        for escaped in ["a%0d%0aVia:%20x", "a%00", "a%20b"] {
+            for value in [format!("{escaped};to-tag=1;from-tag=2"), format!("c;to-tag={escaped};from-tag=2")] {
+                let text = format!("<sip:b@c?Replaces={value}>");
+                assert_eq!(ReferTo::parse(text.as_bytes()), Err(ValueError::Replaces), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_invite_has_one_replaces_and_no_join_beside_it() {
+        let one = "Replaces: a;to-tag=1;from-tag=2\r\n";
+        assert_eq!(Replaces::of(&headers("")), Ok(None));
+        assert_eq!(Replaces::of(&headers(one)).unwrap().unwrap().call_id, "a");
+        assert_eq!(Replaces::of(&headers("Join: a;to-tag=1;from-tag=2\r\n")), Ok(None));
+        assert_eq!(Replaces::of(&headers(&one.repeat(2))), Err(ValueError::Repeated("Replaces")));
+        assert_eq!(Replaces::of(&headers("Replaces: a\r\n")), Err(ValueError::Replaces));
+        let both = format!("{one}Join: a;to-tag=1;from-tag=2\r\n");
+        assert_eq!(Replaces::of(&headers(&both)), Err(ValueError::ReplacesJoin));
+    }
+
+    #[test]
+    fn a_target_dialog_reads_back() {
+        let text = "fa77as7dad8-sd98ajzz@host.example.com;local-tag=kkaz-;remote-tag=6544";
+        let target = TargetDialog::of(&headers(&format!("Target-Dialog: {text}\r\n"))).unwrap().unwrap();
+        assert_eq!((&target.local_tag[..], &target.remote_tag[..]), (&b"kkaz-"[..], &b"6544"[..]));
+        assert_eq!(target.encode(), text);
+        assert_eq!(TargetDialog::of(&headers("")), Ok(None));
+        for bad in ["a", "a;local-tag=1", "a;local-tag=1;remote-tag=2;remote-tag=3", ";local-tag=1;remote-tag=2"] {
+            let lines = format!("Target-Dialog: {bad}\r\n");
+            assert_eq!(TargetDialog::of(&headers(&lines)), Err(ValueError::TargetDialog), "{bad}");
+        }
+        let lines = format!("Target-Dialog: {text}\r\n").repeat(2);
+        assert_eq!(TargetDialog::of(&headers(&lines)), Err(ValueError::Repeated("Target-Dialog")));
+    }
+
+    #[test]
+    fn notifies_are_wanted_unless_refer_sub_says_false() {
+        let table = [
+            ("", Ok(true)),
+            ("Refer-Sub: true\r\n", Ok(true)),
+            ("refer-sub: FALSE ;x=y\r\n", Ok(false)),
+            ("Refer-Sub: no\r\n", Err(ValueError::ReferSub)),
+            ("Refer-Sub: false\r\nRefer-Sub: true\r\n", Err(ValueError::Repeated("Refer-Sub"))),
+        ];
+        for (lines, expected) in table {
+            assert_eq!(refer_sub(&headers(lines)), expected, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_referred_by_is_carried_as_written() {
+        let text = "\"R\" <sip:r@ref.example>;cid=\"20398823.2UWQFN309shb3@ref.example\"";
+        let by = referred_by(&headers(&format!("b: {text}\r\n"))).unwrap().unwrap();
+        assert_eq!(by.encode(), text);
+        assert_eq!(by.uri().user(), Some(&b"r"[..]));
+        assert_eq!(referred_by(&headers("")), Ok(None));
+        assert_eq!(referred_by(&headers("Referred-By: x\r\n")), Err(ValueError::Uri));
+        let twice = "Referred-By: <sip:r@s>\r\n".repeat(2);
+        assert_eq!(referred_by(&headers(&twice)), Err(ValueError::Repeated("Referred-By")));
     }
 }

@@ -518,6 +518,15 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_replaced_and_escaped() {
+        let changed = uri("sip:a@b;lr?x=y").with_headers([(&b"Re places"[..], b"a@b;to-tag=1\r\n")].into_iter());
+        assert_eq!(changed.as_bytes(), "sip:a@b;lr?Re%20places=a%40b%3Bto-tag%3D1%0D%0A");
+        assert_eq!(uri("sip:a@b?x=y").with_headers(std::iter::empty::<(&[u8], &[u8])>()).as_bytes(), "sip:a@b");
+        let tel = uri("tel:+1;a=b");
+        assert_eq!(tel.with_headers([(&b"x"[..], b"y")].into_iter()).as_bytes(), tel.as_bytes());
+    }
+
+    #[test]
     fn malformed_uris_are_refused() {
         for bad in [
             "",
