@@ -480,6 +480,137 @@ fn ptime_is_bounded() {
     }
 }
 
+// a=record and a=recordpref (RFC 7866)
+
+#[test]
+fn our_body_says_what_the_peer_shall_know_of_the_recording() {
+    let terms = Terms::of(&allowed(), Direction::SendRecv);
+    let mut dialog = local(OURS_A);
+    assert!(!text(&dialog.offer(&terms)).contains("a=record"), "nothing is said unless it is asked for");
+    dialog.apply_answer(&peer("m=audio 4000 RTP/AVP 0\r\n")).unwrap();
+    let mut expected = 1;
+    for (state, line) in [
+        (Some(RecordState::On), "a=record:on"),
+        (Some(RecordState::Paused), "a=record:paused"),
+        (Some(RecordState::Off), "a=record:off"),
+        (None, ""),
+    ] {
+        dialog.set_record(state);
+        assert!(dialog.is_record_due(), "{line}");
+        let body = dialog.offer_again().unwrap();
+        expected += 1;
+        assert_eq!(version(&body), expected, "{line}");
+        let said: Vec<String> = text(&body).lines().filter(|l| l.starts_with("a=record")).map(str::to_owned).collect();
+        assert_eq!(said.concat(), line);
+        let media = text(&body).find("m=audio").unwrap();
+        assert!(text(&body).find("a=record").is_none_or(|at| at > media), "on media level");
+        assert!(!dialog.is_record_due(), "said by the open offer");
+        dialog.apply_answer(&peer("m=audio 4000 RTP/AVP 0\r\n")).unwrap();
+        assert!(!dialog.is_record_due());
+        assert_eq!(version(&dialog.offer_again().unwrap()), expected, "the same body keeps its version");
+        dialog.apply_answer(&peer("m=audio 4000 RTP/AVP 0\r\n")).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_says_it_too() {
+    let mut dialog = local(OURS_A);
+    dialog.set_record(Some(RecordState::On));
+    assert!(!dialog.is_record_due(), "the first description will say it");
+    let offer = peer("m=audio 4000 RTP/AVP 0\r\n");
+    let body = dialog.answer(&offer, &Terms::of(&allowed(), Direction::SendRecv)).unwrap();
+    assert_eq!(line(&body, "a=record"), "a=record:on");
+    dialog.set_record(Some(RecordState::Paused));
+    assert!(dialog.is_record_due());
+    let body = dialog.answer_alone(&offer).unwrap();
+    assert_eq!((line(&body, "a=record"), version(&body)), ("a=record:paused".to_owned(), 2));
+    assert!(!dialog.is_record_due());
+}
+
+#[test]
+fn an_offer_that_fails_has_not_told_it() {
+    let mut dialog = local(OURS_A);
+    assert!(dialog.offer_again().is_none(), "nothing to say again");
+    dialog.offer(&Terms::of(&allowed(), Direction::SendRecv));
+    dialog.apply_answer(&peer("m=audio 4000 RTP/AVP 0\r\n")).unwrap();
+    dialog.set_record(Some(RecordState::On));
+    dialog.offer_again().unwrap();
+    assert!(!dialog.is_record_due());
+    dialog.offer_failed();
+    assert!(dialog.is_record_due());
+    // What changes while an offer is open is due when it is answered.
+    dialog.offer_again().unwrap();
+    dialog.set_record(Some(RecordState::Off));
+    assert!(dialog.is_record_due());
+    dialog.apply_answer(&peer("m=audio 4000 RTP/AVP 0\r\n")).unwrap();
+    assert!(dialog.is_record_due());
+    dialog.set_record(Some(RecordState::On));
+    assert!(!dialog.is_record_due());
+}
+
+#[test]
+fn an_offer_made_again_changes_nothing_but_what_is_said_of_the_recording() {
+    let mut answered = local(OURS_A);
+    let offer = peer(
+        "m=video 4002 RTP/AVP 31\r\nm=audio 4000 RTP/AVP 8 0 101\r\na=rtpmap:101 telephone-event/8000\r\n\
+         a=rtcp-mux\r\na=ptime:30\r\na=sendonly\r\n",
+    );
+    let first = answered.answer(&offer, &offer.terms().unwrap().with_direction(Direction::SendRecv)).unwrap();
+    assert_eq!(line(&first, "a=recv"), "a=recvonly");
+    let mut offered = local(OURS_B);
+    let second = offered.offer(&Terms::of(&allowed(), Direction::SendOnly));
+    offered.apply_answer(&peer("m=audio 4000 RTP/AVP 8\r\na=recvonly\r\n")).unwrap();
+    for (mut dialog, before) in [(answered, first), (offered, second)] {
+        dialog.set_record(Some(RecordState::On));
+        let again = dialog.offer_again().unwrap();
+        let rest = text(&again).replace("a=record:on\r\n", "");
+        assert_eq!(rest.replace(&line(&again, "o="), &line(&before, "o=")), text(&before));
+        assert_eq!(version(&again), version(&before) + 1);
+    }
+}
+
+#[test]
+fn the_wish_of_the_anchored_line_counts_before_that_of_the_session() {
+    let plain = "m=audio 4000 RTP/AVP 0\r\n";
+    for (session, media, expected) in [
+        ("", "", None),
+        ("", "a=recordpref:on\r\n", Some(Preference::On)),
+        ("", "a=recordpref: PAUSE \r\n", Some(Preference::Pause)),
+        ("a=recordpref:off\r\n", "", Some(Preference::Off)),
+        ("a=recordpref:off\r\n", "a=recordpref:nopreference\r\n", Some(Preference::NoPreference)),
+        ("a=recordpref:off\r\n", "a=recordpref:maybe\r\n", Some(Preference::Off)),
+        ("", "a=record:on\r\n", None),
+        ("", "a=recordpref\r\n", None),
+        ("", "m=video 4002 RTP/AVP 31\r\na=recordpref:off\r\n", None),
+    ] {
+        let body = peer(&format!("{session}{plain}{media}"));
+        assert_eq!(body.record_preference(), expected, "{session}{media}");
+    }
+    assert_eq!(peer("a=recordpref:on\r\nm=audio 0 RTP/AVP 0\r\n").record_preference(), None, "no audio");
+    for preference in [Preference::On, Preference::Off, Preference::Pause, Preference::NoPreference] {
+        assert_eq!(Preference::parse(preference.as_str()), Some(preference));
+    }
+}
+
+#[test]
+fn what_one_side_says_of_recording_does_not_reach_the_other() {
+    let lines = "a=recordpref:off\r\na=record:on\r\nm=audio 4000 RTP/AVP 0\r\na=record:paused\r\na=recordpref:on\r\n\
+                 a=candidate:1 1 UDP 1 192.0.2.1 4000 typ host\r\n";
+    let offer = peer(lines);
+    let mut other = local(OURS_B);
+    let carried = other.offer(&offer.terms().unwrap());
+    other.apply_answer(&offer).unwrap();
+    let (_, _, back) = call(&offer, &offer).unwrap();
+    for body in [carried, back.into()] {
+        assert!(!text(&body).contains("record") && !text(&body).contains("candidate"), "{}", text(&body));
+    }
+    // A wish alone is no change of the offer: it is answered by us alone.
+    let mut dialog = local(OURS_A);
+    let before = peer("m=audio 4000 RTP/AVP 0\r\n");
+    dialog.answer(&before, &before.terms().unwrap()).unwrap();
+    assert!(dialog.compare(&peer("m=audio 4000 RTP/AVP 0\r\na=recordpref:off\r\n"), None).is_refresh());
+}
+
 /// Lines that a description may be made of, tidy and untidy.
 fn some_line() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -501,6 +632,7 @@ fn some_line() -> impl Strategy<Value = String> {
         Just("c=IN IP6 2001:db8::1".to_owned()),
         prop::sample::select(vec!["a=sendonly", "a=recvonly", "a=inactive", "a=sendrecv", "a=rtcp-mux", "a=rtcp:1"])
             .prop_map(str::to_owned),
+        prop::sample::select(vec!["a=record:on", "a=recordpref:off"]).prop_map(str::to_owned),
         "[a-z]=[ -~]{0,30}",
         "\\PC{0,20}",
     ]
@@ -521,7 +653,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_sequence_keeps_the_rules_of_a_dialog(bodies in prop::collection::vec((some_body(), 0..5u8), 1..12)) {
+    fn any_sequence_keeps_the_rules_of_a_dialog(bodies in prop::collection::vec((some_body(), 0..9u8), 1..16)) {
         let mut dialog = local(OURS_A);
         let (mut last, mut last_lines, mut own_lines) = (None::<Vec<u8>>, 0, 0);
         let mut bound: Vec<(u8, Codec)> = Vec::new();
@@ -532,6 +664,9 @@ proptest! {
                 (1, Some(session)) => session.terms().ok().map(|terms| dialog.offer(&terms)),
                 (2, Some(session)) => { let _ = dialog.apply_answer(&session); None }
                 (3, _) => { dialog.offer_failed(); None }
+                (4, _) => { dialog.set_record(Some(RecordState::On)); None }
+                (5, _) => { dialog.set_record(None); None }
+                (6, _) => dialog.offer_again(),
                 (_, Some(session)) => {
                     let _ = dialog.compare(&session, Some(&allowed()));
                     let terms = session.terms().unwrap_or_else(|_| Terms::of(&allowed(), Direction::SendRecv));
@@ -543,6 +678,7 @@ proptest! {
             };
             let Some(written) = written else { continue };
             let ours = parse(&written);
+            prop_assert!(!dialog.is_record_due(), "what is written says it");
             if dialog.has_open_offer() {
                 prop_assert!(ours.media.len() >= own_lines);
             } else {
