@@ -11,7 +11,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sip_trace::{addr, invite};
+use sip_trace::{addr, header, invite, start, tag};
+use stickytape::sip::dialog::State;
 use stickytape::sip::endpoint::*;
 use stickytape::sip::headers::Headers;
 use stickytape::sip::message::Message;
@@ -29,6 +30,7 @@ enum Plan {
     Answer(ServerTx, Option<DialogId>),
     Refuse(ServerTx),
     Reinvite(DialogId),
+    Notify(DialogId),
     Bye(DialogId),
 }
 
@@ -55,6 +57,9 @@ struct World {
     next: u64,
     open: [HashSet<InviteId>; 2],
     open_requests: [HashSet<RequestId>; 2],
+    notifies: [HashSet<RequestId>; 2],
+    /// The number of the NOTIFY that is open, by side, Call-ID and From tag.
+    open_notifies: HashMap<(usize, String, String), String>,
     outcomes: HashMap<&'static str, u64>,
 }
 
@@ -63,7 +68,8 @@ impl World {
         let side = |index: usize| {
             let local = addr(SIDES[index]);
             let listeners = [Transport::Udp, Transport::Tcp].map(|transport| Listener { transport, local }).to_vec();
-            Endpoint::new(Options { listeners, seed: seed * 2 + index as u64, ..Options::default() })
+            let allow = [Options::default().allow, vec![Method::Notify, Method::Refer]].concat();
+            Endpoint::new(Options { listeners, allow, seed: seed * 2 + index as u64, ..Options::default() })
         };
         Self {
             start: stickytape::clock::now(),
@@ -76,6 +82,8 @@ impl World {
             next: 0,
             open: Default::default(),
             open_requests: Default::default(),
+            notifies: Default::default(),
+            open_notifies: HashMap::new(),
             outcomes: HashMap::new(),
         }
     }
@@ -137,7 +145,8 @@ impl World {
         while let Some(output) = self.sides[side].poll_output() {
             match output {
                 Output::Transmit(transmit) => {
-                    assert!(Message::parse(&transmit.bytes).is_ok());
+                    let message = Message::parse(&transmit.bytes).unwrap();
+                    self.check_order(side, &message);
                     let copies = if self.rng.random_bool(self.faults.twice) { 2 } else { 1 };
                     for _ in 0..copies {
                         if !self.rng.random_bool(self.faults.loss) {
@@ -148,6 +157,26 @@ impl World {
                 }
                 Output::Event(event) => self.on_event(side, event),
             }
+        }
+    }
+
+    /// No NOTIFY of a dialog goes before the one ahead of it is over.
+    fn check_order(&mut self, side: usize, message: &Message) {
+        if start(message) == "NOTIFY" {
+            let key = (side, header(message, Name::CallId), tag(message, Name::From));
+            let number = header(message, Name::CSeq);
+            let open = self.open_notifies.entry(key).or_insert(number.clone());
+            assert_eq!(*open, number, "a second NOTIFY is open");
+        }
+    }
+
+    fn notify_over(&mut self, side: usize, request: RequestId, dialog: DialogId) {
+        if self.notifies[side].remove(&request)
+            && let Some(dialog) = self.sides[side].dialog(dialog)
+        {
+            let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+            self.open_notifies.remove(&(side, text(&dialog.key.call_id), text(&dialog.key.local_tag)));
+            self.count("NOTIFYs");
         }
     }
 
@@ -198,6 +227,14 @@ impl World {
                 let made = endpoint.request(dialog, Method::Invite, Headers::new(), None, now);
                 self.made(side, made);
             }
+            Plan::Notify(dialog) => {
+                for _ in 0..3 {
+                    let endpoint = &mut self.sides[side];
+                    let made = endpoint.request(dialog, Method::Notify, Headers::new(), None, now);
+                    self.notifies[side].extend(made);
+                    self.made(side, made);
+                }
+            }
             Plan::Bye(dialog) => {
                 let made = endpoint.request(dialog, Method::Bye, Headers::new(), None, now);
                 self.made(side, made);
@@ -215,6 +252,7 @@ impl World {
         for _ in 0..self.rng.random_range(0..3) {
             self.plan(0..20_000, side, Plan::Reinvite(dialog));
         }
+        self.plan(0..20_000, side, Plan::Notify(dialog));
         self.plan(0..30_000, side, Plan::Bye(dialog));
     }
 
@@ -254,6 +292,9 @@ impl World {
             }
             Event::Response { request, dialog, outcome } => {
                 assert!(self.open_requests[side].remove(&request), "one outcome");
+                if let Some(dialog) = dialog {
+                    self.notify_over(side, request, dialog);
+                }
                 if let (Ok(_), Some(dialog)) = (&outcome, dialog)
                     && self.sides[side].ack(dialog, None, now).is_ok()
                 {
@@ -291,7 +332,8 @@ fn calls(seed: u64, number: u64, faults: Faults) -> World {
 fn calls_over_a_clean_network_end_without_a_repeat_that_matters() {
     let clean = Faults { loss: 0.0, twice: 0.0, delay_ms: 1..=30, transport: Transport::Udp };
     let world = calls(1, 2_000, clean);
-    for (what, at_least) in [("answered", 500), ("failed", 500), ("crossed", 1), ("re-INVITEs", 100)] {
+    for (what, at_least) in [("answered", 500), ("failed", 500), ("crossed", 1), ("re-INVITEs", 100), ("NOTIFYs", 500)]
+    {
         assert!(world.outcomes[what] >= at_least, "{:?}", world.outcomes);
     }
     assert!(!world.outcomes.contains_key("no ACK"), "{:?}", world.outcomes);
@@ -334,7 +376,8 @@ enum Step {
     Wait(u32),
 }
 
-const METHODS: [&str; 9] = ["INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "INFO", "OPTIONS", "REGISTER", "BREW"];
+const METHODS: [&str; 11] =
+    ["INVITE", "ACK", "BYE", "CANCEL", "UPDATE", "INFO", "OPTIONS", "REGISTER", "BREW", "REFER", "NOTIFY"];
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -380,6 +423,20 @@ impl Seen {
                 Output::Event(_) => {}
             }
         }
+    }
+}
+
+/// Every dialog is found by its identity, in its state.
+fn check_found(endpoint: &Endpoint, seen: &Seen, now: Instant) {
+    for &dialog in &seen.dialogs {
+        let Some(known) = endpoint.dialog(dialog) else { continue };
+        let (key, is_ours) = (&known.key, known.is_caller);
+        let expected = match known.state {
+            State::Early => Found::Early { dialog, is_ours },
+            State::Confirmed => Found::Confirmed { dialog, is_ours },
+            State::Ended => Found::Ended,
+        };
+        assert_eq!(endpoint.find_dialog(&key.call_id, &key.local_tag, &key.remote_tag, now), Some(expected));
     }
 }
 
@@ -479,7 +536,8 @@ proptest! {
 
     #[test]
     fn no_sequence_of_inputs_panics_or_leaves_anything_behind(steps in proptest::collection::vec(step(), 1..60)) {
-        let mut endpoint = Endpoint::new(sip_trace::options());
+        let allow = [Options::default().allow, vec![Method::Notify, Method::Refer]].concat();
+        let mut endpoint = Endpoint::new(Options { allow, ..sip_trace::options() });
         let mut now = stickytape::clock::now();
         let mut seen = Seen::default();
         for step in &steps {
@@ -489,6 +547,7 @@ proptest! {
             }
             take(&mut endpoint, &mut seen, step, now);
             seen.drain(&mut endpoint);
+            check_found(&endpoint, &seen, now);
         }
         // The user goes home.
         for _ in 0..20 {
