@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stickytape::codec::{Codec, Direction};
+use stickytape::sip::name::Name;
 use stickytape::testing::ladder;
-use stickytape::testing::network::{Fate, Link, Network};
+use stickytape::testing::network::{Datagram, Fate, Link, Network};
 use stickytape::testing::phone::{Action, Happening, HoldForm, Incoming, Options, Phone, Signal, Step};
 use stickytape::testing::tones::{self, Voice};
 
@@ -203,7 +204,7 @@ fn a_call_is_cancelled_refused_or_rings_in_vain() {
     let mut run = Run::new(ann(call), manual(decline));
     run.go(ms(1_000));
     run.check(&["Calling", "failed Some(302)"], &["incoming 1001", "Cancelled"]);
-    let contact = run.ann.responses()[0].headers.get(stickytape::sip::name::Name::Contact).unwrap().into_owned();
+    let contact = run.ann.responses()[0].headers.get(Name::Contact).unwrap().into_owned();
     assert_eq!(contact, b"<sip:9@10.9.9.9>");
     run.leaves_nothing();
 }
@@ -361,5 +362,293 @@ async fn phones_call_each_other_over_real_sockets() {
     for (burst, spoken) in found.iter().zip(ann.spoken()) {
         let expected = (spoken.start - ann.happenings()[0].at).as_secs_f64();
         assert!((burst.start as f64 / 8_000.0 - expected).abs() < 0.02, "{burst:?} {expected}");
+    }
+}
+
+const CID: [&str; 2] = ["10.0.0.3:5060", "10.0.0.3:4000"];
+const CID_URI: &str = "sip:3001@10.0.0.3:5060";
+
+/// Ann with two lines, Bob and Cid with one, who call each other by whole URIs.
+struct Three {
+    network: Network,
+    phones: [Phone; 3],
+}
+
+const A: usize = 0;
+const B: usize = 1;
+const C: usize = 2;
+const HZ: [f64; 3] = [400.0, 1_000.0, 1_600.0];
+
+impl Three {
+    fn new(change: impl FnOnce(&mut [Options; 3])) -> Self {
+        let tone = |hz| Voice::Tone { hz, dbfs: -15.0 };
+        let phone =
+            |number, own, n: usize| Options { voice: tone(HZ[n]), direct: true, ..options(number, own, ANN, HZ[n]) };
+        let mut all = [phone("1001", ANN, A), phone("2001", BOB, B), phone("3001", CID, C)];
+        all[A].lines = 2;
+        change(&mut all);
+        let start = stickytape::clock::now();
+        let network = Network::new(start, 1, Link::delayed(ms(10)));
+        Self { network, phones: all.map(Phone::new) }
+    }
+
+    fn go(&mut self, time: u64) {
+        let [a, b, c] = &mut self.phones;
+        self.network.run_for(&mut [a, b, c], ms(time));
+    }
+
+    fn act(&mut self, phone: usize, action: Action) {
+        self.phones[phone].act(action, self.network.now());
+    }
+
+    /// Ann calls Bob and talks to him.
+    fn ann_calls_bob(&mut self) {
+        self.act(A, Action::call("sip:2001@10.0.0.2:5060"));
+        self.go(500);
+        assert!(self.phones[A].is_talking_on(0) && self.phones[B].is_talking());
+    }
+
+    /// The levels of the three voices, and of 620 Hz, on a line within the last `time` ms without its first 100.
+    fn hears(&self, phone: usize, line: usize, time: u64) -> Vec<f64> {
+        let to = self.network.now();
+        let heard = self.phones[phone].heard_on(line);
+        let (from, mut tones) = (to - ms(time - 100), HZ.to_vec());
+        tones.push(620.0);
+        let loud = |hz: &f64| heard.lowest_level(*hz, from, to) > -20.0;
+        let quiet = |hz: &f64| heard.highest_level(*hz, from, to) < -50.0;
+        assert!(tones.iter().all(|hz| loud(hz) || quiet(hz)), "on and off: {tones:?}");
+        tones.into_iter().filter(loud).collect()
+    }
+}
+
+#[test]
+fn a_phone_holds_one_call_and_makes_another_on_its_second_line() {
+    let mut three = Three::new(|_| {});
+    three.ann_calls_bob();
+    three.go(1_000);
+    assert_eq!((three.hears(B, 0, 1_000), three.hears(A, 0, 1_000)), (vec![HZ[A]], vec![HZ[B]]));
+
+    three.act(A, Action::Hold(HoldForm::SendOnly));
+    three.go(100);
+    three.act(A, Action::call(CID_URI));
+    three.go(500);
+    assert_eq!(three.phones[A].active_line(), 1);
+    three.go(1_000);
+    assert_eq!((three.hears(C, 0, 1_000), three.hears(A, 1, 1_000)), (vec![HZ[A]], vec![HZ[C]]));
+    let now = three.network.now();
+    for (phone, line) in [(B, 0), (A, 0)] {
+        assert_eq!(three.phones[phone].heard_on(line).between(now - ms(1_000), now), [], "nothing on the held line");
+    }
+
+    three.act(A, Action::HangUp);
+    three.go(100);
+    assert_eq!((three.phones[A].active_line(), three.phones[A].is_talking_on(0)), (0, true));
+    three.act(A, Action::Retrieve);
+    three.go(1_000);
+    assert_eq!((three.hears(B, 0, 900), three.hears(A, 0, 900)), (vec![HZ[A]], vec![HZ[B]]));
+    let line = |phone: usize| three.phones[phone].happenings().iter().map(|h| (h.line, &h.what)).collect::<Vec<_>>();
+    assert!(line(A).contains(&(1, &Happening::Ended { by_peer: false })), "{:?}", line(A));
+    for (phone, line) in [(A, 0), (A, 1), (B, 0), (C, 0)] {
+        let report = three.phones[phone].stream_report(line);
+        assert!(report.is_unbroken() && report.packets > 50, "{phone} {line} {report:?}");
+    }
+    assert_eq!(three.phones[A].spoken_on(1).len(), 1);
+    assert_eq!(three.phones[A].spoken_on(0).len(), 2, "before and after the hold");
+}
+
+#[test]
+fn a_call_without_a_line_needs_a_held_one_and_a_named_line_does_not() {
+    let mut three = Three::new(|_| {});
+    three.ann_calls_bob();
+    three.act(A, Action::call(CID_URI));
+    assert!(matches!(three.phones[A].happenings().last().unwrap().what, Happening::NotPossible { .. }));
+    three.act(A, Action::on(2, Action::call(CID_URI)));
+    assert!(matches!(three.phones[A].happenings().last().unwrap().what, Happening::NotPossible { .. }), "no line 2");
+    three.act(A, Action::on(1, Action::call(CID_URI)));
+    three.go(500);
+    three.go(1_000);
+    assert_eq!((three.hears(C, 0, 900), three.hears(B, 0, 900)), (vec![HZ[A]], vec![HZ[A]]), "both lines are open");
+    three.act(A, Action::on(1, Action::Speak(Voice::Silence)));
+    three.go(1_000);
+    assert_eq!((three.hears(C, 0, 900), three.hears(B, 0, 900)), (vec![], vec![HZ[A]]));
+    let now = three.network.now();
+    assert!(
+        three.phones[C].heard().is_silent(now - ms(900), now) && !three.phones[B].heard().is_silent(now - ms(900), now)
+    );
+}
+
+#[test]
+fn a_holder_with_music_plays_it_and_says_nothing() {
+    for form in [HoldForm::SendOnly, HoldForm::NullAddress, HoldForm::Inactive] {
+        let mut three = Three::new(|all| all[A].music = Some(Voice::Tone { hz: 620.0, dbfs: -15.0 }));
+        three.ann_calls_bob();
+        three.act(A, Action::Hold(form));
+        three.go(1_000);
+        let expected = if form == HoldForm::Inactive { vec![] } else { vec![620.0] };
+        assert_eq!(three.hears(B, 0, 900), expected, "{form:?}");
+        let held = three.network.now() - ms(800);
+        assert!(three.phones[A].spoken().iter().all(|spoken| spoken.end.is_some_and(|end| end < held)));
+        three.act(A, Action::Retrieve);
+        three.go(1_000);
+        assert_eq!(three.hears(B, 0, 900), [HZ[A]], "{form:?}");
+        assert!(three.phones[B].stream_report(0).is_unbroken(), "{:?}", three.phones[B].stream_report(0));
+    }
+}
+
+#[test]
+fn a_second_call_comes_in_only_where_call_waiting_is_on_and_a_line_is_free() {
+    for (call_waiting, lines, comes) in [(false, 2, false), (true, 1, false), (true, 2, true)] {
+        let mut three = Three::new(|all| {
+            all[A] = Options { call_waiting, lines, incoming: Incoming::Manual, ..all[A].clone() };
+        });
+        three.ann_calls_bob();
+        three.act(C, Action::call("1001"));
+        three.go(200);
+        let refused = Happening::Failed { code: Some(486) };
+        let is_refused = three.phones[C].happenings().iter().any(|happened| happened.what == refused);
+        assert_eq!(is_refused, !comes, "{call_waiting} {lines}");
+        if !comes {
+            continue;
+        }
+        assert_eq!(three.phones[A].active_line(), 0, "she still talks to Bob");
+        three.act(A, Action::Hold(HoldForm::Inactive));
+        three.go(100);
+        three.act(A, Action::Answer);
+        three.go(100);
+        assert!(three.phones[A].is_talking_on(1) && three.phones[A].active_line() == 1);
+        three.go(1_000);
+        assert_eq!((three.hears(A, 1, 900), three.hears(A, 0, 900)), (vec![HZ[C]], vec![]));
+        // To and fro.
+        three.act(A, Action::Hold(HoldForm::Inactive));
+        three.act(A, Action::on(0, Action::Retrieve));
+        three.go(1_000);
+        assert_eq!((three.hears(A, 1, 800), three.hears(A, 0, 800)), (vec![], vec![HZ[B]]));
+        assert_eq!(three.phones[A].active_line(), 0);
+    }
+}
+
+#[test]
+fn a_step_may_wait_for_one_line_only() {
+    let mut three = Three::new(|all| {
+        all[A].script = vec![
+            Step::after(ms(0), Action::call("sip:2001@10.0.0.2:5060")),
+            Step::on(Signal::Established, ms(0), Action::on(1, Action::call(CID_URI))),
+            Step::on_line(1, Signal::Agreed, ms(0), Action::on(1, Action::HangUp)),
+        ];
+    });
+    three.act(A, Action::Dtx(false));
+    three.go(1_000);
+    three.act(A, Action::on(0, Action::Hold(HoldForm::SendOnly)));
+    three.go(200);
+    assert!(three.phones[A].is_talking_on(1), "line 0 has agreed, line 1 has not");
+    three.act(A, Action::on(1, Action::Hold(HoldForm::SendOnly)));
+    three.go(200);
+    assert!(!three.phones[A].is_talking_on(1));
+}
+
+#[test]
+fn a_fault_on_a_line_is_on_that_line_only() {
+    let mut three = Three::new(|_| {});
+    three.ann_calls_bob();
+    three.act(A, Action::on(1, Action::call(CID_URI)));
+    three.act(A, Action::on(1, Action::Faults(Link { loss: 0.5, ..Link::IDEAL })));
+    three.go(4_000);
+    assert_eq!(three.phones[B].stream_report(0).lost, 0);
+    assert!(three.phones[C].stream_report(0).lost > 50, "{:?}", three.phones[C].stream_report(0));
+    three.act(A, Action::Faults(Link { loss: 0.5, ..Link::IDEAL }));
+    three.go(2_000);
+    assert!(three.phones[B].stream_report(0).lost > 20, "without a line it is the phone's");
+}
+
+#[test]
+fn packets_of_strangers_and_packets_after_the_end_are_told() {
+    let mut three = Three::new(|_| {});
+    three.ann_calls_bob();
+    let packet = |from: &str| Datagram {
+        from: address(from),
+        to: address(BOB[1]),
+        bytes: Bytes::from([&[0x80, 0, 0, 1][..], &[7; 8], &[0xff; 160]].concat()),
+    };
+    three.go(500);
+    assert!(three.phones[B].stream_report(0).is_unbroken());
+    three.network.send(packet("10.0.0.9:4000"));
+    three.go(500);
+    let report = three.phones[B].stream_report(0);
+    assert_eq!((report.foreign, report.sources.len(), report.is_unbroken()), (1, 2, false));
+    three.act(A, Action::HangUp);
+    three.go(600);
+    assert_eq!(three.phones[B].stream_report(0).strays, 0, "what was under way is none");
+    three.network.send(packet(ANN[1]));
+    three.go(100);
+    assert_eq!(three.phones[B].stream_report(0).strays, 1);
+    three.ann_calls_bob();
+    three.go(500);
+    assert!(three.phones[B].stream_report(0).is_unbroken(), "a report is of the last call");
+}
+
+#[test]
+fn what_was_heard_is_told_in_every_codec_and_through_a_change() {
+    let l16 = |rate| vec![Codec::new("L16", rate, 1)];
+    for codecs in [vec![Codec::pcmu()], vec![Codec::pcma()], l16(8_000), l16(16_000)] {
+        let mut three = Three::new(|all| all.iter_mut().for_each(|phone| phone.codecs.clone_from(&codecs)));
+        three.ann_calls_bob();
+        three.go(1_000);
+        assert_eq!(three.hears(B, 0, 1_000), [HZ[A]], "{codecs:?}");
+        let now = three.network.now();
+        let level = three.phones[B].heard().level(HZ[A], now - ms(500), now);
+        assert!((level + 15.0).abs() < 0.5, "{codecs:?} {level}");
+        three.act(A, Action::Speak(Voice::Silence));
+        three.go(1_000);
+        let now = three.network.now();
+        let heard = three.phones[B].heard();
+        assert!(heard.is_silent(now - ms(900), now), "{codecs:?}");
+        assert!(!heard.is_silent(now - ms(1_200), now), "{codecs:?}");
+        // A second with tone for half of it has half the power.
+        let half = heard.level(HZ[A], now - ms(1_480), now - ms(480));
+        assert!((half + 18.0).abs() < 1.0, "{codecs:?} {half}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_lines_work_over_real_sockets() {
+    use stickytape::testing::driver::{self, Sockets};
+
+    let local = [127, 0, 0, 1].into();
+    let (a, b, c) = (
+        Sockets::bind_lines(local, 2).await.unwrap(),
+        Sockets::bind(local).await.unwrap(),
+        Sockets::bind(local).await.unwrap(),
+    );
+    let sip = |sockets: &Sockets| sockets.sip_address().unwrap();
+    let (sip_b, sip_c) = (sip(&b), sip(&c));
+    let tone = |hz| Voice::Tone { hz, dbfs: -15.0 };
+    let script = vec![
+        Step::after(ms(0), Action::call("2001")),
+        Step::on(Signal::Established, ms(300), Action::Hold(HoldForm::Inactive)),
+        Step::on(Signal::Agreed, ms(0), Action::Call { to: format!("sip:3001@{sip_c}"), offer: true, headers: vec![] }),
+        Step::on_line(1, Signal::Established, ms(500), Action::HangUp),
+        Step::after(ms(50), Action::Retrieve),
+        Step::on(Signal::Agreed, ms(300), Action::HangUp),
+    ];
+    let phone = |number, sockets: &Sockets, proxy, hz| Options {
+        voice: tone(hz),
+        ..Options::new(number, sip(sockets), sockets.rtp_address().unwrap(), proxy)
+    };
+    let ann = Options { script, lines: 2, direct: true, ..phone("1001", &a, sip_b, HZ[A]) };
+    let bob = driver::start(Phone::new(phone("2001", &b, sip_b, HZ[B])), b);
+    let cid = driver::start(Phone::new(phone("3001", &c, sip_b, HZ[C])), c);
+    let ann = driver::start(Phone::new(ann), a);
+    let all = async { (ann.join().await, bob.join().await, cid.join().await) };
+    let (ann, bob, cid) = tokio::time::timeout(ms(20_000), all).await.expect("the calls end");
+    let heard = |phone: &Phone, line: usize| {
+        let packets = &phone.heard_on(line).packets;
+        let (from, to) = (packets[0].at + ms(100), packets.last().unwrap().at);
+        HZ.map(|hz| phone.heard_on(line).highest_level(hz, from, to) > -25.0)
+    };
+    assert_eq!(heard(&ann, 0), [false, true, false], "{:?}", ann.happenings());
+    assert_eq!(heard(&ann, 1), [false, false, true]);
+    assert_eq!((heard(&bob, 0), heard(&cid, 0)), ([true, false, false], [true, false, false]));
+    for (phone, line) in [(&ann, 0), (&ann, 1), (&bob, 0), (&cid, 0)] {
+        assert_eq!(phone.stream_report(line).foreign, 0);
     }
 }

@@ -138,6 +138,15 @@ impl Heard {
         self.is_in_call = false;
     }
 
+    /// What the peer may send besides.
+    pub(super) fn expect(&mut self, payloads: impl Iterator<Item = Payload>) {
+        for payload in payloads {
+            if self.payloads.iter().all(|known| known.payload_type != payload.payload_type) {
+                self.payloads.push(payload);
+            }
+        }
+    }
+
     /// What the peer may send, and from where.
     pub(super) fn set_peer(&mut self, payloads: &[Payload], from: Option<SocketAddr>) {
         self.payloads = payloads.to_vec();

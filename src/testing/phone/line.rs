@@ -1,6 +1,7 @@
 //! One line of a phone: a call with its description and its sound.
 
 use super::*;
+use crate::codec::Payload;
 
 /// The call of a line.
 ///
@@ -193,10 +194,14 @@ impl Line {
         Terms::of(&self.codecs, self.direction)
     }
 
-    /// Our offer as it is written.
+    /// Our offer as it is written. What it names may come from now on (RFC 3264 §5.1).
     pub(super) fn offer(&mut self) -> Option<Bytes> {
         let terms = self.terms();
-        let body = self.local.as_mut()?.offer(&terms);
+        let local = self.local.as_mut()?;
+        let body = local.offer(&terms);
+        let offered = local.terms().into_iter().flat_map(|terms| &terms.formats);
+        let offered = offered.map(|f| Payload { payload_type: f.payload_type, codec: f.codec.clone() });
+        self.heard.expect(offered);
         Some(self.written(&body))
     }
 

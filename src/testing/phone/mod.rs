@@ -154,6 +154,14 @@ impl Phone {
         })
     }
 
+    /// The RTP address of a line.
+    ///
+    /// # Panics
+    /// Without such a line.
+    pub fn rtp_address(&self, line: usize) -> SocketAddr {
+        self.lines[line].rtp
+    }
+
     /// All its addresses: SIP, then RTP and RTCP of each line.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let media = self.lines.iter().flat_map(Line::addresses);

@@ -21,7 +21,7 @@ impl Phone {
         self.push_allowed_events(&mut headers);
         let name = self.options.name.as_ref().map(|name| format!("\"{name}\" ")).unwrap_or_default();
         let invite = OutgoingInvite {
-            flow: Flow::udp(self.options.sip, self.options.proxy),
+            flow: Flow::udp(self.options.sip, self.next_hop(&uri)),
             peer: Peer::new(self.options.sip),
             request_uri: uri.clone().into(),
             from: format!("{name}<sip:{}@{}>", self.options.number, self.options.sip).into(),
@@ -50,6 +50,12 @@ impl Phone {
             uri if uri.starts_with("sip:") || uri.starts_with("tel:") => uri.to_owned(),
             number => format!("sip:{number}@{}", self.options.proxy),
         }
+    }
+
+    fn next_hop(&self, uri: &str) -> SocketAddr {
+        let host = uri.strip_prefix("sip:").and_then(|rest| rest.rsplit('@').next());
+        let host = host.and_then(|host| host.split([';', '?']).next()?.parse().ok());
+        host.filter(|_| self.options.direct).unwrap_or(self.options.proxy)
     }
 
     /// Allow-Events in what makes a dialog (RFC 6665 §8.2.2).

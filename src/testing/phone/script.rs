@@ -31,6 +31,8 @@ pub struct Options {
     pub call_waiting: bool,
     /// Where it sends new calls: all that it knows of the world.
     pub proxy: SocketAddr,
+    /// Sends calls to `sip:user@address:port` straight there, past the proxy.
+    pub direct: bool,
     /// Codecs, most preferred first.
     pub codecs: Vec<Codec>,
     /// What it says from the moment at which media flows, on every line that it does not hold.
@@ -60,6 +62,7 @@ impl Options {
             lines: 1,
             call_waiting: false,
             proxy,
+            direct: false,
             codecs: vec![Codec::pcmu(), Codec::pcma(), Codec::telephone_event()],
             voice: Voice::Silence,
             music: None,
