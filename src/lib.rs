@@ -24,7 +24,7 @@
 //! | 0 | [`id`], [`codec`], [`clock`] | std |
 //! | 1 | [`audio`], [`rtp`], [`sdp`], [`sip`] | 0; never each other |
 //! | 2 | [`bridge`] (rtp, audio) · [`record`] (rtp, audio) | 0–1; not each other |
-//! | 3 | [`call`] (sip, sdp, and the command, notice and mark types of bridge and record) | 0–2 |
+//! | 3 | [`call`] (sip, sdp, the command, notice and mark types of bridge and record, and the samples of [`audio::signal`]) | 0–2 |
 //! | 3 | [`views`] (the facts and requests of call) | 0, 3 |
 //! | 4 | [`net`], [`disk`], [`api`] | 0–3; not each other |
 //! | 5 | [`runtime`] | 0–4 |

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sip", &["id", "codec", "clock"]),
     ("bridge", &["id", "codec", "clock", "rtp", "audio"]),
     ("record", &["id", "codec", "clock", "rtp", "audio"]),
-    ("call", &["id", "codec", "clock", "sip", "sdp", "bridge::command", "record::mark"]),
+    ("call", &["id", "codec", "clock", "audio::signal", "sip", "sdp", "bridge::command", "record::mark"]),
     ("views", &["id", "call::fact", "call::request", "record::mark"]),
     ("net", LOW),
     ("disk", LOW),

@@ -5,4 +5,5 @@ pub mod convert;
 pub mod g711;
 pub mod pcm;
 pub mod resample;
+pub mod signal;
 pub mod sum;

@@ -85,6 +85,40 @@ impl Kernel {
     }
 }
 
+/// Converts a whole sound between any two rates in Hz at once; before its beginning and after its end is silence. As long
+/// as the sound, to the nearest sample. For files read at start: the table alone may take some milliseconds.
+pub fn whole(input: &[i16], from: u32, to: u32) -> Vec<i16> {
+    let divisor = gcd(from, to);
+    let (up, down) = ((to / divisor).max(1) as usize, (from / divisor).max(1) as usize);
+    let stretch = (down as f64 / up as f64).max(1.0);
+    let cut = if down > up { CUT_OFF_DOWN / stretch } else { 1.0 };
+    let half = (HALF as f64 * stretch).ceil() as usize;
+    let rows: Vec<Vec<f32>> = (0..up)
+        .map(|phase| {
+            let fraction = phase as f64 / up as f64;
+            normalised((0..2 * half).map(|i| {
+                let x = i as f64 - half as f64 - fraction;
+                cut * sinc(x * cut) * kaiser(x / (half as f64 + 1.0))
+            }))
+        })
+        .collect();
+    let mut padded = vec![0_i16; half];
+    padded.extend_from_slice(input);
+    padded.resize(input.len() + 2 * half + 1, 0);
+    let len = (input.len() * up + down / 2) / down;
+    let sample = |m: usize| {
+        let (first, row) = (m * down / up, &rows[m * down % up]);
+        // Rounding at the very end may ask for one sample beyond it.
+        let around = padded.get(first..first + 2 * half).unwrap_or_default();
+        saturate(around.iter().zip(row).map(|(value, tap)| f32::from(*value) * tap).sum())
+    };
+    (0..len).map(sample).collect()
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
 /// Phases of [`Stretch`]; between two of them the taps are interpolated.
 const PHASES: usize = 128;
 

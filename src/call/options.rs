@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::Regex;
 
+use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::codec::Codec;
 use crate::record::mark::Layout;
@@ -85,6 +86,10 @@ pub struct MediaOptions {
     pub latch: LatchMode,
     /// `inactivity-timeout`.
     pub inactivity_timeout: Duration,
+    /// `ringback`: mono samples at 8,000 Hz to be repeated, for who hears nothing of a ringing target itself.
+    pub ringback: Arc<[i16]>,
+    /// `hold-audio`: mono samples at 8,000 Hz to be repeated, for who is on hold; `None`: silence.
+    pub hold_audio: Option<Arc<[i16]>>,
     /// Port pairs that each media thread keeps bound ahead of need, per address. A call takes two.
     pub ports_ahead: usize,
 }
@@ -96,6 +101,8 @@ impl Default for MediaOptions {
             codecs: vec![Codec::pcmu(), Codec::pcma(), Codec::new("L16", 8_000, 1), Codec::telephone_event()],
             latch: LatchMode::Strict,
             inactivity_timeout: Duration::from_secs(60),
+            ringback: signal::ringback(Ringback::Europe),
+            hold_audio: None,
             ports_ahead: 64,
         }
     }

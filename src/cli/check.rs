@@ -1,15 +1,17 @@
 //! `stickytape check`: what the configuration means, in words, without binding or writing anything.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use super::{ConfigFile, refuse};
+use crate::audio::signal::Ringback;
 use crate::call::options::{
     Contact, DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
 };
-use crate::config::{Config, capacity};
+use crate::config::{Config, Sound, capacity};
 use crate::record::mark::Layout;
 use crate::sip::values::Algorithm;
 
@@ -86,11 +88,31 @@ fn media(config: &Config, page: &mut Page) {
         page.row("shows peers", &address.to_string());
     }
     page.row("codecs", &join(&config.media.codecs));
+    page.row(
+        "ringback",
+        &match &config.sounds.ringback {
+            Sound::Tone(Ringback::Europe) => "425 Hz, 1 s on, 4 s off (ringback = \"eu\")".to_owned(),
+            Sound::Tone(Ringback::NorthAmerica) => "440 and 480 Hz, 2 s on, 4 s off (ringback = \"us\")".to_owned(),
+            Sound::File(file) => played(file, &config.media.ringback),
+        },
+    );
+    page.row(
+        "on hold",
+        &match (&config.sounds.hold_audio, &config.media.hold_audio) {
+            (Some(file), Some(samples)) => played(file, samples),
+            _ => "silence (hold-audio = \"none\")".to_owned(),
+        },
+    );
     page.row("threads", &format!("{}, {:?} priority", threads.count(), threads.priority).to_lowercase());
     page.row(
         "silence",
         &format!("a leg without media for {:?} is asked whether it lives", config.media.inactivity_timeout),
     );
+}
+
+/// `hold.wav, 12.5 s, again and again`.
+fn played(file: &Path, samples: &[i16]) -> String {
+    format!("{}, {:.1} s, again and again", file.display(), samples.len() as f64 / 8_000.0)
 }
 
 fn recording(config: &Config, page: &mut Page) {

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use capacity::MaxCalls;
 pub use error::{ConfigError, Problem};
 
+use crate::audio::signal::Ringback;
 use crate::call::options::{Listener, MediaOptions, Plan, RecordingOptions, Secret, SipOptions};
 use crate::record::mark::Layout;
 use crate::runtime::media::Priority;
@@ -40,6 +41,8 @@ pub struct Config {
     pub max_calls: MaxCalls,
     /// `[media]` for call control.
     pub media: MediaOptions,
+    /// What `media.ringback` and `media.hold-audio` say.
+    pub sounds: Sounds,
     /// `[media]` for the media threads.
     pub threads: Threads,
     /// `[recording]` for call control.
@@ -50,6 +53,24 @@ pub struct Config {
     pub plan: Plan,
     /// `[api]`.
     pub api: Api,
+}
+
+/// The sounds of `[media]` as they were written; their samples are in [`MediaOptions`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sounds {
+    /// `ringback`.
+    pub ringback: Sound,
+    /// `hold-audio`; `None`: silence.
+    pub hold_audio: Option<PathBuf>,
+}
+
+/// `ringback`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sound {
+    /// A tone of ours.
+    Tone(Ringback),
+    /// A WAV file.
+    File(PathBuf),
 }
 
 /// `[media]` for the media threads.

@@ -2,15 +2,18 @@
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw::{Document, Problems, Section};
 use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
-use super::{Api, Config, MAX_WORKERS, MaxCalls, Storage, Threads, plan};
+use super::{Api, Config, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
+use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::call::options::{DefaultOwner, Listener, MediaOptions, RecordingOptions, Secret, SipOptions, Transport};
 use crate::codec::Kind;
+use crate::disk::{RealDisk, sound};
 use crate::record::mark::Layout;
 use crate::runtime::media::Priority;
 
@@ -31,6 +34,7 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
 
     let mut media = document.section("media", problems);
     let (mut media_options, threads) = read_media(&mut media, problems);
+    let sounds = read_sounds(&mut media, &mut media_options, problems);
     media_options.ports_ahead = ports_ahead(&threads, &listen, media_options.ports_ahead);
     media.finish(problems);
 
@@ -49,6 +53,7 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
         sip: sip_options,
         max_calls,
         media: media_options,
+        sounds,
         threads,
         recording: recording_options,
         storage,
@@ -126,6 +131,46 @@ fn read_media(section: &mut Section<'_, '_>, problems: &mut Problems) -> (MediaO
         priority: section.read_or("priority", Priority::default(), problems, priority),
     };
     (options, threads)
+}
+
+/// Reads the files too: what cannot be played is a mistake of the configuration, found before anything is bound.
+fn read_sounds(section: &mut Section<'_, '_>, options: &mut MediaOptions, problems: &mut Problems) -> Sounds {
+    let ringback = section.read("ringback", problems, some_text);
+    let ringback = match ringback.as_deref() {
+        None | Some("eu") => Sound::Tone(Ringback::Europe),
+        Some("us") => Sound::Tone(Ringback::NorthAmerica),
+        Some(file) => Sound::File(file.into()),
+    };
+    match &ringback {
+        Sound::Tone(kind) => options.ringback = signal::ringback(*kind),
+        Sound::File(file) => {
+            let samples = read_sound(section, "ringback", file, "\"eu\", \"us\"", problems);
+            options.ringback = samples.unwrap_or_else(|| options.ringback.clone());
+        }
+    }
+    let hold_audio = section.read("hold-audio", problems, some_text).filter(|text| text != "none").map(PathBuf::from);
+    if let Some(file) = &hold_audio {
+        options.hold_audio = read_sound(section, "hold-audio", file, "\"none\"", problems);
+    }
+    Sounds { ringback, hold_audio }
+}
+
+/// `None`: reported.
+fn read_sound(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    file: &Path,
+    words: &str,
+    problems: &mut Problems,
+) -> Option<Arc<[i16]>> {
+    let reason = match sound::load(&RealDisk, file) {
+        Ok(samples) => return Some(samples),
+        Err(reason) => reason,
+    };
+    let suggestion =
+        format!("write {words} or a WAV file of 16-bit PCM, mono or stereo, 8000 to 48000 Hz, up to 10 min");
+    problems.add(&section.spot_of(key), format!("{}: {reason}", file.display()), Some(suggestion));
+    None
 }
 
 fn read_recording(section: &mut Section<'_, '_>, problems: &mut Problems) -> (RecordingOptions, Storage) {

@@ -318,3 +318,34 @@ fn a_dn_registers_with_the_password_of_a_file_and_has_no_contact_then() {
     let both = dn(&format!("contact = \"sip:10.0.0.1\"\nregistration = {{ password-file = {file:?} }}"));
     assert!(problems(&both).join(" ").contains("exclude each other"));
 }
+
+#[test]
+fn ringback_and_hold_audio_are_read_and_made_ready_to_be_played() {
+    let config = Config::default();
+    assert_eq!(config.sounds, Sounds { ringback: Sound::Tone(Ringback::Europe), hold_audio: None });
+    assert_eq!((config.media.ringback.len(), config.media.hold_audio), (40_000, None));
+    let config = Config::parse("[media]\nringback = \"us\"\nhold-audio = \"none\"").unwrap();
+    assert_eq!((config.media.ringback.len(), config.media.hold_audio), (48_000, None));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hold.wav");
+    let spec = crate::disk::wav::Spec { sample_rate: 16_000, channels: 2 };
+    let mut writer = crate::disk::wav::Writer::create(&crate::disk::RealDisk, &file, spec).unwrap();
+    writer.append(&[1_000; 64_000]).unwrap();
+    writer.commit().unwrap();
+    let text = format!("[media]\nringback = {file:?}\nhold-audio = {file:?}");
+    let config = Config::parse(&text).unwrap();
+    assert_eq!(config.sounds, Sounds { ringback: Sound::File(file.clone()), hold_audio: Some(file) });
+    assert_eq!(config.media.ringback.len(), 16_000);
+    assert_eq!(config.media.hold_audio.unwrap()[8_000], 1_000);
+}
+
+#[test]
+fn a_sound_that_cannot_be_played_is_a_mistake_of_its_key() {
+    let advice = "write \"none\" or a WAV file of 16-bit PCM, mono or stereo, 8000 to 48000 Hz, up to 10 min";
+    let found = problems("[media]\nworkers = 1\nhold-audio = \"/nowhere/hold.wav\"\nringback = \"uk\"");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("3: media.hold-audio: /nowhere/hold.wav: No such file"), "{}", found[0]);
+    assert!(found[0].contains(advice), "{}", found[0]);
+    assert!(found[1].starts_with("4: media.ringback: uk: No such file") && found[1].contains("\"us\""), "{}", found[1]);
+}

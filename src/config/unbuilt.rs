@@ -35,8 +35,6 @@ const TABLE: &[Unbuilt] = &[
     // The default means off until the timers of RFC 4028 are built.
     row("sip", "session-timer", Off::Text(&["1800s", "30m", "off"]), "session timers (RFC 4028)"),
     row("sip", "connected-id", Off::Bool(false), "telling a party who is connected"),
-    row("media", "ringback", Off::Text(&["eu"]), "our own ringback tone"),
-    row("media", "hold-audio", Off::Text(&["none"]), "audio for a held party"),
     row("media", "srtp", Off::Text(&["off"]), "SRTP"),
     row("recording", "hold-music", Off::Bool(false), "recording of hold audio"),
     row("recording", "termination-on-transfer", Off::Text(&["terminate"]), "transfers"),

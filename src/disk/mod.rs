@@ -16,6 +16,7 @@ pub mod floor;
 pub mod list;
 pub mod publish;
 pub mod repair;
+pub mod sound;
 pub mod store;
 pub mod wav;
 
