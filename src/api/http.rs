@@ -452,6 +452,3 @@ pub(super) async fn blocking<T: Send + 'static>(
     tracing::warn!(%reason, "recordings could not be read for an HTTP request");
     Err(Problem::unavailable("the recordings cannot be read; the server's log says why"))
 }
-
-#[cfg(test)]
-mod tests;

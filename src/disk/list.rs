@@ -47,6 +47,14 @@ pub struct Found {
     pub published: bool,
 }
 
+/// A media file of a recording, opened for reading.
+pub struct OpenMedia {
+    /// What the metadata says of it.
+    pub media: MediaFile,
+    /// Its bytes.
+    pub file: Box<dyn File>,
+}
+
 /// The place of a recording in a list: newest first, and no two alike.
 type Place = (Timestamp, RecordingId);
 
@@ -126,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is no such recording, or it cannot be read.
-    pub fn open_media(&self, id: RecordingId, name: &str) -> Result<Option<(MediaFile, Box<dyn File>)>, Error> {
+    pub fn open_media(&self, id: RecordingId, name: &str) -> Result<Option<OpenMedia>, Error> {
         // The second look is for one that is published between reading its metadata and opening its file.
         let mut missing = None;
         for _ in 0..2 {
@@ -135,7 +143,7 @@ impl Store {
             let Some(media) = media.filter(|media| is_plain(&media.file)) else { return Ok(None) };
             let path = found.folder.join(&media.file);
             match self.disk().open_read(&path) {
-                Ok(file) => return Ok(Some((media, file))),
+                Ok(file) => return Ok(Some(OpenMedia { media, file })),
                 Err(error) => missing = Some(Error::io("open", &path)(error)),
             }
         }

@@ -3,15 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
+use super::events::{self, Events, Kept};
 use super::metrics::Metrics;
 use super::signaling::Inbox;
 use crate::api::{
-    Answer, Backend, Content, Deletion, Media, Readiness, RecordingPage, RecordingQuery, Subscription, Unavailable,
+    Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
+    Unavailable,
 };
 use crate::call::request::{Accepted, Denied, Request};
 use crate::call::view::CallView;
 use crate::disk::File;
-use crate::disk::list::Filter;
+use crate::disk::list::{Filter, OpenMedia};
 use crate::disk::store::{self, Store};
 use crate::id::RecordingId;
 use crate::record::metadata::Recording;
@@ -22,8 +24,8 @@ pub struct Answers {
     pub inbox: Inbox,
     /// The folder of recordings.
     pub store: Arc<Store>,
-    /// Subscribes to the events of one DN, or all, after a `seq`; must not block.
-    pub events: Box<dyn Fn(Option<String>, Option<u64>) -> Box<dyn Subscription> + Send + Sync>,
+    /// The kept events.
+    pub events: Events,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Whether new calls are taken and recorded; must not block.
@@ -40,7 +42,7 @@ impl Backend for Answers {
     }
 
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription> {
-        (self.events)(dn, after)
+        Box::new(self.events.subscribe(dn, after))
     }
 
     fn recordings(&self, query: &RecordingQuery) -> Result<RecordingPage, Unavailable> {
@@ -66,10 +68,10 @@ impl Backend for Answers {
 
     fn media(&self, id: RecordingId, file: &str) -> Result<Option<Media>, Unavailable> {
         match self.store.open_media(id, file) {
-            Ok(Some((named, content))) => {
-                let len = content.len().map_err(|error| Unavailable(error.to_string()))?;
-                let content = Arc::new(Opened(content));
-                Ok(Some(Media { len, media_type: named.media_type, sha256: named.sha256, content }))
+            Ok(Some(OpenMedia { media, file })) => {
+                let len = file.len().map_err(|error| Unavailable(error.to_string()))?;
+                let content = Arc::new(Opened(file));
+                Ok(Some(Media { len, media_type: media.media_type, sha256: media.sha256, content }))
             }
             Ok(None) | Err(store::Error::NotFound(_)) => Ok(None),
             Err(error) => Err(unavailable(error)),
@@ -91,6 +93,31 @@ impl Backend for Answers {
 
     fn metrics(&self) -> String {
         self.metrics.encode()
+    }
+}
+
+impl Subscription for events::Subscription {
+    fn next(&mut self) -> Answer<'_, Option<Item>> {
+        Box::pin(async {
+            Some(match events::Subscription::next(self).await? {
+                events::Item::Event(kept) => Item::Event(kept),
+                events::Item::Lost { count, next } => Item::Lost { count, next },
+            })
+        })
+    }
+}
+
+impl Event for Kept {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn json(&self) -> &str {
+        &self.json
     }
 }
 
