@@ -24,7 +24,6 @@ use crate::id::{RecorderId, WorkerId};
 use crate::net::bind::BindError;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
-use crate::runtime::events;
 use crate::runtime::http::Answers;
 use crate::runtime::metrics::{Metrics, Observer};
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
@@ -32,7 +31,6 @@ use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox};
 use crate::runtime::{levels, log, media, ring};
 use crate::sip::endpoint;
-use crate::views::telephony::Telephony;
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
 /// disk is bridged behind them, by the writers' queues.
@@ -40,9 +38,6 @@ const RING_SECONDS: usize = 2;
 
 /// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
 const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
-
-/// Events kept for replay: the default of `events.keep`.
-const KEPT_EVENTS: usize = 100_000;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -136,10 +131,6 @@ impl Server {
 
         let calls = Calls::new(call_options(&config, &listeners), seats(media.len(), recorders.len()), clock::now());
         let (mut counted, sending) = (Observer::new(metrics.clone()), sockets.clone());
-        let (events, mut publisher, to_keep) = events::events(KEPT_EVENTS);
-        let mut telephony = Telephony::new(config.sip.max_calls);
-        // It ends with the signaling task, whose facts it is told.
-        tokio::spawn(events::run(to_keep, None));
         let edges = Edges {
             sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
@@ -147,9 +138,6 @@ impl Server {
             facts: Box::new(move |fact| {
                 log::fact(fact);
                 counted.fact(fact);
-                for event in telephony.project(fact) {
-                    publisher.publish(fact.wall, event);
-                }
             }),
         };
         let (able, first_ports) = oneshot::channel();
@@ -164,7 +152,6 @@ impl Server {
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
         let answers = Answers {
             inbox: inbox.clone(),
-            events,
             store: keeper.store().clone(),
             metrics: metrics.clone(),
             readiness: readiness(draining.clone(), &keeper),

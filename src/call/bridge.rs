@@ -1,11 +1,11 @@
-//! Two legs that talk: joining their media, BYE, INFO, lost peers (spec/sip.md §2, §7). Offers are in `offers`.
+//! Requests in the dialogs of a call: BYE, INFO, lost peers (spec/sip.md §2, §7). Offers are in `offers`.
 
 use super::call::{Call, Ending, Purpose, State, has_left, mapped};
 use super::core::Core;
 use super::digits::is_dtmf;
 use super::fact::{ReleaseCause, What};
 use super::headers::{Content, hide_caller, passed, passed_failure};
-use super::leg::route_both;
+use super::talk::{Exchange, Talk};
 use crate::id::LegId;
 use crate::record::mark::StopCause;
 use crate::sip::endpoint::{DialogId, Failure, Refused, Reply, RequestId, ServerTx};
@@ -13,71 +13,18 @@ use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 
-/// Two bridged legs.
-#[derive(Debug)]
-pub(super) struct Bridge {
-    a: LegId,
-    b: LegId,
-    pub exchange: Option<Exchange>,
-    /// A leg whose offer met a 491: it is sent again when [`Timer::Glare`] fires.
-    pub again: Option<LegId>,
-}
-
-/// The open offer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exchange {
-    /// Our offer stood in a 2xx; the ACK brings the answer. `first`: it is the call's first offer.
-    InAck { leg: LegId, first: bool },
-    /// The offer of this leg waits for the other one.
-    Passed { from: LegId },
-    /// Our own offer.
-    Own { to: LegId },
-}
-
-impl Bridge {
-    pub(super) fn other(&self, leg: LegId) -> Option<LegId> {
-        match leg {
-            leg if leg == self.a => Some(self.b),
-            leg if leg == self.b => Some(self.a),
-            _ => None,
-        }
-    }
-
-    /// The call's first answer is still to come.
-    pub(super) fn waits_for_answer(&self) -> bool {
-        matches!(self.exchange, Some(Exchange::InAck { first: true, .. }))
-    }
-}
-
 impl Call {
     /// Both dialogs are confirmed: the media is joined. `in_ack`: D1's answer comes with its ACK.
-    pub(super) fn bridge(&mut self, core: &mut Core, in_ack: bool) {
+    pub(super) fn begin_talking(&mut self, core: &mut Core, in_ack: bool) {
         let [a, b] = self.legs.as_slice() else { return };
         let (a, b, party) = (a.id, b.id, Self::party(b));
         let exchange = in_ack.then_some(Exchange::InAck { leg: a, first: true });
-        self.state = State::Talking(Bridge { a, b, exchange, again: None });
-        self.join(core);
+        self.state = State::Talking(Box::new(Talk::new(vec![a, b], exchange)));
+        self.settle(core);
         self.fact(core, What::Answered { leg: b, party });
         if !in_ack {
             self.align(core, a);
         }
-    }
-
-    /// Tells the media thread and the recorder what both legs have negotiated.
-    pub(super) fn join(&mut self, core: &mut Core) {
-        let Some(Bridge { a, b, .. }) = self.bridge_mut() else { return };
-        let (a, b) = (*a, *b);
-        let Some((a, b)) = self.pair_mut(a, b) else { return };
-        route_both(core, a, b);
-        for leg in [&mut *a, &mut *b] {
-            if let Some(negotiated) = leg.sdp.negotiated().cloned() {
-                leg.apply(core, &negotiated);
-            }
-            leg.choose_digits(core);
-        }
-        a.watch(core, true);
-        b.watch(core, true);
-        self.update_conversations(core);
     }
 
     /// A request in one of the call's dialogs.
@@ -89,6 +36,7 @@ impl Call {
             Method::Bye => self.on_bye(core, tx, dialog, &request),
             Method::Invite | Method::Update => self.on_offer(core, tx, dialog, &request),
             Method::Info => self.on_info(core, tx, dialog, &request),
+            Method::Refer => self.on_refer(core, tx, dialog, &request),
             // The endpoint takes no other method (405); what it may add later is refused plainly.
             _ => core.answer(tx, None, Reply::new(501)),
         }
@@ -117,7 +65,15 @@ impl Call {
 
     fn on_bye(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
         core.answer(tx, None, Reply::new(200));
+        if let Some(at) = self.parting.iter().position(|d| *d == dialog) {
+            self.parting.swap_remove(at);
+            core.index.dialogs.remove(&dialog);
+            return;
+        }
         let by = self.leg_of(dialog);
+        if let Some(by) = by.filter(|by| self.goes_on_without(*by)) {
+            return self.left(core, by);
+        }
         let bye_headers = self.passed_on(request, by);
         let bye_body = Content::of(&request.headers, &request.body).with(None);
         let (cause, ending) = match &self.state {
@@ -150,6 +106,8 @@ impl Call {
                 self.on_undone(core, from, to, outcome);
             }
             Purpose::Pass { tx } => self.on_passed(core, tx, outcome),
+            // A subscriber that has gone is told nothing more; the transfer goes on.
+            Purpose::Notify => {}
             Purpose::Digit => match outcome {
                 Err(failure) if has_left(&failure) => self.lost(core),
                 Err(_) => self.fact(core, What::Warning { text: "a peer has refused a digit as INFO" }),
@@ -229,8 +187,8 @@ impl Call {
         let body = Content::of(&request.headers, &request.body).with(None);
         match core.endpoint.request(dialog, Method::Info, headers, body, core.now) {
             Ok(passed) => {
-                core.index.requests.insert(passed, self.conn_id);
-                core.index.txs.insert(tx, self.conn_id);
+                core.index.requests.insert(passed, self.key);
+                core.index.txs.insert(tx, self.key);
                 self.pending.push((passed, Purpose::Pass { tx }));
             }
             Err(Refused::Full) => core.answer(tx, None, Core::busy()),
@@ -246,7 +204,7 @@ impl Call {
         let Some(dialog) = self.leg(leg).and_then(|l| l.dialog) else { return };
         match core.endpoint.request(dialog, Method::Options, Headers::new(), None, core.now) {
             Ok(request) => {
-                core.index.requests.insert(request, self.conn_id);
+                core.index.requests.insert(request, self.key);
                 self.pending.push((request, Purpose::Probe { leg }));
             }
             Err(_) => self.lost(core),

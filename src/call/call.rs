@@ -1,34 +1,40 @@
 //! One call: its legs, its state, its recordings.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use jiff::Timestamp;
 
 use super::attempt::Attempt;
-use super::bridge::Bridge;
-use super::core::{Core, Timer};
+use super::core::{Core, Key, Timer};
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
 use super::recording::Recording;
+use super::talk::{Doing, Talk};
 use super::view::{CallView, PartyView, RecordingView};
+use super::waiting::Waiting;
 use crate::codec::Codec;
 use crate::id::{CallUuid, ConnId, LegId};
 use crate::record::mark::{Role, StopCause};
-use crate::sip::endpoint::{Body, Failure, RequestId, ServerTx};
+use crate::sip::endpoint::{Body, DialogId, Failure, RequestId, ServerTx};
 use crate::sip::headers::Headers;
 
 /// One conversation and how it came to be.
 #[derive(Debug)]
 pub(super) struct Call {
+    pub key: Key,
     pub conn_id: ConnId,
     pub uuid: CallUuid,
     pub started: Timestamp,
     pub answered: Option<Timestamp>,
+    /// It is a consult call over a dialog of its own: the ConnID of the call that its caller holds.
+    pub consults: Option<ConnId>,
     /// `callerPhoneNumber`.
     pub caller_number: String,
     /// `dialedPhoneNumber`.
     pub dialed_number: String,
-    /// The caller's leg first; legs of attempts that failed are gone.
+    /// While D2 is being called the caller's leg is the first; legs of attempts that failed are gone.
     pub legs: Vec<Leg>,
     pub state: State,
     /// Codecs that may stand in our descriptions; `None`: the call passes unrestricted (spec/sip.md §2).
@@ -36,6 +42,10 @@ pub(super) struct Call {
     pub recording: Recording,
     /// Requests of ours in the call's dialogs that wait for their answer.
     pub pending: Vec<(RequestId, Purpose)>,
+    /// What waits for the end of an exchange, and until when.
+    pub waiting: VecDeque<(Instant, Waiting)>,
+    /// Dialogs of transferors that are about to hang up.
+    pub parting: Vec<DialogId>,
 }
 
 /// Where a call is.
@@ -52,8 +62,8 @@ pub(super) struct Call {
 pub(super) enum State {
     /// D2 is being called.
     Calling(Box<Attempt>),
-    /// Two legs are bridged.
-    Talking(Bridge),
+    /// It is answered; [`super::talk`] says who talks to whom.
+    Talking(Box<Talk>),
     /// Nothing is left to do.
     Over,
 }
@@ -71,6 +81,8 @@ pub(super) enum Purpose {
     Undo { from: LegId, to: LegId },
     /// A digit as INFO.
     Digit,
+    /// NOTIFY to the sender of a REFER.
+    Notify,
     /// OPTIONS to a leg that is silent.
     Probe { leg: LegId },
 }
@@ -107,31 +119,8 @@ impl Call {
         self.legs.iter_mut().find(|l| l.id == id)
     }
 
-    /// Two different legs at once.
-    pub(super) fn pair_mut(&mut self, a: LegId, b: LegId) -> Option<(&mut Leg, &mut Leg)> {
-        let a = self.legs.iter().position(|l| l.id == a)?;
-        let b = self.legs.iter().position(|l| l.id == b)?;
-        let [a, b] = self.legs.get_disjoint_mut([a, b]).ok()?;
-        Some((a, b))
-    }
-
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
-    }
-
-    pub(super) fn bridge_mut(&mut self) -> Option<&mut Bridge> {
-        match &mut self.state {
-            State::Talking(bridge) => Some(bridge),
-            _ => None,
-        }
-    }
-
-    /// The leg bridged to this one.
-    pub(super) fn other(&self, leg: LegId) -> Option<LegId> {
-        match &self.state {
-            State::Talking(bridge) => bridge.other(leg),
-            _ => None,
-        }
     }
 
     /// See [`Leg::refresh_sources`]; early dialogs and an INVITE that waits for its answers included.
@@ -139,11 +128,17 @@ impl Call {
         let caller = self.legs.first().map(|l| l.id);
         for leg in &mut self.legs {
             let mut dialogs = Vec::new();
-            if let State::Calling(attempt) = &self.state {
-                match Some(leg.id) == caller {
-                    true => dialogs.extend(attempt.upstream.iter().map(|u| u.dialog)),
-                    false => attempt.refresh_branch(core, leg),
+            match &self.state {
+                State::Calling(attempt) if Some(leg.id) == caller => {
+                    dialogs.extend(attempt.upstream.iter().map(|u| u.dialog));
                 }
+                State::Calling(attempt) => attempt.dial.refresh_branch(core, leg),
+                State::Talking(talk) => {
+                    if let Some(dial) = talk.doing.dial() {
+                        dial.refresh_branch(core, leg);
+                    }
+                }
+                State::Over => {}
             }
             leg.refresh_sources(core, &dialogs);
         }
@@ -163,16 +158,26 @@ impl Call {
         by: Option<LegId>,
         ending: Ending,
     ) {
-        let state = std::mem::replace(&mut self.state, State::Over);
+        let mut state = std::mem::replace(&mut self.state, State::Over);
         let answered = matches!(state, State::Talking(_));
         let stop = if self.answered.is_some() { stop } else { StopCause::NotAnswered };
         self.stop_sessions(core, stop);
-        for timer in [Timer::Attempt, Timer::Ring, Timer::Glare] {
-            core.disarm(self.conn_id, timer);
+        for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap] {
+            core.disarm(self.key, timer);
+        }
+        let dial = match &mut state {
+            State::Calling(attempt) => Some(&mut attempt.dial),
+            State::Talking(talk) => talk.doing.dial_mut(),
+            State::Over => None,
+        };
+        if let Some(dial) = dial {
+            core.disarm(self.key, Timer::Attempt(dial.id));
+            core.disarm(self.key, Timer::Ring(dial.id));
+            dial.close_branches(core, &ending.bye_headers, |_| true);
         }
         match state {
             State::Calling(attempt) => attempt.end(core, ending),
-            State::Talking(_) => {
+            State::Talking(talk) => {
                 for leg in &self.legs {
                     if Some(leg.id) != by
                         && let Some(dialog) = leg.dialog
@@ -180,9 +185,11 @@ impl Call {
                         core.bye(dialog, ending.bye_headers.clone(), ending.bye_body.clone());
                     }
                 }
+                self.end_consult(core, &talk, cause);
             }
             State::Over => {}
         }
+        self.on_parting(core);
         for (request, purpose) in std::mem::take(&mut self.pending) {
             core.index.requests.remove(&request);
             if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } = purpose {
@@ -190,10 +197,27 @@ impl Call {
                 core.answer(tx, None, crate::sip::endpoint::Reply::new(487));
             }
         }
+        self.refuse_all_waiting(core);
         for leg in self.legs.drain(..) {
             leg.end(core);
         }
+        core.index.conns.remove(&self.conn_id);
         self.fact(core, What::Released { cause, by, answered });
+    }
+
+    /// The consult call over one of the dialogs ends with the call.
+    fn end_consult(&self, core: &mut Core, talk: &Talk, cause: ReleaseCause) {
+        if let Doing::Consult(consult) = &talk.doing {
+            core.index.conns.remove(&consult.conn_id);
+            let answered = matches!(consult.target, super::consult::Target::Talking(_));
+            core.fact(Some(consult.conn_id), What::Released { cause, by: None, answered });
+        }
+        if let Doing::Transfer(transfer) = &talk.doing
+            && let Some(consult) = transfer.consult
+        {
+            core.index.conns.remove(&consult);
+            core.fact(Some(consult), What::Released { cause, by: None, answered: true });
+        }
     }
 
     /// Facts name a party so.
@@ -205,17 +229,31 @@ impl Call {
         }
     }
 
+    /// The state in a word.
+    pub(super) fn state_name(&self) -> &'static str {
+        let held = self.legs.iter().any(|l| l.holds() || l.on_hold);
+        match &self.state {
+            State::Calling(attempt) if attempt.dial.is_ringing() => "early",
+            State::Calling(_) => "calling",
+            State::Talking(talk) if talk.waits_for_answer() => "answering",
+            State::Talking(talk) => match &talk.doing {
+                Doing::Transfer(_) => "transferring",
+                Doing::Consult(_) => "consulting",
+                Doing::Nothing if held => "held",
+                Doing::Nothing => "talking",
+            },
+            State::Over => "ending",
+        }
+    }
+
+    /// A leg that is being called rings.
+    fn rings(&self, leg: LegId) -> bool {
+        self.dials().any(|d| d.branches.iter().any(|b| b.leg == leg && b.ringing))
+    }
+
     /// As `GET /v1/calls` shows it.
     pub(super) fn view(&self) -> CallView {
-        let held = self.legs.iter().any(Leg::holds);
-        let state = match &self.state {
-            State::Calling(attempt) if attempt.is_ringing() => "early",
-            State::Calling(_) => "calling",
-            State::Talking(bridge) if bridge.waits_for_answer() => "answering",
-            State::Talking(_) if held => "held",
-            State::Talking(_) => "talking",
-            State::Over => "ending",
-        };
+        let state = self.state_name();
         let party = |(index, leg): (usize, &Leg)| PartyView {
             leg_id: leg.id,
             dn: leg.identity.dn.clone(),
@@ -223,12 +261,12 @@ impl Call {
             number: leg.number.clone(),
             role: if leg.role == Role::Customer { "customer" } else { "agent" },
             state: match (&self.state, index) {
-                (State::Talking(_), _) => "established",
+                (State::Talking(_), _) if leg.dialog.is_some() => "established",
                 (State::Calling(_), 0) => "calling",
-                (State::Calling(attempt), _) if attempt.is_ringing() => "ringing",
+                _ if self.rings(leg.id) => "ringing",
                 _ => "calling",
             },
-            holds: leg.holds(),
+            holds: leg.holds() || leg.on_hold,
             codec: leg.codec().map(ToString::to_string),
             media: leg.stats.latched,
             received: leg.stats.received,

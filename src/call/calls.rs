@@ -6,17 +6,16 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::call::{Call, Ending};
-use super::core::{Core, Timer};
+use super::core::{Core, Key, Timer};
 use super::directory::Directory;
 use super::fact::{ReleaseCause, What};
 use super::options::{Options, Plan};
 use super::registrar::{Origin, on_register};
-use super::request::{Code, Denied};
 use super::setup::{on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
 use crate::bridge::command::{self, Command};
-use crate::id::{ConnId, WorkerId};
+use crate::id::WorkerId;
 use crate::record::mark::{self, StopCause};
 use crate::sip::endpoint::{self, Event, Reply};
 use crate::sip::headers::Headers;
@@ -26,8 +25,8 @@ use crate::sip::name::Name;
 /// Call control.
 #[derive(Debug)]
 pub struct Calls {
-    core: Core,
-    calls: BTreeMap<ConnId, Call>,
+    pub(super) core: Core,
+    pub(super) calls: BTreeMap<Key, Call>,
     drain: Drain,
     stray: u64,
 }
@@ -75,11 +74,7 @@ impl Calls {
                     self.refresh_sources();
                 }
             }
-            Input::Request(ticket, request) => {
-                let denied = Denied { code: Code::UnknownCall, detail: String::new(), state: String::new() };
-                let _ = request;
-                self.core.push(Output::Answer(ticket, Err(denied)));
-            }
+            Input::Request(ticket, request) => self.on_asked(ticket, *request),
             Input::Drain => self.begin_drain(now + self.core.options.sip.drain_timeout),
             Input::HangUpAll => self.begin_drain(now),
             Input::Timeout => {}
@@ -154,6 +149,8 @@ impl Calls {
             && index.requests.is_empty()
             && index.legs.is_empty()
             && index.recordings.is_empty()
+            && index.conns.is_empty()
+            && self.core.joins.is_empty()
             && self.core.ending.byes.is_empty()
             && self.core.ending.invites.is_empty()
             && self.core.trunk_legs.is_empty()
@@ -166,13 +163,16 @@ impl Calls {
         while let Some(output) = self.core.endpoint.poll_output() {
             match output {
                 endpoint::Output::Transmit(transmit) => self.core.push(Output::Sip(transmit)),
-                endpoint::Output::Event(event) => self.on_event(event),
+                endpoint::Output::Event(event) => {
+                    self.on_event(event);
+                    self.join_calls();
+                }
             }
         }
     }
 
     /// Lets a call handle something; a call that is over by then is forgotten.
-    fn with(&mut self, id: Option<ConnId>, act: impl FnOnce(&mut Call, &mut Core)) {
+    pub(super) fn with(&mut self, id: Option<Key>, act: impl FnOnce(&mut Call, &mut Core)) {
         let Some(id) = id else {
             self.stray += 1;
             return;
@@ -182,6 +182,7 @@ impl Calls {
             return;
         };
         act(call, &mut self.core);
+        call.take_waiting(&mut self.core);
         if call.is_over() {
             self.calls.remove(&id);
         }
@@ -191,7 +192,7 @@ impl Calls {
         match event {
             Event::Invite { tx, flow, request } => {
                 if let Some(call) = on_invite(&mut self.core, tx, flow, request, self.calls.len()) {
-                    self.calls.insert(call.conn_id, call);
+                    self.calls.insert(call.key, call);
                 }
             }
             Event::Request { tx, dialog: None, flow, request } if request.method == Method::Register => {
@@ -291,7 +292,10 @@ impl Calls {
                 let id = call_of(&self.core, leg);
                 self.with(id, |call, core| call.on_digit(core, leg, digit, length));
             }
-            Notice::Moved { .. } => {}
+            Notice::Moved { leg } => {
+                let id = call_of(&self.core, leg);
+                self.with(id, |call, core| call.on_moved(core, leg, worker));
+            }
             Notice::Removed { .. } => self.core.ports.removed(worker),
         }
     }
@@ -343,9 +347,12 @@ impl Calls {
         }
         while let Some((id, timer)) = self.core.due() {
             self.with(Some(id), |call, core| match timer {
-                Timer::Attempt => call.on_attempt_timeout(core),
-                Timer::Ring => call.on_ring_timeout(core),
+                Timer::Attempt(dial) => call.on_attempt_timeout(core, dial),
+                Timer::Ring(dial) => call.on_ring_timeout(core, dial),
                 Timer::Glare => call.on_glare_timer(core),
+                Timer::Parting => call.on_parting(core),
+                Timer::Waiting => call.on_waiting(core),
+                Timer::Untap => call.on_untap(core),
             });
         }
         if let Drain::Until(Some(deadline)) = self.drain

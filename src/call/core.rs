@@ -9,12 +9,15 @@ use jiff::Timestamp;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::dial::DialId;
 use super::directory::{Destination, Directory, Identity, Referred};
 use super::fact::{Asked, Fact, What};
 use super::options::Options;
 use super::peers::{Locals, Names};
 use super::ports::Ports;
+use super::refer::Report;
 use super::registrar::Registrar;
+use super::request::{Accepted, Denied, Ticket};
 use super::{Output, Seats};
 use crate::bridge::command::Command;
 use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
@@ -27,15 +30,38 @@ use crate::sip::name::Name;
 /// Retry-After of our 503, in seconds.
 const RETRY_AFTER: &str = "10";
 
+/// One call in our tables. It stays the same when the call's ConnID changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(u64);
+
 /// A timer of one call. A call has at most one of each; an earlier one is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// When to try the next address: this one has said nothing.
-    Attempt,
+    Attempt(DialId),
     /// When to stop ringing.
-    Ring,
+    Ring(DialId),
     /// When to offer again after a 491.
     Glare,
+    /// When to hang up for a transferor that has not done so by itself.
+    Parting,
+    /// When what waits for the end of an exchange is refused.
+    Waiting,
+    /// When recorders without a session get no more packets.
+    Untap,
+}
+
+/// A REFER whose Replaces names a dialog of another call.
+#[derive(Debug)]
+pub(super) struct Join {
+    /// The REFER's call.
+    pub key: Key,
+    /// The leg that has sent it.
+    pub by: LegId,
+    pub tx: ServerTx,
+    pub report: Report,
+    /// The dialog named.
+    pub other: DialogId,
 }
 
 /// Shared by all calls.
@@ -64,21 +90,26 @@ pub(super) struct Core {
     pub trunk_legs: HashMap<Arc<str>, usize>,
     /// BYEs and cancelled INVITEs of calls that are over: a drain waits for them.
     pub ending: Ending,
+    /// Calls that are to be joined when the input in hand is done.
+    pub joins: VecDeque<Join>,
     outputs: VecDeque<Output>,
-    timers: BTreeSet<(Instant, ConnId, Timer)>,
-    set: HashMap<(ConnId, Timer), Instant>,
+    timers: BTreeSet<(Instant, Key, Timer)>,
+    set: HashMap<(Key, Timer), Instant>,
     next_leg: u64,
+    next_key: u64,
+    next_dial: u64,
 }
 
 /// Which call an event belongs to.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub txs: HashMap<ServerTx, ConnId>,
-    pub invites: HashMap<InviteId, ConnId>,
-    pub dialogs: HashMap<DialogId, ConnId>,
-    pub requests: HashMap<RequestId, ConnId>,
-    pub legs: HashMap<LegId, ConnId>,
-    pub recordings: HashMap<RecordingId, ConnId>,
+    pub txs: HashMap<ServerTx, Key>,
+    pub invites: HashMap<InviteId, Key>,
+    pub dialogs: HashMap<DialogId, Key>,
+    pub requests: HashMap<RequestId, Key>,
+    pub legs: HashMap<LegId, Key>,
+    pub recordings: HashMap<RecordingId, Key>,
+    pub conns: HashMap<ConnId, Key>,
 }
 
 /// Requests that outlive their call.
@@ -92,11 +123,13 @@ impl Core {
     pub(super) fn new(options: Options, seats: Seats, now: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seats.seed);
         let listeners = options.listeners.iter();
+        let ours = vec![Method::Register, Method::Refer, Method::Notify];
         let endpoint = Endpoint::new(endpoint::Options {
             user_agent: options.sip.user_agent.clone(),
             listeners: listeners.map(|l| endpoint::Listener { transport: l.transport, local: l.address }).collect(),
             seed: rng.random(),
-            allow: [endpoint::Options::default().allow, vec![Method::Register]].concat(),
+            allow: [endpoint::Options::default().allow, ours].concat(),
+            supported: vec!["replaces", "norefersub", "tdialog"],
             ..endpoint::Options::default()
         });
         let registrar = Registrar::new(rng.random(), now);
@@ -129,10 +162,13 @@ impl Core {
             recorders: seats.recorders.into_iter().map(|id| (id, 0)).collect(),
             trunk_legs: HashMap::new(),
             ending: Ending::default(),
+            joins: VecDeque::new(),
             outputs: VecDeque::new(),
             timers: BTreeSet::new(),
             set: HashMap::new(),
             next_leg: 1,
+            next_key: 1,
+            next_dial: 1,
             options,
         }
     }
@@ -164,33 +200,53 @@ impl Core {
         id
     }
 
+    pub(super) fn next_key(&mut self) -> Key {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        key
+    }
+
+    pub(super) fn next_dial(&mut self) -> DialId {
+        let id = DialId(self.next_dial);
+        self.next_dial += 1;
+        id
+    }
+
     /// A random UUID (version 4) from the seeded generator.
     pub(super) fn uuid(&mut self) -> uuid::Uuid {
         uuid::Builder::from_random_bytes(self.rng.random()).into_uuid()
     }
 
     /// Arms a timer of a call, in place of its earlier one.
-    pub(super) fn arm(&mut self, call: ConnId, timer: Timer, after: Duration) {
+    pub(super) fn arm(&mut self, call: Key, timer: Timer, after: Duration) {
         self.disarm(call, timer);
         let at = self.now + after;
         self.timers.insert((at, call, timer));
         self.set.insert((call, timer), at);
     }
 
-    pub(super) fn disarm(&mut self, call: ConnId, timer: Timer) {
+    pub(super) fn disarm(&mut self, call: Key, timer: Timer) {
         if let Some(at) = self.set.remove(&(call, timer)) {
             self.timers.remove(&(at, call, timer));
         }
     }
 
     /// A timer that is due.
-    pub(super) fn due(&mut self) -> Option<(ConnId, Timer)> {
+    pub(super) fn due(&mut self) -> Option<(Key, Timer)> {
         let (at, call, timer) = *self.timers.first()?;
         if at > self.now {
             return None;
         }
         self.disarm(call, timer);
         Some((call, timer))
+    }
+
+    /// Takes a timer away from one call and gives it to another.
+    pub(super) fn hand_timer(&mut self, from: Key, to: Key, timer: Timer) {
+        if let Some(at) = self.set.get(&(from, timer)).copied() {
+            self.disarm(from, timer);
+            self.arm(to, timer, at.saturating_duration_since(self.now));
+        }
     }
 
     pub(super) fn next_timer(&self) -> Option<Instant> {
@@ -204,6 +260,11 @@ impl Core {
     /// Answers a request without a body. An answer that comes too late (cancelled, timed out) is not needed.
     pub(super) fn answer(&mut self, tx: ServerTx, dialog: Option<DialogId>, reply: Reply) {
         let _ = self.endpoint.respond(tx, dialog, reply, self.now);
+    }
+
+    /// The answer to a request from outside.
+    pub(super) fn answer_request(&mut self, ticket: Ticket, answer: Result<Accepted, Denied>) {
+        self.push(Output::Answer(ticket, answer));
     }
 
     /// BYE. One that cannot be sent leaves nothing behind with us; the peer finds out by itself.

@@ -87,7 +87,7 @@ impl Call {
         let body = Body { content_type: "application/dtmf-relay".into(), bytes: write(digit, length).into() };
         match core.endpoint.request(dialog, Method::Info, Headers::new(), Some(body), core.now) {
             Ok(request) => {
-                core.index.requests.insert(request, self.conn_id);
+                core.index.requests.insert(request, self.key);
                 self.pending.push((request, Purpose::Digit));
             }
             Err(_) => self.fact(core, What::Warning { text: "a digit could not be sent as INFO" }),

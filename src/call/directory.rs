@@ -46,8 +46,14 @@ pub(super) struct Identity {
     /// Its name, for class trunk.
     pub trunk: Option<Arc<str>>,
     pub record: Option<bool>,
+    /// Its recordings follow it into its consultations.
+    pub record_consult: bool,
+    /// Empty: none.
+    pub pickup_group: Arc<str>,
     pub required: bool,
     pub trusted: bool,
+    /// It may send REFER.
+    pub transfer: bool,
     /// A 3xx of it is followed.
     pub follow_redirect: bool,
     pub nat: Nat,
@@ -68,6 +74,9 @@ impl Identity {
             class: Class::Dn,
             dn: Some(number.to_owned()),
             record: dn.record,
+            record_consult: dn.record_consult,
+            pickup_group: dn.pickup_group.clone(),
+            transfer: true,
             required: dn.required,
             trusted: dn.trusted,
             // Only trunks may be refused this (spec/sip.md §1).
@@ -87,6 +96,7 @@ impl Identity {
             record: trunk.record,
             required: trunk.required,
             trusted: trunk.trusted,
+            transfer: trunk.transfer,
             follow_redirect: trunk.follow_redirect,
             nat: trunk.nat,
             dtmf: trunk.dtmf,
@@ -106,8 +116,11 @@ impl Identity {
             dn: None,
             trunk: None,
             record: None,
+            record_consult: false,
+            pickup_group: "".into(),
             required: false,
             trusted: false,
+            transfer: follow_redirect,
             follow_redirect,
             nat: Nat::Auto,
             dtmf: Dtmf::default(),

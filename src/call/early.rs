@@ -3,26 +3,37 @@
 //! Each downstream early dialog with SDP is an early dialog towards D1 with its own To-tag; 18x without SDP fold into
 //! the first. Until the 2xx, media is forwarded from the fork whose SDP came last.
 
-use super::attempt::{Fork, MAX_FORKS, Upstream};
+use super::attempt::Upstream;
 use super::call::{Call, State};
 use super::core::{Core, Timer};
+use super::dial::{DialId, Fork, MAX_FORKS, Purpose};
 use super::fact::What;
 use super::headers::{Content, passed};
 use super::leg::route_both;
 use crate::codec::Direction;
+use crate::id::LegId;
 use crate::sdp::Session;
 use crate::sip::endpoint::{DialogId, InviteId, Peer, Reply, Transport};
 use crate::sip::message::Response;
 
+/// What a provisional answer belongs to.
+struct Progress {
+    invite: InviteId,
+    dialog: Option<DialogId>,
+    leg: LegId,
+    first_ringing: bool,
+}
+
 impl Call {
     /// 100 of D2: somebody has the INVITE.
     pub(super) fn on_trying(&mut self, core: &mut Core, invite: InviteId) {
-        let State::Calling(attempt) = &mut self.state else { return };
-        if let Some(branch) = attempt.branches.iter_mut().find(|b| b.invite == invite) {
+        let Some(id) = self.dial_of(invite) else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
+        if let Some(branch) = dial.branches.iter_mut().find(|b| b.invite == invite) {
             branch.heard = true;
         }
-        if attempt.branches.iter().all(|b| b.heard) {
-            core.disarm(self.conn_id, Timer::Attempt);
+        if dial.branches.iter().all(|b| b.heard) {
+            core.disarm(self.key, Timer::Attempt(id));
         }
     }
 
@@ -35,9 +46,9 @@ impl Call {
         response: Response,
     ) {
         self.on_trying(core, invite);
-        let State::Calling(attempt) = &mut self.state else { return };
-        let alone = attempt.branches.len() == 1;
-        let Some(branch) = attempt.branches.iter_mut().find(|b| b.invite == invite) else { return };
+        let Some(id) = self.dial_of(invite) else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
+        let Some(branch) = dial.branches.iter_mut().find(|b| b.invite == invite) else { return };
         let first_ringing = !branch.ringing && response.code >= 180;
         branch.ringing |= response.code >= 180;
         let leg = branch.leg;
@@ -46,6 +57,25 @@ impl Call {
         }
         let content = Content::of(&response.headers, &response.body);
         let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+        let news = Progress { invite, dialog, leg, first_ringing };
+        match self.purpose(id) {
+            Some(Purpose::Caller) => self.caller_progress(core, news, &response, &content, answer),
+            Some(Purpose::Transfer | Purpose::Consult) => self.target_progress(core, id, news, &response, answer),
+            None => {}
+        }
+    }
+
+    /// D2 rings for D1.
+    fn caller_progress(
+        &mut self,
+        core: &mut Core,
+        news: Progress,
+        response: &Response,
+        content: &Content,
+        answer: Option<Session>,
+    ) {
+        let Progress { invite, dialog, leg, first_ringing } = news;
+        let alone = self.dials().all(|d| d.branches.len() == 1);
         let early = match (dialog, &answer) {
             (Some(dialog), Some(answer)) => self.early_media(core, invite, dialog, answer),
             (Some(dialog), None) => {
@@ -55,32 +85,75 @@ impl Call {
             _ => None,
         };
         if first_ringing {
-            let party = self.leg(leg).map(Call::party);
-            if let Some(party) = party {
-                self.fact(core, What::Ringing { leg, party, early_media: early.is_some() });
-            }
+            self.tell_ringing(core, leg, early.is_some());
         }
         // While several devices ring, who will speak is not known: the sessions start with the answer.
         if early.is_some() && alone && core.options.recording.early_media && !self.start_sessions(core) {
             return self.refuse_unrecorded(core);
         }
         self.update_conversations(core);
-        self.pass_provisional(core, &response, &content, early);
+        self.pass_provisional(core, response, content, early);
+    }
+
+    fn tell_ringing(&mut self, core: &mut Core, leg: LegId, early_media: bool) {
+        if let Some(party) = self.leg(leg).map(Call::party) {
+            self.fact(core, What::Ringing { leg, party, early_media });
+        }
+    }
+
+    /// The target of a transfer or a consultation rings: who waits for it hears its early media, else our ringback.
+    fn target_progress(
+        &mut self,
+        core: &mut Core,
+        id: DialId,
+        news: Progress,
+        response: &Response,
+        answer: Option<Session>,
+    ) {
+        let Progress { invite, dialog, leg, first_ringing } = news;
+        let fork = dialog.and_then(|dialog| self.fork(core, invite, dialog));
+        let heard = fork.zip(answer).and_then(|(fork, answer)| {
+            fork.sdp.apply_answer(&answer).ok()?;
+            let terms = fork.sdp.answered_terms(&answer).ok()?;
+            Some((fork.sdp.negotiated()?.clone(), terms.direction))
+        });
+        if let Some((negotiated, direction)) = &heard
+            && let Some(leg) = self.leg_mut(leg)
+        {
+            let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
+            leg.answered(offered, *direction);
+            leg.apply(core, negotiated);
+            // Another fork may answer next.
+            leg.await_answer(core);
+        }
+        if heard.is_some()
+            && let Some(dial) = self.dial_mut(id)
+        {
+            dial.early = Some(leg);
+        }
+        if first_ringing {
+            self.tell_ringing(core, leg, heard.is_some());
+        }
+        self.report_progress(core, response);
+        self.settle(core);
     }
 
     /// The fork of a downstream dialog, made when it is new and there is room.
     pub(super) fn fork(&mut self, core: &mut Core, invite: InviteId, dialog: DialogId) -> Option<&mut Fork> {
-        let State::Calling(attempt) = &mut self.state else { return None };
-        let branch = attempt.branches.iter_mut().find(|b| b.invite == invite)?;
+        let id = self.dial_of(invite)?;
+        let sdp = self.dials().find(|d| d.id == id)?.branches.iter().find(|b| b.invite == invite)?.leg;
+        let sdp = self.leg(sdp)?.sdp.clone();
+        let key = self.key;
+        let dial = self.dial_mut(id)?;
+        let branch = dial.branches.iter_mut().find(|b| b.invite == invite)?;
         if let Some(at) = branch.forks.iter().position(|f| f.dialog == dialog) {
             return branch.forks.get_mut(at);
         }
         if branch.forks.len() == MAX_FORKS {
             return None;
         }
-        let sdp = self.legs.iter().find(|l| l.id == branch.leg)?.sdp.clone();
         branch.forks.push(Fork { dialog, sdp });
-        core.index.dialogs.insert(dialog, self.conn_id);
+        core.index.dialogs.insert(dialog, key);
         branch.forks.last_mut()
     }
 
@@ -99,7 +172,7 @@ impl Call {
         let terms = fork.sdp.answered_terms(answer).ok()?;
         let allowed = self.allowed.clone();
         let State::Calling(attempt) = &mut self.state else { return None };
-        let called = attempt.branches.iter().find(|b| b.invite == invite)?.leg;
+        let called = attempt.dial.branches.iter().find(|b| b.invite == invite)?.leg;
         let Some(offer) = attempt.offer.clone() else {
             let leg = self.leg_mut(called)?;
             leg.apply(core, &downstream);
@@ -146,7 +219,7 @@ impl Call {
         let peer = self.caller_peer()?;
         let State::Calling(attempt) = &mut self.state else { return None };
         let dialog = core.endpoint.open_dialog(attempt.tx, peer).ok()?;
-        core.index.dialogs.insert(dialog, self.conn_id);
+        core.index.dialogs.insert(dialog, self.key);
         let sdp = self.legs.first()?.sdp.clone();
         attempt.upstream.push(Upstream { dialog, fork, sdp });
         Some(attempt.upstream.len() - 1)

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
-use super::core::Core;
+use super::core::{Core, Key};
 use super::directory::Identity;
 use super::options::Dtmf;
 use super::peers::Local;
-use crate::bridge::command::{Command, Digits, LegStats, NewLeg, Remote};
+use crate::bridge::command::{Command, Digits, LegStats, NewLeg, Playback, Remote};
 use crate::codec::{Codec, Direction, Kind, Payload};
-use crate::id::{ConnId, LegId, RecorderId, WorkerId};
-use crate::record::mark::{Change, Role};
+use crate::id::{LegId, RecorderId, WorkerId};
+use crate::record::mark::{Change, Channel, Role, Side};
 use crate::sdp::{self, Negotiated, Session, Terms};
 use crate::sip::endpoint::{DialogId, Peer};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
+use crate::sip::values::NameAddr;
 
 /// One leg of a call.
 #[derive(Debug)]
@@ -23,13 +24,21 @@ pub(super) struct Leg {
     pub id: LegId,
     pub identity: Arc<Identity>,
     pub role: Role,
+    pub side: Side,
+    /// Its channel in layout `stereo`: a party that takes another's place takes its channel.
+    pub channel: Channel,
     /// Its number.
     pub number: String,
     /// Its address as SIP gave it.
     pub uri: String,
+    /// How it has named itself, for those that it is connected to later.
+    pub shown: Option<NameAddr>,
     /// Our side as it sees it.
     pub local: Local,
+    /// The media thread that has it, or is giving it away.
     pub worker: WorkerId,
+    /// The media thread that it is on its way to.
+    moving: Option<WorkerId>,
     /// Its dialog; `None` while it is early.
     pub dialog: Option<DialogId>,
     /// Our description in that dialog.
@@ -38,34 +47,64 @@ pub(super) struct Leg {
     pub wants: Direction,
     /// What the media thread was told last.
     told: Option<Negotiated>,
+    /// It has put the other side on hold by request.
+    pub on_hold: bool,
+    /// A recording of it was stopped by request: no automatic trigger starts another one.
+    pub is_stopped: bool,
+    /// REFERs that its dialog has brought.
+    pub refers: u32,
     /// Whether the Allow of its device has INFO; `None`: it has shown none.
     pub allows_info: Option<bool>,
+    /// Whether the Allow of its device has UPDATE.
+    pub allows_update: bool,
     /// What the media thread was told of digits for it.
     digits: Digits,
     /// The media thread keeps early packets for the next description.
     awaited: bool,
-    /// The recorder that gets its packets.
-    tap: Option<RecorderId>,
-    /// What the recorder was told last.
+    /// Who hears it.
+    routed: Option<LegId>,
+    /// What we play to it.
+    plays: Plays,
+    /// The recorders that get its packets.
+    taps: Vec<RecorderId>,
+    /// The recorders that have been told of it.
+    known: Vec<RecorderId>,
+    /// What they were told last.
     payloads: Option<Arc<[Payload]>>,
     watched: bool,
     pub stats: LegStats,
+}
+
+/// What we play to a leg.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Plays {
+    #[default]
+    Nothing,
+    /// Silence in its codec.
+    Silence,
+    /// Hold audio, or silence where none is configured.
+    Hold,
+    /// The ringback tone.
+    Ringback,
 }
 
 /// How a leg begins.
 pub(super) struct Beginning {
     pub identity: Arc<Identity>,
     pub role: Role,
+    pub side: Side,
+    pub channel: Channel,
     pub number: String,
     pub uri: String,
+    pub shown: Option<NameAddr>,
     pub local: Local,
     pub worker: WorkerId,
 }
 
 impl Leg {
     /// Takes a port pair and tells the media thread; `None`: no pair is left.
-    pub(super) fn begin(core: &mut Core, call: ConnId, beginning: Beginning) -> Option<Self> {
-        let Beginning { identity, role, number, uri, local, worker } = beginning;
+    pub(super) fn begin(core: &mut Core, call: Key, beginning: Beginning) -> Option<Self> {
+        let Beginning { identity, role, side, channel, number, uri, shown, local, worker } = beginning;
         let port = core.ports.take(worker, local.bind)?;
         let id = core.next_leg();
         let cname: u128 = core.rng.random();
@@ -89,18 +128,29 @@ impl Leg {
             id,
             identity,
             role,
+            side,
+            channel,
             number,
             uri,
+            shown,
             local,
             worker,
+            moving: None,
             dialog: None,
             sdp,
             wants: Direction::SendRecv,
             told: None,
+            on_hold: false,
+            is_stopped: false,
+            refers: 0,
             allows_info: None,
+            allows_update: false,
             digits: Digits::default(),
             awaited: true,
-            tap: None,
+            routed: None,
+            plays: Plays::Nothing,
+            taps: Vec::new(),
+            known: Vec::new(),
             payloads: None,
             watched: false,
             stats: LegStats::default(),
@@ -110,8 +160,8 @@ impl Leg {
     /// Gives the media back.
     pub(super) fn end(self, core: &mut Core) {
         core.media(self.worker, Command::RemoveLeg(self.id));
-        if let (Some(recorder), Some(_)) = (self.tap, &self.payloads) {
-            core.mark(recorder, Change::LegEnded(self.id));
+        for recorder in &self.known {
+            core.mark(*recorder, Change::LegEnded(self.id));
         }
         core.index.legs.remove(&self.id);
         if let Some(dialog) = self.dialog {
@@ -160,13 +210,69 @@ impl Leg {
         self.wants = wanted(self.wants, offered, answer);
     }
 
-    /// Copies of its packets go to `recorder` from now on.
-    pub(super) fn tap(&mut self, core: &mut Core, recorder: RecorderId) {
-        if self.tap == Some(recorder) {
+    /// Copies of its packets go to these recorders from now on.
+    pub(super) fn tap(&mut self, core: &mut Core, recorders: &[RecorderId]) {
+        if self.taps == recorders {
             return;
         }
-        self.tap = Some(recorder);
-        core.media(self.worker, Command::Tap { leg: self.id, recorders: vec![recorder] });
+        let before = std::mem::replace(&mut self.taps, recorders.to_vec());
+        core.media(self.worker, Command::Tap { leg: self.id, recorders: recorders.to_vec() });
+        if let Some(payloads) = self.payloads.clone() {
+            let new: Vec<RecorderId> = recorders.iter().copied().filter(|r| !before.contains(r)).collect();
+            self.tell_payloads(core, &new, &payloads);
+        }
+    }
+
+    /// Recorders that get its packets.
+    pub(super) fn taps(&self) -> &[RecorderId] {
+        &self.taps
+    }
+
+    /// Its packets go to `to` from now on.
+    pub(super) fn route(&mut self, core: &mut Core, to: Option<LegId>) {
+        if self.routed != to {
+            self.routed = to;
+            core.media(self.worker, Command::Route { from: self.id, to });
+        }
+    }
+
+    /// Who hears it, as the media thread knows it.
+    pub(super) fn routed(&self) -> Option<LegId> {
+        self.routed
+    }
+
+    /// Plays something to it; nobody may be routed to it then.
+    pub(super) fn play(&mut self, core: &mut Core, what: Plays) {
+        if self.plays == what {
+            return;
+        }
+        self.plays = what;
+        let playback = match what {
+            Plays::Nothing => Playback::None,
+            Plays::Silence => Playback::Silence,
+            Plays::Hold => core.options.media.hold_playback(),
+            Plays::Ringback => core.options.media.ringback_playback(),
+        };
+        core.media(self.worker, Command::Play { leg: self.id, what: playback });
+    }
+
+    /// Sends it to another media thread. Its routes end; what is commanded meanwhile follows it there.
+    pub(super) fn move_to(&mut self, core: &mut Core, worker: WorkerId) {
+        self.play(core, Plays::Nothing);
+        self.routed = None;
+        self.moving = Some(worker);
+        core.ports.moved(self.worker, worker);
+        core.media(self.worker, Command::Move { leg: self.id, to: worker });
+    }
+
+    /// It has arrived at `worker`.
+    pub(super) fn moved(&mut self, worker: WorkerId) {
+        self.worker = worker;
+        self.moving.take_if(|to| *to == worker);
+    }
+
+    pub(super) fn is_moving(&self) -> bool {
+        self.moving.is_some()
     }
 
     /// The recorder must know the leg before a session names it, also while its payload types are only offered.
@@ -185,13 +291,22 @@ impl Leg {
     }
 
     fn mark_payloads(&mut self, core: &mut Core, payloads: &[Payload]) {
-        let Some(recorder) = self.tap else { return };
-        if self.payloads.as_deref() == Some(payloads) {
+        if self.taps.is_empty() || self.payloads.as_deref() == Some(payloads) {
             return;
         }
         let payloads: Arc<[Payload]> = payloads.into();
         self.payloads = Some(payloads.clone());
-        core.mark(recorder, Change::Payloads { leg: self.id, payloads });
+        let recorders = self.taps.clone();
+        self.tell_payloads(core, &recorders, &payloads);
+    }
+
+    fn tell_payloads(&mut self, core: &mut Core, recorders: &[RecorderId], payloads: &Arc<[Payload]>) {
+        for recorder in recorders {
+            if !self.known.contains(recorder) {
+                self.known.push(*recorder);
+            }
+            core.mark(*recorder, Change::Payloads { leg: self.id, payloads: payloads.clone() });
+        }
     }
 
     /// Tells recorder and media thread what is negotiated, when that differs from what they know. `negotiated` is of
@@ -213,7 +328,13 @@ impl Leg {
     pub(super) fn learn_allow(&mut self, headers: &Headers) {
         let mut allow = headers.values(Name::Allow).peekable();
         if allow.peek().is_some() {
-            self.allows_info = Some(allow.any(|method| *method == *b"INFO"));
+            let mut methods = (false, false);
+            for method in allow {
+                methods.0 |= *method == *b"INFO";
+                methods.1 |= *method == *b"UPDATE";
+            }
+            self.allows_info = Some(methods.0);
+            self.allows_update = methods.1;
         }
     }
 
@@ -301,9 +422,10 @@ pub(super) fn carries_sound(codec: &Codec) -> bool {
 
 /// Routes both legs to each other. They live on one media thread. Before their descriptions are told: what has waited
 /// for those is sent on then.
-pub(super) fn route_both(core: &mut Core, a: &Leg, b: &Leg) {
-    core.media(a.worker, Command::Route { from: a.id, to: Some(b.id) });
-    core.media(b.worker, Command::Route { from: b.id, to: Some(a.id) });
+pub(super) fn route_both(core: &mut Core, a: &mut Leg, b: &mut Leg) {
+    let (id_a, id_b) = (a.id, b.id);
+    a.route(core, Some(id_b));
+    b.route(core, Some(id_a));
 }
 
 #[cfg(test)]

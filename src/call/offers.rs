@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::bridge::Exchange;
 use super::call::{Call, Ending, Purpose, State, has_left};
 use super::core::{Core, Timer};
 use super::fact::{ReleaseCause, What};
 use super::headers::{Content, name_call, passed};
 use super::leg::{Leg, carries_sound};
+use super::talk::Exchange;
 use crate::codec::{Codec, Direction};
 use crate::id::LegId;
 use crate::record::mark::StopCause;
@@ -54,6 +54,9 @@ impl Call {
             }
             return;
         }
+        if self.other(from).is_none() {
+            return self.take_offer(core, tx, from, &offer);
+        }
         if let Some(refused) = self.glare(from) {
             return core.answer(tx, None, refused);
         }
@@ -61,16 +64,32 @@ impl Call {
         let Some(leg) = self.leg_mut(from) else { return };
         if leg.sdp.compare(&offer, allowed.as_deref()).is_refresh() {
             answer_alone(core, tx, &mut leg.sdp, &offer);
-            return self.join(core);
+            return self.settle(core);
         }
         let headers = self.passed_on(request, Some(from));
         self.pass_offer(core, tx, from, offer, (headers, &content));
     }
 
+    /// An offer of a leg that nobody is bridged to, by hold or while it is transferred: it is answered by us alone.
+    fn take_offer(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: &Session) {
+        let before = self.holders();
+        let Some(leg) = self.leg_mut(from) else { return };
+        if leg.sdp.has_open_offer() {
+            return core.answer(tx, None, Reply::new(491));
+        }
+        if answer_alone(core, tx, &mut leg.sdp, offer)
+            && let Ok(terms) = offer.terms()
+        {
+            leg.wants = terms.direction;
+        }
+        self.settle(core);
+        self.report_hold(core, &before);
+    }
+
     /// One open offer per bridge (spec/sip.md §2).
     fn glare(&self, from: LegId) -> Option<Reply> {
-        let State::Talking(bridge) = &self.state else { return Some(Reply::new(491)) };
-        match bridge.exchange? {
+        let Some(talk) = self.talk() else { return Some(Reply::new(491)) };
+        match talk.exchange? {
             Exchange::Passed { from: first } if first == from => Some(later()),
             _ => Some(Reply::new(491)),
         }
@@ -91,7 +110,7 @@ impl Call {
             Ok(request) => {
                 let purpose = Purpose::PassOffer { from, to, tx, offer: Box::new(offer) };
                 self.pending.push((request, purpose));
-                core.index.txs.insert(tx, self.conn_id);
+                core.index.txs.insert(tx, self.key);
                 self.set_exchange(Some(Exchange::Passed { from }));
             }
             Err(Refused::InvitePending) => core.answer(tx, None, Reply::new(491)),
@@ -108,7 +127,7 @@ impl Call {
         terms: &Terms,
         (mut headers, content): (Headers, &Content),
     ) -> Result<RequestId, Refused> {
-        let conn_id = self.conn_id;
+        let key = self.key;
         self.name_call(to, &mut headers);
         let leg = self.leg_mut(to).ok_or(Refused::NoDialog)?;
         let dialog = leg.dialog.ok_or(Refused::NoDialog)?;
@@ -116,7 +135,7 @@ impl Call {
         match core.endpoint.request(dialog, Method::Invite, headers, body, core.now) {
             Ok(request) => {
                 leg.await_answer(core);
-                core.index.requests.insert(request, conn_id);
+                core.index.requests.insert(request, key);
                 Ok(request)
             }
             Err(refused) => {
@@ -134,8 +153,8 @@ impl Call {
     }
 
     pub(super) fn set_exchange(&mut self, exchange: Option<Exchange>) {
-        if let Some(bridge) = self.bridge_mut() {
-            bridge.exchange = exchange;
+        if let Some(talk) = self.talk_mut() {
+            talk.exchange = exchange;
         }
     }
 
@@ -177,17 +196,17 @@ impl Call {
     /// The ACK of a 2xx of ours.
     pub(super) fn on_ack(&mut self, core: &mut Core, dialog: DialogId, request: &Request) {
         let Some(leg) = self.leg_of(dialog) else { return };
-        let Some(bridge) = self.bridge_mut() else { return };
-        let Some(Exchange::InAck { leg: waiting, first }) = bridge.exchange else { return };
+        let Some(talk) = self.talk_mut() else { return };
+        let Some(Exchange::InAck { leg: waiting, first }) = talk.exchange else { return };
         if waiting != leg {
             return;
         }
-        bridge.exchange = None;
+        talk.exchange = None;
         let before = self.holders();
         let answer = Content::of(&request.headers, &request.body).sdp;
         let answer = answer.as_deref().and_then(|body| Session::parse(body).ok());
         if answer.is_some_and(|answer| self.take_answer(leg, &answer).is_ok()) {
-            self.join(core);
+            self.settle(core);
             if !first {
                 self.report_hold(core, &before);
             }
@@ -225,6 +244,34 @@ impl Call {
 
     fn holders(&self) -> Vec<(LegId, bool)> {
         self.legs.iter().map(|l| (l.id, l.holds())).collect()
+    }
+
+    /// No offer of the bridge is open.
+    fn is_idle(&self) -> bool {
+        self.talk().is_some_and(|talk| talk.exchange.is_none())
+    }
+
+    /// After a re-bridging: whichever of the two legs does not allow the new bridge yet gets a re-INVITE, first the one
+    /// opposite of `fresh`.
+    pub(super) fn rebridge(&mut self, core: &mut Core, fresh: LegId) {
+        let Some(other) = self.other(fresh) else { return };
+        if let Some(talk) = self.talk_mut() {
+            talk.next = Some(other);
+        }
+        if !self.is_idle() {
+            return;
+        }
+        self.align(core, fresh);
+        self.align_next(core);
+    }
+
+    /// The second look after a re-bridging.
+    pub(super) fn align_next(&mut self, core: &mut Core) {
+        if !self.is_idle() {
+            return;
+        }
+        let Some(next) = self.talk_mut().and_then(|talk| talk.next.take()) else { return };
+        self.align(core, next);
     }
 
     /// Offers to the leg opposite of `changed` what the bridge needs and its description does not allow yet: another
@@ -283,22 +330,22 @@ impl Call {
     fn offer_later(&mut self, core: &mut Core, to: LegId) {
         let Some(dialog) = self.leg(to).and_then(|l| l.dialog) else { return };
         let wait = core.endpoint.glare_wait(dialog).max(Duration::from_millis(10));
-        if let Some(bridge) = self.bridge_mut() {
-            bridge.again = Some(to);
+        if let Some(talk) = self.talk_mut() {
+            talk.again = Some(to);
         }
-        core.arm(self.conn_id, Timer::Glare, wait);
+        core.arm(self.key, Timer::Glare, wait);
     }
 
     pub(super) fn on_glare_timer(&mut self, core: &mut Core) {
-        let Some(bridge) = self.bridge_mut() else { return };
-        let Some(to) = bridge.again.take() else { return };
-        if bridge.exchange.is_some() {
+        let Some(talk) = self.talk_mut() else { return };
+        let Some(to) = talk.again.take() else { return };
+        if talk.exchange.is_some() {
             // What is open now decides; `align` runs after it.
             return;
         }
-        if let Some(other) = bridge.other(to) {
+        if let Some(other) = self.other(to) {
             self.align(core, other);
-            if self.bridge_mut().is_some_and(|bridge| bridge.exchange.is_none()) {
+            if self.is_idle() {
                 self.narrow(core, other);
             }
         }
@@ -346,7 +393,7 @@ impl Call {
         let reply =
             Reply { headers: passed(&response.headers, trusted), body: content.with(Some(body)), ..Reply::new(200) };
         core.answer(tx, None, reply);
-        self.join(core);
+        self.settle(core);
         self.report_hold(core, &before);
     }
 
@@ -369,7 +416,7 @@ impl Call {
         match outcome {
             Ok(response) => {
                 self.on_own_offer(core, to, Ok(response));
-                if self.bridge_mut().is_some_and(|bridge| bridge.exchange.is_none()) {
+                if self.is_idle() {
                     self.align(core, from);
                 }
             }
@@ -399,9 +446,10 @@ impl Call {
                 let content = Content::of(&response.headers, &response.body);
                 let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
                 if answer.is_some_and(|answer| self.take_answer(to, &answer).is_ok()) {
-                    self.join(core);
+                    self.settle(core);
                     self.report_hold(core, &before);
-                    return self.narrow(core, to);
+                    self.narrow(core, to);
+                    return self.align_next(core);
                 }
             }
             Err(failure) => {
@@ -454,13 +502,15 @@ fn later() -> Reply {
     reply
 }
 
-/// Answers an offer with what the dialog says already, as far as the offer allows it.
-fn answer_alone(core: &mut Core, tx: ServerTx, sdp: &mut sdp::Local, offer: &Session) {
+/// Answers an offer with what the dialog says already, as far as the offer allows it. False: it was refused.
+fn answer_alone(core: &mut Core, tx: ServerTx, sdp: &mut sdp::Local, offer: &Session) -> bool {
     let reply = match sdp.answer_alone(offer) {
         Ok(body) => Reply { body: Some(Body::sdp(body)), ..Reply::new(200) },
         Err(refusal) => refused(refusal, "stickytape"),
     };
+    let taken = reply.code == 200;
     core.answer(tx, None, reply);
+    taken
 }
 
 fn not_acceptable(call: &Call, refusal: Refusal) -> Reply {

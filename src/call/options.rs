@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use crate::audio::signal::{self, Ringback};
-use crate::bridge::command::LatchMode;
+use crate::bridge::command::{LatchMode, Playback};
 use crate::codec::Codec;
 use crate::record::mark::Layout;
 pub use crate::sip::auth::{Account, Credentials, Password};
@@ -108,6 +108,21 @@ impl Default for MediaOptions {
     }
 }
 
+impl MediaOptions {
+    /// What a held party hears.
+    pub(super) fn hold_playback(&self) -> Playback {
+        match &self.hold_audio {
+            Some(samples) => Playback::Samples { samples: samples.clone(), repeat: true },
+            None => Playback::Silence,
+        }
+    }
+
+    /// What a party hears while the one that it will talk to rings.
+    pub(super) fn ringback_playback(&self) -> Playback {
+        Playback::Samples { samples: self.ringback.clone(), repeat: true }
+    }
+}
+
 /// `[recording]` as far as call control needs it.
 #[derive(Debug, Clone)]
 pub struct RecordingOptions {
@@ -121,6 +136,8 @@ pub struct RecordingOptions {
     pub early_media: bool,
     /// `required` for every call: what cannot be recorded is refused or ended.
     pub required: bool,
+    /// `termination-on-transfer`.
+    pub termination_on_transfer: OnTransfer,
 }
 
 impl Default for RecordingOptions {
@@ -131,8 +148,19 @@ impl Default for RecordingOptions {
             sample_rate: 8_000,
             early_media: false,
             required: false,
+            termination_on_transfer: OnTransfer::Terminate,
         }
     }
+}
+
+/// `recording.termination-on-transfer`: what becomes of a termination-side session whose owner transfers itself away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnTransfer {
+    /// It ends with its owner.
+    #[default]
+    Terminate,
+    /// The leg that stays owns it from then on.
+    Maintain,
 }
 
 /// `recording.default`: whose leg owns the session of an ordinary call.
@@ -291,6 +319,10 @@ pub struct Dn {
     pub role: DnRole,
     /// `record`; `None`: not written.
     pub record: Option<bool>,
+    /// `record-consult-calls`: its recordings follow it into its consultations.
+    pub record_consult: bool,
+    /// `pickup-group`; empty: none.
+    pub pickup_group: Arc<str>,
     /// `required`.
     pub required: bool,
     /// `trusted`: identity headers pass.
@@ -318,6 +350,8 @@ impl Dn {
             contact,
             role: DnRole::Agent,
             record: None,
+            record_consult: false,
+            pickup_group: "".into(),
             required: false,
             trusted: false,
             dtmf: Dtmf::Rfc4733,

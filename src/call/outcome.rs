@@ -1,36 +1,37 @@
 //! How an attempt ends: answered, failed, redirected, given up (spec/sip.md §3).
 
-use super::attempt::{Failed, MAX_REDIRECTS, full};
 use super::call::{Call, Ending, State, mapped};
 use super::core::{Core, Timer};
+use super::dial::{DialId, Failed, MAX_REDIRECTS, Purpose, Tried};
 use super::directory::{Referred, Target};
 use super::fact::ReleaseCause;
 use super::headers::{Content, passed, passed_failure};
+use super::refer::asked_transport;
 use crate::codec::Direction;
 use crate::id::LegId;
 use crate::record::mark::StopCause;
 use crate::sdp::{Session, Terms};
-use crate::sip::endpoint::{DialogId, Failure, InviteId, Reply, ServerTx, Transport};
+use crate::sip::endpoint::{DialogId, Failure, InviteId, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::name::Name;
-use crate::sip::values::transport::{self, Asked};
 use crate::sip::values::{Contacts, NameAddr, called_number, reason_phrase};
 
 impl Call {
     /// The first 2xx of D2: bridged, recorded, passed on.
     pub(super) fn on_answered(&mut self, core: &mut Core, invite: InviteId, dialog: DialogId, response: Response) {
-        for timer in [Timer::Attempt, Timer::Ring] {
-            core.disarm(self.conn_id, timer);
+        let Some(id) = self.dial_of(invite) else { return };
+        for timer in [Timer::Attempt(id), Timer::Ring(id)] {
+            core.disarm(self.key, timer);
         }
-        let State::Calling(attempt) = &mut self.state else { return };
-        let others = attempt.close_branches(core, &answered_elsewhere(), |b| b.invite != invite);
-        let Some(called) = attempt.branches.first().map(|b| b.leg) else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
+        let others = dial.close_branches(core, &answered_elsewhere(), |b| b.invite != invite);
+        let Some(called) = dial.branches.first().map(|b| b.leg) else { return };
         core.index.invites.remove(&invite);
         others.into_iter().for_each(|leg| self.drop_leg(core, leg));
         let content = Content::of(&response.headers, &response.body);
         let _ = core.endpoint.ack(dialog, None, core.now);
-        core.index.dialogs.insert(dialog, self.conn_id);
+        core.index.dialogs.insert(dialog, self.key);
         if let Some(leg) = self.leg_mut(called) {
             leg.dialog = Some(dialog);
             leg.learn_allow(&response.headers);
@@ -52,9 +53,49 @@ impl Call {
             leg.answered(offered, terms.direction);
             Some(terms)
         });
-        match usable {
-            Some(terms) => self.answer_caller(core, dialog, &response, &content, terms),
-            None => self.unusable(core),
+        match (self.purpose(id), usable) {
+            (Some(Purpose::Caller), Some(terms)) => self.answer_caller(core, dialog, &response, &content, terms),
+            (Some(Purpose::Caller), None) => self.unusable(core),
+            (Some(purpose), Some(_)) => self.target_answered(core, id, purpose, called, dialog),
+            (Some(purpose), None) => {
+                self.drop_target(core, id, called);
+                self.dial_failed(core, purpose, ReleaseCause::Media, Response::new(488, reason_phrase(488)));
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// The target of a transfer or a consultation has answered.
+    fn target_answered(&mut self, core: &mut Core, id: DialId, purpose: Purpose, target: LegId, dialog: DialogId) {
+        if let Some(dial) = self.dials().find(|d| d.id == id) {
+            dial.forget_losers(core, dialog);
+        }
+        match purpose {
+            Purpose::Transfer => self.transfer_answered(core, target),
+            Purpose::Consult => self.consult_answered(core, target),
+            Purpose::Caller => {}
+        }
+    }
+
+    /// A target has answered with nothing that we can use: it gets BYE.
+    fn drop_target(&mut self, core: &mut Core, id: DialId, target: LegId) {
+        let dialog = self.leg_mut(target).and_then(|l| l.dialog.take());
+        if let Some(dialog) = dialog {
+            core.index.dialogs.remove(&dialog);
+            core.bye(dialog, Headers::new(), None);
+        }
+        if let Some(dial) = self.dial_mut(id) {
+            dial.branches.clear();
+        }
+        self.drop_leg(core, target);
+    }
+
+    /// No target is left: whoever has asked for the dial goes on without.
+    fn dial_failed(&mut self, core: &mut Core, purpose: Purpose, cause: ReleaseCause, answer: Response) {
+        match purpose {
+            Purpose::Transfer => self.transfer_failed(core, cause, &answer),
+            Purpose::Consult => self.consult_failed(core, cause, &answer),
+            Purpose::Caller => {}
         }
     }
 
@@ -67,7 +108,7 @@ impl Call {
     /// BYE to a D2 whose 2xx was acknowledged while D1 is still unanswered.
     fn bye_called(&mut self, core: &mut Core, headers: Headers) {
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = attempt.branches.pop() else { return };
+        let Some(branch) = attempt.dial.branches.pop() else { return };
         for fork in &branch.forks {
             core.index.dialogs.remove(&fork.dialog);
         }
@@ -89,7 +130,7 @@ impl Call {
         let upstream = attempt.upstream.swap_remove(index);
         let mut sdp = upstream.sdp;
         let offer = attempt.offer.clone();
-        let called = attempt.branches.first().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
+        let called = attempt.dial.branches.first().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
         let called = called.and_then(|leg| Some((leg, leg.sdp.negotiated()?)));
         let body = match &offer {
             Some(offer) => {
@@ -132,16 +173,19 @@ impl Call {
         };
         core.index.txs.remove(&tx);
         core.answer(tx, Some(upstream.dialog), reply);
-        self.bridge(core, offer.is_none());
+        self.begin_talking(core, offer.is_none());
     }
 
     /// A branch has failed.
     pub(super) fn on_failed(&mut self, core: &mut Core, invite: InviteId, failure: Failure) {
-        let State::Calling(attempt) = &mut self.state else { return };
-        let Some(at) = attempt.branches.iter().position(|b| b.invite == invite) else { return };
-        let branch = attempt.branches.remove(at);
-        if attempt.branches.iter().all(|b| b.heard) {
-            core.disarm(self.conn_id, Timer::Attempt);
+        let Some(id) = self.dial_of(invite) else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
+        let Some(at) = dial.branches.iter().position(|b| b.invite == invite) else { return };
+        let branch = dial.branches.remove(at);
+        dial.early.take_if(|leg| *leg == branch.leg);
+        let all_heard = dial.branches.iter().all(|b| b.heard);
+        if all_heard {
+            core.disarm(self.key, Timer::Attempt(id));
         }
         core.index.invites.remove(&branch.invite);
         for fork in &branch.forks {
@@ -149,47 +193,61 @@ impl Call {
         }
         let trusted = self.trusted();
         self.drop_leg(core, branch.leg);
-        let State::Calling(attempt) = &mut self.state else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
         let next_address = !branch.ringing
             && match &failure {
                 Failure::Response(response) => matches!(response.code, 503 | 408),
                 Failure::Timeout | Failure::Transport | Failure::Ended => true,
             };
         if !next_address {
-            attempt.targets.retain(|t| t.group != branch.target.group);
+            dial.targets.retain(|t| t.group != branch.target.group);
         }
         if let Failure::Response(response) = failure {
             let told = match response.code {
-                300..=399 => self.redirect(core, &branch.target, response),
+                300..=399 => self.redirect(core, id, &branch.target, response),
                 code => {
                     if code >= 600 {
-                        attempt.targets.clear();
-                        let others = attempt.close_branches(core, &Headers::new(), |_| true);
+                        dial.targets.clear();
+                        let others = dial.close_branches(core, &Headers::new(), |_| true);
                         others.into_iter().for_each(|leg| self.drop_leg(core, leg));
                     }
                     Some(response)
                 }
             };
-            if let (State::Calling(attempt), Some(response)) = (&mut self.state, told) {
+            if let (Some(dial), Some(response)) = (self.dial_mut(id), told) {
                 let beside = branch.target.registered.is_some();
-                let earlier =
-                    attempt.failure.take().filter(|earlier| beside && rank(&earlier.response) < rank(&response));
-                attempt.failure = earlier.or(Some(Failed { response, trusted }));
+                let earlier = dial.failure.take().filter(|earlier| beside && rank(&earlier.response) < rank(&response));
+                dial.failure = earlier.or(Some(Failed { response, trusted }));
             }
         }
-        if matches!(&self.state, State::Calling(attempt) if attempt.branches.is_empty()) {
-            self.go_on(core);
+        if self.dials().any(|d| d.id == id && d.branches.is_empty()) {
+            self.go_on(core, id);
         }
     }
 
-    /// The next target, or the end of the attempt.
-    pub(super) fn go_on(&mut self, core: &mut Core) {
-        if self.try_next(core) {
+    /// The next target, or the end of the dial.
+    pub(super) fn go_on(&mut self, core: &mut Core, id: DialId) {
+        let tried = self.try_next(core, id);
+        if tried == Tried::Open {
             return;
         }
-        let State::Calling(attempt) = &mut self.state else { return };
-        let (cause, ending) = match attempt.failure.take() {
-            None if attempt.trunk_full => (ReleaseCause::Unreachable, full()),
+        let Some(purpose) = self.purpose(id) else { return };
+        let Some(dial) = self.dial_mut(id) else { return };
+        let failure = dial.failure.take();
+        let is_full = tried == Tried::Full || (failure.is_none() && dial.trunk_full);
+        for timer in [Timer::Attempt(id), Timer::Ring(id)] {
+            core.disarm(self.key, timer);
+        }
+        if purpose != Purpose::Caller {
+            let (cause, answer) = match failure {
+                _ if is_full => (ReleaseCause::Unreachable, Response::new(503, reason_phrase(503))),
+                None => (ReleaseCause::Unreachable, Response::new(408, reason_phrase(408))),
+                Some(Failed { response, .. }) => (ReleaseCause::Rejected(response.code), response),
+            };
+            return self.dial_failed(core, purpose, cause, answer);
+        }
+        let (cause, ending) = match failure {
+            _ if is_full => (ReleaseCause::Unreachable, full()),
             None => (ReleaseCause::Unreachable, Ending::code(408)),
             Some(Failed { response, trusted }) => {
                 let code = mapped(response.code);
@@ -207,16 +265,16 @@ impl Call {
 
     /// Takes the targets of a 3xx, in the order of their q. Gives what D1 is told if they all come to nothing: `None`
     /// when they are tried, 404 when none leads anywhere (spec/sip.md §1), the 3xx when it is not followed.
-    fn redirect(&mut self, core: &mut Core, referrer: &Target, response: Response) -> Option<Response> {
-        let State::Calling(attempt) = &mut self.state else { return None };
+    fn redirect(&mut self, core: &mut Core, id: DialId, referrer: &Target, response: Response) -> Option<Response> {
+        let dial = self.dial_mut(id)?;
         let Ok(Contacts::List(mut contacts)) = Contacts::of(&response.headers) else { return Some(response) };
-        if contacts.is_empty() || !referrer.identity.follow_redirect || attempt.redirects == MAX_REDIRECTS {
+        if contacts.is_empty() || !referrer.identity.follow_redirect || dial.redirects == MAX_REDIRECTS {
             return Some(response);
         }
-        let before = attempt.targets.len();
+        let before = dial.targets.len();
         contacts.sort_by_key(|c| std::cmp::Reverse(quality(c)));
         for contact in contacts {
-            if attempt.redirects == MAX_REDIRECTS {
+            if dial.redirects == MAX_REDIRECTS {
                 break;
             }
             let uri = contact.uri();
@@ -228,38 +286,42 @@ impl Call {
                 ip,
                 host: &host,
                 port: uri.port(),
-                transport: match transport::asked(uri) {
-                    Asked::For(transport @ (Transport::Udp | Transport::Tcp)) => Some(transport),
-                    _ => None,
-                },
+                transport: asked_transport(uri),
                 ours: ip.is_some_and(|ip| core.locals.is_ours(ip, uri.port(), referrer.identity.overrides)),
             };
             let Some(destination) = core.redirect(&referrer.identity, to) else { continue };
-            attempt.redirects += 1;
-            let group = attempt.redirects as u32;
-            attempt.targets.extend(destination.targets.into_iter().map(|t| Target { group, ..t }));
+            dial.redirects += 1;
+            let group = dial.redirects as u32;
+            dial.targets.extend(destination.targets.into_iter().map(|t| Target { group, ..t }));
         }
-        let found = attempt.targets.len() > before;
+        let found = dial.targets.len() > before;
         (!found).then(|| Response::new(404, reason_phrase(404)))
     }
 
     /// No response within `attempt-timeout`. It holds for the last address as for the others: with none left the caller
     /// hears 408 at once instead of after timer B. Any response, a 100 too, has ended it before: then only the ring
     /// timeout counts.
-    pub(super) fn on_attempt_timeout(&mut self, core: &mut Core) {
-        let State::Calling(attempt) = &mut self.state else { return };
-        let silent = attempt.close_branches(core, &Headers::new(), |b| !b.heard);
-        let none_left = attempt.branches.is_empty();
+    pub(super) fn on_attempt_timeout(&mut self, core: &mut Core, id: DialId) {
+        let Some(dial) = self.dial_mut(id) else { return };
+        let silent = dial.close_branches(core, &Headers::new(), |b| !b.heard);
+        let none_left = dial.branches.is_empty();
         silent.into_iter().for_each(|leg| self.drop_leg(core, leg));
         if none_left {
-            self.go_on(core);
+            self.go_on(core, id);
         }
     }
 
     /// The ring timeout: CANCEL and 480.
-    pub(super) fn on_ring_timeout(&mut self, core: &mut Core) {
+    pub(super) fn on_ring_timeout(&mut self, core: &mut Core, id: DialId) {
         let mut headers = Headers::new();
         headers.push(Name::Reason, "Q.850;cause=19");
+        let purpose = self.purpose(id);
+        if let Some(purpose @ (Purpose::Transfer | Purpose::Consult)) = purpose {
+            self.close_dial(core, id, &headers);
+            let mut answer = Response::new(480, reason_phrase(480));
+            answer.headers = headers;
+            return self.dial_failed(core, purpose, ReleaseCause::NoAnswer, answer);
+        }
         let ending = Ending { answer_headers: headers.clone(), bye_headers: headers, ..Ending::code(480) };
         self.release(core, ReleaseCause::NoAnswer, StopCause::NotAnswered, None, ending);
     }
@@ -276,7 +338,7 @@ impl Call {
     }
 
     /// A leg of a failed branch.
-    fn drop_leg(&mut self, core: &mut Core, leg: LegId) {
+    pub(super) fn drop_leg(&mut self, core: &mut Core, leg: LegId) {
         self.stop_sessions_of(core, leg, StopCause::NotAnswered);
         if let Some(at) = self.legs.iter().position(|l| l.id == leg) {
             let leg = self.legs.remove(at);
@@ -285,6 +347,11 @@ impl Call {
             leg.end(core);
         }
     }
+}
+
+/// 503 with Retry-After: no port, no room, or a trunk that carries as many legs as it may.
+pub(super) fn full() -> Ending {
+    Ending { answer_headers: Core::busy().headers, ..Ending::code(503) }
 }
 
 /// What the other devices of a DN are told (RFC 3326 §2).

@@ -44,6 +44,16 @@ pub(super) fn owners(
     legs.into_iter().filter_map(|(side, leg)| owner(side, leg, default, route)).collect()
 }
 
+/// The owner that a leg's own option names, whatever the call: DN or trunk option `record = true`.
+pub(super) fn own(side: Side, class: Class, record: Option<bool>) -> Option<Owner> {
+    if record != Some(true) {
+        return None;
+    }
+    let side_name = if side == Side::Origination { "origination" } else { "termination" };
+    let (trigger, option) = if class == Class::Dn { ("dn", "DN") } else { ("trunk", "trunk") };
+    Some(Owner { side, trigger, rule: format!("{option} option `record = true` of the {side_name} leg") })
+}
+
 fn owner(side: Side, leg: Chooser, default: DefaultOwner, route: Option<RouteRecord>) -> Option<Owner> {
     // "Source" is the customer's leg; of one class the fall-back to origination and termination is the same by `roles`.
     let is_source = leg.role == Role::Customer;
@@ -60,11 +70,8 @@ fn owner(side: Side, leg: Chooser, default: DefaultOwner, route: Option<RouteRec
         }
         _ => {}
     }
-    if leg.record == Some(true) {
-        let trigger = if leg.class == Class::Dn { "dn" } else { "trunk" };
-        let rule = format!("{} option `record = true` of the {} leg", trigger.to_uppercase(), name(side));
-        let rule = if trigger == "trunk" { rule.replace("TRUNK", "trunk") } else { rule };
-        return Some(Owner { side, trigger, rule });
+    if let Some(own) = own(side, leg.class, leg.record) {
+        return Some(own);
     }
     let chosen = match default {
         DefaultOwner::None => false,

@@ -117,6 +117,14 @@ impl Ports {
         Some(pair)
     }
 
+    /// A leg goes to another worker.
+    pub(super) fn moved(&mut self, from: WorkerId, to: WorkerId) {
+        self.removed(from);
+        if let Some(worker) = self.workers.iter_mut().find(|w| w.id == to) {
+            worker.legs += 1;
+        }
+    }
+
     /// A leg of the worker was removed: its pair cools down and can be bound again later.
     pub(super) fn removed(&mut self, worker: WorkerId) {
         let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) else { return };

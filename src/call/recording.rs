@@ -6,18 +6,23 @@ use super::core::Core;
 use super::directory::Identity;
 use super::fact::{ReleaseCause, What};
 use super::leg::{Leg, carries_sound, in_use};
-use super::options::RouteRecord;
+use super::options::{OnTransfer, RouteRecord};
 use super::owners::{Chooser, Owner, owners, roles};
+use super::talk::Doing;
 use crate::codec::{Codec, Kind};
 use crate::id::{LegId, RecorderId, RecordingId};
-use crate::record::mark::{self, Change, Channel, Conversation, Member, SessionStart, Side, StopCause};
+use crate::record::mark::{self, Change, Conversation, Member, Role, SessionStart, Side, StopCause};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
+
+/// How long a recorder without sessions still gets a leg's packets: what a session's last half second lacks may be on
+/// its way.
+pub(super) const LINGER: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What is to be recorded of a call, and what is.
 #[derive(Debug)]
 pub(super) struct Recording {
-    /// All sessions of a call are on one thread: each leg is then decoded once.
+    /// Where the call's own sessions begin: on one thread, so that each leg is decoded once.
     pub recorder: RecorderId,
     /// Sessions that the triggers ask for.
     pub wanted: Vec<Owner>,
@@ -31,9 +36,12 @@ pub(super) struct Recording {
 #[derive(Debug)]
 pub(super) struct Session {
     pub id: RecordingId,
+    /// It stays there when calls are joined.
+    pub recorder: RecorderId,
     pub owner: LegId,
     pub side: Side,
     pub trigger: &'static str,
+    pub is_paused: bool,
     /// The conversation that the recorder knows.
     told: Conversation,
 }
@@ -100,8 +108,9 @@ impl Call {
         if !core.space_ok {
             return self.unable(core, Unable::NoSpace);
         }
+        let recorders = self.recorders_with(self.recording.recorder);
         for leg in &mut self.legs {
-            leg.tap(core, self.recording.recorder);
+            leg.tap(core, &recorders);
             leg.announce(core);
         }
         if !self.legs.iter().all(is_decodable) {
@@ -109,10 +118,81 @@ impl Call {
         }
         for owner in self.recording.wanted.clone() {
             if !self.recording.sessions.iter().any(|s| s.side == owner.side) {
-                self.start_session(core, owner);
+                let leg = self.legs.iter().find(|l| l.side == owner.side).map(|l| l.id);
+                if let Some(leg) = leg {
+                    self.start_session(core, leg, owner);
+                }
             }
         }
         true
+    }
+
+    /// The recorders of the running sessions, and one more.
+    fn recorders_with(&self, one: RecorderId) -> Vec<RecorderId> {
+        let mut recorders = self.recorders();
+        if !recorders.contains(&one) {
+            recorders.push(one);
+        }
+        recorders
+    }
+
+    /// The own option of a party that has been transferred in starts its session (spec/recording.md §4.2). False: its
+    /// recording is required and impossible.
+    #[must_use]
+    pub(super) fn start_own(&mut self, core: &mut Core, leg: LegId) -> bool {
+        let Some(party) = self.leg(leg) else { return true };
+        let owner = super::owners::own(party.side, party.identity.class, party.identity.record);
+        let required = party.identity.required || core.options.recording.required;
+        let Some(owner) = owner.filter(|_| !party.is_stopped) else { return true };
+        if self.recording.sessions.iter().any(|s| s.owner == leg) {
+            return true;
+        }
+        self.recording.required |= required;
+        match self.record(core, leg, owner) {
+            Ok(_) => true,
+            Err(why) => {
+                self.fact(core, What::RecordingFailed { id: None, cause: why.label(), required });
+                !required
+            }
+        }
+    }
+
+    /// Starts a session in an answered call.
+    pub(super) fn record(&mut self, core: &mut Core, leg: LegId, owner: Owner) -> Result<RecordingId, Unable> {
+        if !core.space_ok {
+            return Err(Unable::NoSpace);
+        }
+        if !self.legs.iter().filter(|l| l.dialog.is_some()).all(is_decodable) {
+            return Err(Unable::Codec);
+        }
+        let recorders = self.recorders_with(self.recording.recorder);
+        for leg in &mut self.legs {
+            leg.tap(core, &recorders);
+            leg.announce(core);
+        }
+        Ok(self.start_session(core, leg, owner))
+    }
+
+    /// The owner rule: a leg leaves while `stays` goes on. Its sessions end, or go over to the one that stays
+    /// (`termination-on-transfer = "maintain"`), unless that has its own.
+    pub(super) fn hand_over(&mut self, core: &mut Core, leg: LegId, stays: Option<LegId>) {
+        let maintain = core.options.recording.termination_on_transfer == OnTransfer::Maintain;
+        let owns = |sessions: &[Session], leg| sessions.iter().any(|s| s.owner == leg);
+        let heir = stays.filter(|stays| maintain && !owns(&self.recording.sessions, *stays));
+        let mut heirs = Vec::new();
+        if let Some(heir) = heir
+            && let Some(session) =
+                self.recording.sessions.iter_mut().find(|s| s.owner == leg && s.side == Side::Termination)
+        {
+            session.owner = heir;
+            heirs.push((session.id, session.recorder, heir));
+        }
+        for (id, recorder, owner) in heirs {
+            let attributes = vec![("leg".into(), owner.to_string().into())];
+            core.mark(recorder, Change::Event { id, name: "owner-changed".into(), attributes });
+            self.fact(core, What::OwnerChanged { id, owner });
+        }
+        self.stop_sessions_of(core, leg, StopCause::OwnerLeft);
     }
 
     /// Says once that the call is not recorded; false when that forbids it.
@@ -124,22 +204,18 @@ impl Call {
         !required
     }
 
-    fn start_session(&mut self, core: &mut Core, owner: Owner) {
-        let leg = match owner.side {
-            Side::Termination => self.legs.get(1),
-            _ => self.legs.first(),
-        };
-        let Some(leg) = leg else { return };
+    fn start_session(&mut self, core: &mut Core, leg: LegId, owner: Owner) -> RecordingId {
         let id = RecordingId(core.uuid());
-        let conversation = conversation(self, leg.id);
+        let conversation = conversation(self, leg);
+        let owner_dn = self.leg(leg).and_then(|l| l.identity.dn.clone());
         let start = SessionStart {
             id,
             start_time: core.wall,
             call_uuid: self.uuid,
             caller_phone_number: self.caller_number.clone(),
             dialed_phone_number: self.dialed_number.clone(),
-            owner_leg: leg.id,
-            owner_dn: leg.identity.dn.clone(),
+            owner_leg: leg,
+            owner_dn,
             side: owner.side,
             trigger: owner.trigger.to_owned(),
             rule: owner.rule,
@@ -147,15 +223,17 @@ impl Call {
             sample_rate: core.options.recording.sample_rate,
             conversation: conversation.clone(),
         };
-        let session = Session { id, owner: leg.id, side: owner.side, trigger: owner.trigger, told: conversation };
+        let (recorder, side, trigger) = (self.recording.recorder, owner.side, owner.trigger);
+        let session = Session { id, recorder, owner: leg, side, trigger, is_paused: false, told: conversation };
         core.mark(self.recording.recorder, Change::Start(Box::new(start)));
-        core.index.recordings.insert(id, self.conn_id);
+        core.index.recordings.insert(id, self.key);
         core.count_session(self.recording.recorder, true);
         self.fact(
             core,
             What::RecordingStarted { id, owner: session.owner, side: session.side, trigger: session.trigger },
         );
         self.recording.sessions.push(session);
+        id
     }
 
     /// Tells the recorder where a session's conversation is no longer what it knows.
@@ -168,7 +246,7 @@ impl Call {
             let conversation = conversation(self, session.owner);
             if conversation != session.told {
                 session.told = conversation.clone();
-                core.mark(self.recording.recorder, Change::Conversation { id: session.id, conversation });
+                core.mark(session.recorder, Change::Conversation { id: session.id, conversation });
             }
         }
         self.recording.sessions = sessions;
@@ -178,14 +256,14 @@ impl Call {
     pub(super) fn note(&mut self, core: &mut Core, name: &str, leg: LegId) {
         for session in &self.recording.sessions {
             let attributes = vec![("leg".into(), leg.to_string().into())];
-            core.mark(self.recording.recorder, Change::Event { id: session.id, name: name.into(), attributes });
+            core.mark(session.recorder, Change::Event { id: session.id, name: name.into(), attributes });
         }
     }
 
     /// Ends every session.
     pub(super) fn stop_sessions(&mut self, core: &mut Core, cause: StopCause) {
         for session in std::mem::take(&mut self.recording.sessions) {
-            self.stop_session(core, &session, cause);
+            self.end_session(core, &session, cause);
         }
     }
 
@@ -195,14 +273,14 @@ impl Call {
             std::mem::take(&mut self.recording.sessions).into_iter().partition(|s: &Session| s.owner == leg);
         self.recording.sessions = going_on;
         for session in &ending {
-            self.stop_session(core, session, cause);
+            self.end_session(core, session, cause);
         }
     }
 
-    fn stop_session(&mut self, core: &mut Core, session: &Session, cause: StopCause) {
-        core.mark(self.recording.recorder, Change::Stop { id: session.id, cause });
+    pub(super) fn end_session(&mut self, core: &mut Core, session: &Session, cause: StopCause) {
+        core.mark(session.recorder, Change::Stop { id: session.id, cause });
         core.index.recordings.remove(&session.id);
-        core.count_session(self.recording.recorder, false);
+        core.count_session(session.recorder, false);
         self.fact(core, What::RecordingStopped { id: session.id, cause });
     }
 
@@ -214,7 +292,7 @@ impl Call {
             mark::Notice::Failed { id, cause, .. } => {
                 let Some(at) = self.recording.sessions.iter().position(|s| s.id == id) else { return };
                 let session = self.recording.sessions.remove(at);
-                self.stop_session(core, &session, cause);
+                self.end_session(core, &session, cause);
                 let label = if cause == StopCause::DiskFull { "disk-full" } else { "write-error" };
                 let required = self.recording.required;
                 self.recording.wanted.retain(|w| w.side != session.side);
@@ -244,22 +322,46 @@ fn is_decodable(leg: &Leg) -> bool {
 
 /// The owner's conversation, recomputed from the call's state: the only source of what the recorder is told.
 pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
-    let member = |(index, leg): (usize, &Leg)| Member {
+    let everybody = || call.legs.iter().map(|l| l.id).collect();
+    let (mut members, connection): (Vec<LegId>, Connection) = match call.talk() {
+        None => (everybody(), Connection::Early),
+        Some(talk) => match &talk.doing {
+            Doing::Nothing => (talk.members.clone(), Connection::Talking),
+            Doing::Transfer(_) => (talk.members.clone(), Connection::Unbridged),
+            Doing::Consult(consult) => consult.conversation_of(call, owner, &talk.members),
+        },
+    };
+    members.sort_by_key(|id| call.legs.iter().position(|l| l.id == *id));
+    let consult = connection == Connection::Consulting;
+    let member = |leg: &Leg| Member {
         leg: leg.id,
         dn: leg.identity.dn.clone(),
         uri: leg.uri.clone(),
-        role: leg.role,
-        channel: if index == 0 { Channel::Left } else { Channel::Right },
+        role: if consult && call.consulted() == Some(leg.id) { Role::Consulted } else { leg.role },
+        channel: leg.channel,
         holds: leg.holds(),
-        held: false,
+        held: leg.on_hold || (connection == Connection::Held && call.consult().is_some_and(|c| c.by == leg.id)),
         muted: false,
     };
     Conversation {
-        conn_id: call.conn_id,
+        conn_id: call.consult().filter(|_| consult).map_or(call.conn_id, |c| c.conn_id),
         owner,
-        members: call.legs.iter().enumerate().map(member).collect(),
-        consult: false,
-        early: call.answered.is_none(),
-        unbridged: false,
+        members: members.iter().filter_map(|id| call.leg(*id)).map(member).collect(),
+        consult,
+        early: connection == Connection::Early && call.answered.is_none(),
+        unbridged: connection == Connection::Unbridged,
     }
+}
+
+/// How the members of a conversation are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connection {
+    Early,
+    Talking,
+    /// Nobody is bridged: a transfer target is being called.
+    Unbridged,
+    /// The call while one of its parties consults.
+    Held,
+    /// The consultation.
+    Consulting,
 }

@@ -1,15 +1,18 @@
 //! A new INVITE: who calls, where to, may it, and the first branch (spec/sip.md §1–3).
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::attempt::{Attempt, way};
+use super::attempt::Attempt;
 use super::call::{Call, State};
 use super::core::{Core, Timer};
-use super::directory::{Destination, Identity};
+use super::dial::{Dial, Head, way};
+use super::directory::Identity;
 use super::fact::What;
+use super::headers::Content;
 use super::leg::{Beginning, Leg};
 use super::offers::refused;
 use super::options::Listener;
@@ -17,10 +20,13 @@ use super::owners::roles;
 use super::peers::Local;
 use super::recording::{Recording, Unable};
 use super::registrar::Origin;
+use crate::codec::Direction;
 use crate::id::{CallUuid, ConnId};
-use crate::sdp::{Refusal, Session};
+use crate::record::mark::{Channel, Side};
+use crate::sdp::{Refusal, Session, Terms};
 use crate::sip::auth::Demand;
 use crate::sip::endpoint::{Flow, Reply, ServerTx};
+use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::name::Name;
 use crate::sip::values::{NameAddr, Uri, Via, address, called_number};
@@ -47,6 +53,8 @@ struct Caller {
     /// `callerPhoneNumber`.
     number: String,
     uri: String,
+    /// Its From, without the tag.
+    shown: NameAddr,
     /// The called number.
     called: String,
 }
@@ -65,26 +73,29 @@ pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Requ
     }
 }
 
+/// Why no call can be taken now.
+fn at_limit(core: &Core, caller: &Identity, live: usize) -> Option<&'static str> {
+    [
+        (core.draining, "draining"),
+        (core.congested, "a recorder does not keep up"),
+        (live >= core.options.sip.max_calls, "call limit"),
+        (core.trunk_full(caller), "call limit of the trunk"),
+    ]
+    .into_iter()
+    .find_map(|(is_at, limit)| is_at.then_some(limit))
+}
+
 fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Result<Option<Call>, Refusing> {
     // First of all: how busy we are is no stranger's business.
     let caller = caller(core, &flow, &request)?;
-    if core.draining {
-        return Err(busy("draining"));
+    if let Some(limit) = at_limit(core, &caller.identity, live) {
+        return Err(busy(limit));
     }
-    if core.congested {
-        return Err(busy("a recorder does not keep up"));
-    }
-    if live >= core.options.sip.max_calls {
-        return Err(busy("call limit"));
-    }
-    if core.trunk_full(&caller.identity) {
-        return Err(busy("call limit of the trunk"));
-    }
-    let Destination { identity: called, targets, record, required, registers } =
-        core.route(&caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
-    if registers && targets.is_empty() {
+    let destination = core.route(&caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
+    if destination.registers && destination.targets.is_empty() {
         return Err(refuse(480, "not registered"));
     }
+    let (called, record, required) = (destination.identity.clone(), destination.record, destination.required);
     let recorder = core.choose_recorder().ok_or(busy("no recorder"))?;
     let recording = Recording::plan(core, recorder, &caller.identity, &called, (record, required));
     if recording.required && !core.space_ok {
@@ -93,25 +104,34 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     }
     let listener = Listener { transport: flow.transport, address: flow.local };
     let local = core.locals.seen(listener, flow.remote.ip(), caller.identity.overrides);
-    let first = targets.iter().find_map(|t| way(core, t.clone()));
+    let first = destination.targets.iter().find_map(|t| way(core, t.clone()));
     let binds: Vec<IpAddr> = std::iter::once(local.bind).chain(first.map(|w| w.local.bind)).collect();
     let worker = core.ports.choose(&binds).ok_or(busy("no media ports"))?;
-    let mut attempt = Attempt::new(tx, request, flow, worker);
-    let offer = read_offer(&attempt, &local)?;
+    let content = Content::of(&request.headers, &request.body);
+    let offer = read_offer(&content, &local)?;
     let (allowed, unable) = share(core, &recording, offer.as_ref());
     if unable && recording.required {
         core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
         let reply = Box::new(refused(Refusal::NoSharedCodec, &local.sip.ip().to_string()));
         return Err(Refusing { reply, reason: Some("no codec for a required recording") });
     }
-    attempt.offer = offer;
-    attempt.targets = targets.into();
-    attempt.route = (record, required);
+    let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
+    let terms = match offer.as_ref().map(Session::terms) {
+        Some(Ok(terms)) if allowed.is_some() => terms.restricted_to(codecs),
+        Some(Ok(terms)) => terms,
+        _ => Terms::of(codecs, Direction::SendRecv),
+    };
+    let head = Head::of_invite(&request, &content, &caller.identity);
+    let dial = Dial::new(core.next_dial(), head, terms, destination, worker);
+    let route = (record, required);
+    let attempt = Attempt { dial, tx, flow, offer, route, upstream: Vec::new() };
     let call = Call {
+        key: core.next_key(),
         conn_id: ConnId(core.rng.random()),
         uuid: CallUuid(core.uuid()),
         started: core.wall,
         answered: None,
+        consults: None,
         caller_number: caller.number.clone(),
         dialed_number: caller.called.clone(),
         legs: Vec::new(),
@@ -119,31 +139,44 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
         allowed,
         recording,
         pending: Vec::new(),
+        waiting: VecDeque::new(),
+        parting: Vec::new(),
     };
     let beginning = Beginning {
         role: roles(caller.identity.class, called.class).0,
         identity: Arc::new(caller.identity),
+        side: Side::Origination,
+        channel: Channel::Left,
         number: caller.number,
         uri: caller.uri,
+        shown: Some(caller.shown),
         local,
         worker,
     };
-    Ok(start(core, call, beginning, &called, unable))
+    Ok(start(core, call, beginning, &called, unable, &request.headers))
 }
 
 /// The caller's leg and the first branch.
-fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identity, unable: bool) -> Option<Call> {
+fn start(
+    core: &mut Core,
+    mut call: Call,
+    beginning: Beginning,
+    called: &Identity,
+    unable: bool,
+    invite: &Headers,
+) -> Option<Call> {
     let State::Calling(attempt) = &call.state else { return None };
-    let tx = attempt.tx;
+    let (tx, dial) = (attempt.tx, attempt.dial.id);
     let dialed = call.dialed_number.clone();
-    let Some(mut leg) = Leg::begin(core, call.conn_id, beginning) else {
+    let Some(mut leg) = Leg::begin(core, call.key, beginning) else {
         core.answer(tx, None, Core::busy());
         return None;
     };
     if call.recording.is_wanted() && !unable {
-        leg.tap(core, call.recording.recorder);
+        leg.tap(core, &[call.recording.recorder]);
     }
-    core.index.txs.insert(tx, call.conn_id);
+    core.index.txs.insert(tx, call.key);
+    core.index.conns.insert(call.conn_id, call.key);
     core.fact(
         Some(call.conn_id),
         What::CallStarted {
@@ -158,14 +191,14 @@ fn start(core: &mut Core, mut call: Call, beginning: Beginning, called: &Identit
             consult_of: None,
         },
     );
-    leg.learn_allow(&attempt.request.headers);
+    leg.learn_allow(invite);
     call.legs.push(leg);
     if unable {
         // Required is off here: it was refused above.
         let _ = call.unable(core, Unable::Codec);
     }
-    core.arm(call.conn_id, Timer::Ring, core.options.sip.ring_timeout);
-    call.go_on(core);
+    core.arm(call.key, Timer::Ring(dial), core.options.sip.ring_timeout);
+    call.go_on(core, dial);
     (!call.is_over()).then_some(call)
 }
 
@@ -188,7 +221,9 @@ fn caller(core: &mut Core, flow: &Flow, request: &Request) -> Result<Caller, Ref
         false => number,
     };
     let uri = String::from_utf8_lossy(from.uri().as_bytes()).into_owned();
-    Ok(Caller { identity, number, uri, called })
+    let mut shown = NameAddr::new(from.uri().clone());
+    shown.set_display_of(&from);
+    Ok(Caller { identity, number, uri, shown, called })
 }
 
 /// Who calls (spec/sip.md §1). A DN that registers is asked for its password unless it calls by the flow of its
@@ -231,8 +266,8 @@ pub(super) fn source(core: &Core, flow: &Flow, request: &Request) -> IpAddr {
     source
 }
 
-fn read_offer(attempt: &Attempt, ours: &Local) -> Result<Option<Session>, Refusing> {
-    let Some(body) = &attempt.content.sdp else { return Ok(None) };
+fn read_offer(content: &Content, ours: &Local) -> Result<Option<Session>, Refusing> {
+    let Some(body) = &content.sdp else { return Ok(None) };
     let offer = Session::parse(body).map_err(|_| refuse(400, "malformed SDP"))?;
     match offer.anchor_for(ours.media) {
         Ok(_) => Ok(Some(offer)),

@@ -16,7 +16,7 @@ pub struct CallView {
     pub conn_id: ConnId,
     /// Stable id.
     pub call_uuid: CallUuid,
-    /// `calling`, `early`, `answering`, `talking`, `held`, `ending`.
+    /// `calling`, `early`, `answering`, `talking`, `held`, `consulting`, `transferring`, `ending`.
     pub state: &'static str,
     /// When its INVITE came.
     pub started: Timestamp,

@@ -73,6 +73,7 @@ fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Pr
     trunk.record = section.read("record", problems, boolean);
     trunk.required = section.read_or("required", false, problems, boolean);
     trunk.trusted = section.read_or("trusted", false, problems, boolean);
+    trunk.transfer = section.read_or("transfer", false, problems, boolean);
     trunk.follow_redirect = section.read_or("follow-redirect", false, problems, boolean);
     trunk.caller_id = section.read("caller-id", problems, some_text).filter(|caller| caller != "pass");
     let attempt = duration(Duration::from_millis(500)..=Duration::from_secs(32));
@@ -123,6 +124,7 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         problems.add(&section.spot_of("registration"), "`contact` and `registration` exclude each other", None);
     }
     let record = section.read("record", problems, boolean);
+    let record_consult = section.read_or("record-consult-calls", false, problems, boolean);
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
@@ -132,7 +134,7 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         Contact::At(contact) => Dn::new(numbers, contact),
         Contact::Registered(account) => Dn::registered(numbers, account),
     };
-    Some(Dn { record, required, trusted, nat, dtmf, ..dn })
+    Some(Dn { record, record_consult, required, trusted, nat, dtmf, ..dn })
 }
 
 /// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge

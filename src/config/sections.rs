@@ -11,7 +11,9 @@ use super::values::{boolean, choice, codec, duration, ip, listener, network, num
 use super::{Api, Config, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
-use crate::call::options::{DefaultOwner, Listener, MediaOptions, RecordingOptions, Secret, SipOptions, Transport};
+use crate::call::options::{
+    DefaultOwner, Listener, MediaOptions, OnTransfer, RecordingOptions, Secret, SipOptions, Transport,
+};
 use crate::codec::Kind;
 use crate::disk::{RealDisk, sound};
 use crate::record::mark::Layout;
@@ -193,6 +195,12 @@ fn read_recording(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Re
         }),
         early_media: section.read_or("early-media", default.early_media, problems, boolean),
         required: section.read_or("required", default.required, problems, boolean),
+        termination_on_transfer: section.read_or(
+            "termination-on-transfer",
+            default.termination_on_transfer,
+            problems,
+            choice(&[("terminate", OnTransfer::Terminate), ("maintain", OnTransfer::Maintain)]),
+        ),
     };
     const MIB: u64 = 1 << 20;
     // WAV counts its bytes in 32 bits; the default leaves room for the header (4,095 MiB < 4 GiB).

@@ -1,0 +1,320 @@
+//! Which request is allowed in which state, and what it does there (spec/events.md §1, spec/sip.md §6).
+//!
+//! | Request | Allowed while |
+//! |---|---|
+//! | release-call | always |
+//! | hold-call | two talk and this side does not hold by request |
+//! | retrieve-call | this side holds by request, or consults: the consultation ends |
+//! | initiate-, mute-, single-step-transfer | two talk or hold, nothing else goes on |
+//! | complete-transfer | this side consults; also while the target rings |
+//! | alternate-call | this side consults and the target has answered |
+//! | reconnect-call | this side consults |
+//! | redirect-call | this side rings |
+//!
+//! Anything else is refused with the state found, and nothing changes.
+
+use std::sync::Arc;
+
+use super::Calls;
+use super::call::{Call, Ending, State};
+use super::consult::Target;
+use super::core::{Core, Timer};
+use super::dial::DialId;
+use super::directory::Destination;
+use super::fact::{self, Asked, Party, ReleaseCause, What};
+use super::recording::Recording;
+use super::refer::Report;
+use super::request::{Accepted, Ask, Code, Denied, Request, Ticket};
+use super::talk::Doing;
+use super::transfer::Order;
+use super::waiting::Waiting;
+use crate::id::LegId;
+use crate::record::mark::StopCause;
+use crate::sip::headers::Headers;
+use crate::sip::message::Response;
+use crate::sip::name::Name;
+use crate::sip::values::reason_phrase;
+
+/// What facts say of the request that has caused them.
+pub(super) fn asked(request: &Request) -> Arc<Asked> {
+    Arc::new(Asked { dn: request.this_dn.clone(), reference: request.reference.clone() })
+}
+
+impl Calls {
+    /// A request from outside.
+    pub(super) fn on_asked(&mut self, ticket: Ticket, request: Request) {
+        let deny = |code, detail: String| Err(Denied { code, detail, state: "none".to_owned() });
+        let Some(key) = self.core.index.conns.get(&request.conn_id).copied() else {
+            let detail = format!("no live call has the ConnID {}", request.conn_id);
+            return self.core.answer_request(ticket, deny(Code::UnknownCall, detail));
+        };
+        if self.core.directory.dn(&request.this_dn).is_none() {
+            let detail = "ThisDN is no configured directory number".to_owned();
+            return self.core.answer_request(ticket, deny(Code::UnknownDn, detail));
+        }
+        self.core.asked = Some(asked(&request));
+        self.with(Some(key), |call, core| call.on_asked(core, ticket, request));
+        self.join_calls();
+        self.core.asked = None;
+    }
+}
+
+impl Call {
+    /// A request for this call: decided now, or when the open exchange has ended.
+    pub(super) fn on_asked(&mut self, core: &mut Core, ticket: Ticket, request: Request) {
+        if self.has_open_offer() && request.ask != Ask::ReleaseCall {
+            return self.wait(core, Waiting::Request { ticket, request: Box::new(request) });
+        }
+        let answer = self.decide(core, &request);
+        core.answer_request(ticket, answer);
+    }
+
+    fn decide(&mut self, core: &mut Core, request: &Request) -> Result<Accepted, Denied> {
+        let by = self.legs.iter().find(|l| l.identity.dn.as_deref() == Some(&request.this_dn)).map(|l| l.id);
+        if matches!(
+            request.ask,
+            Ask::RecordStart { .. } | Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. }
+        ) {
+            return self.decide_recording(core, by, &request.ask);
+        }
+        let by = by.ok_or_else(|| self.denied(Code::NotAParty, "ThisDN has no leg in this call"))?;
+        match &request.ask {
+            Ask::ReleaseCall => self.ask_release(core, by, request),
+            Ask::HoldCall => self.ask_hold(core, by),
+            Ask::RetrieveCall => self.ask_retrieve(core, by),
+            Ask::InitiateTransfer { to } => self.ask_consult(core, by, to, false),
+            Ask::MuteTransfer { to } => self.ask_consult(core, by, to, true),
+            Ask::SingleStepTransfer { to } => self.ask_transfer(core, by, to),
+            Ask::CompleteTransfer { .. } => {
+                self.must_consult(by)?;
+                self.complete_consult(core);
+                Ok(Accepted::new(self.conn_id))
+            }
+            Ask::AlternateCall { .. } => {
+                self.must_consult(by)?;
+                if self.consulted().is_none() {
+                    return Err(self.denied(Code::WrongState, "the consulted party has not answered"));
+                }
+                self.alternate(core);
+                Ok(Accepted::new(request.conn_id))
+            }
+            Ask::ReconnectCall { .. } => {
+                self.must_consult(by)?;
+                self.reconnect(core);
+                Ok(Accepted::new(self.conn_id))
+            }
+            Ask::RedirectCall { to } => self.ask_redirect(core, by, to),
+            Ask::RecordStart { .. } | Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. } => {
+                self.decide_recording(core, Some(by), &request.ask)
+            }
+        }
+    }
+
+    /// A refusal with the state found.
+    pub(super) fn denied(&self, code: Code, detail: &str) -> Denied {
+        Denied { code, detail: detail.to_owned(), state: self.state_name().to_owned() }
+    }
+
+    fn must_consult(&self, by: LegId) -> Result<(), Denied> {
+        match self.consult().is_some_and(|c| c.by == by) {
+            true => Ok(()),
+            false => Err(self.denied(Code::WrongState, "ThisDN has no consultation in this call")),
+        }
+    }
+
+    fn must_be_plain(&self) -> Result<(), Denied> {
+        match self.is_plain() {
+            true => Ok(()),
+            false => Err(self.denied(Code::WrongState, "two parties must talk or hold, and nothing else go on")),
+        }
+    }
+
+    /// Where a number leads that a party of the call names.
+    fn target(&self, core: &Core, by: LegId, to: &str) -> Result<Destination, Denied> {
+        let unknown = |detail| self.denied(Code::UnknownTarget, detail);
+        let leg = self.leg(by).ok_or_else(|| unknown("ThisDN has left"))?;
+        let destination = core.route(&leg.identity, to).ok_or_else(|| unknown("OtherDN leads nowhere"))?;
+        if destination.registers && destination.targets.is_empty() {
+            return Err(unknown("OtherDN is not registered"));
+        }
+        Ok(destination)
+    }
+
+    fn ask_release(&mut self, core: &mut Core, by: LegId, request: &Request) -> Result<Accepted, Denied> {
+        let accepted = Accepted::new(request.conn_id);
+        if let Some(dial) = self.dialling(by) {
+            self.refuse_for(core, dial, by);
+            return Ok(accepted);
+        }
+        let consult = self.consult().map(|c| (c.by, c.conn_id));
+        match consult {
+            Some((consulting, conn_id)) if consulting == by && conn_id == request.conn_id => {
+                self.drop_consult(core, true)
+            }
+            Some((consulting, _)) if consulting == by => {
+                let held = self.talk().and_then(|t| t.opposite(by));
+                match held {
+                    Some(held) => self.hang_up(core, held),
+                    None => self.release(core, ReleaseCause::Released, StopCause::Released, None, Ending::code(487)),
+                }
+            }
+            Some(_) => self.hang_up(core, by),
+            None if self.transfer().is_some_and(|t| t.by == by) => self.hang_up(core, by),
+            None => {
+                let cause = if self.answered.is_some() { ReleaseCause::Released } else { ReleaseCause::Abandoned };
+                self.release(core, cause, StopCause::Released, None, Ending::code(487));
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// BYE to a party whose leaving does not end the call, and what its own BYE would have done.
+    fn hang_up(&mut self, core: &mut Core, leg: LegId) {
+        let dialog = self.leg_mut(leg).and_then(|l| l.dialog.take());
+        if let Some(dialog) = dialog {
+            core.index.dialogs.remove(&dialog);
+            core.bye(dialog, Headers::new(), None);
+        }
+        self.left(core, leg);
+    }
+
+    /// The dial that rings at a leg.
+    fn dialling(&self, leg: LegId) -> Option<DialId> {
+        self.dials().find(|d| d.branches.iter().any(|b| b.leg == leg)).map(|d| d.id)
+    }
+
+    /// A ringing party refuses by request.
+    fn refuse_for(&mut self, core: &mut Core, id: DialId, leg: LegId) {
+        let trusted = self.trusted();
+        let Some(dial) = self.dial_mut(id) else { return };
+        let legs = dial.close_branches(core, &Headers::new(), |b| b.leg == leg);
+        dial.targets.clear();
+        dial.failure = Some(super::dial::Failed { response: Response::new(603, reason_phrase(603)), trusted });
+        let none_left = dial.branches.is_empty();
+        legs.into_iter().for_each(|leg| self.drop_leg(core, leg));
+        if none_left {
+            self.go_on(core, id);
+        }
+    }
+
+    fn ask_hold(&mut self, core: &mut Core, by: LegId) -> Result<Accepted, Denied> {
+        let talks = self.other(by).is_some();
+        if !talks {
+            return Err(self.denied(Code::WrongState, "ThisDN talks to nobody who could be held"));
+        }
+        let conn_id = self.connection_of(by);
+        if let Some(leg) = self.leg_mut(by) {
+            leg.on_hold = true;
+        }
+        core.fact(Some(conn_id), What::Held { leg: by });
+        self.settle(core);
+        self.note(core, "held", by);
+        Ok(Accepted::new(conn_id))
+    }
+
+    fn ask_retrieve(&mut self, core: &mut Core, by: LegId) -> Result<Accepted, Denied> {
+        let conn_id = self.connection_of(by);
+        let holds = self.leg(by).is_some_and(|l| l.on_hold);
+        if holds {
+            if let Some(leg) = self.leg_mut(by) {
+                leg.on_hold = false;
+            }
+            core.fact(Some(conn_id), What::Retrieved { leg: by });
+            self.settle(core);
+            self.note(core, "retrieved", by);
+            self.rebridge(core, by);
+            return Ok(Accepted::new(conn_id));
+        }
+        if self.consult().is_some_and(|c| c.by == by) {
+            self.reconnect(core);
+            return Ok(Accepted::new(self.conn_id));
+        }
+        Err(self.denied(Code::WrongState, "ThisDN holds nobody"))
+    }
+
+    /// The ConnID of the connection in which a leg is active.
+    fn connection_of(&self, leg: LegId) -> crate::id::ConnId {
+        match self.consult() {
+            Some(consult) if consult.is_active && (consult.by == leg || self.consulted() == Some(leg)) => {
+                consult.conn_id
+            }
+            _ => self.conn_id,
+        }
+    }
+
+    fn ask_transfer(&mut self, core: &mut Core, by: LegId, to: &str) -> Result<Accepted, Denied> {
+        self.must_be_plain()?;
+        let destination = self.target(core, by, to)?;
+        let order = Order {
+            by,
+            destination,
+            number: to.to_owned(),
+            how: fact::Transfer::SingleStep,
+            report: Report::Nobody,
+            max_forwards: 70,
+            referred_by: None,
+        };
+        self.start_transfer(core, order);
+        Ok(Accepted::new(self.conn_id))
+    }
+
+    fn ask_consult(&mut self, core: &mut Core, by: LegId, to: &str, is_mute: bool) -> Result<Accepted, Denied> {
+        self.must_be_plain()?;
+        let destination = self.target(core, by, to)?;
+        Ok(Accepted::new(self.start_consult(core, by, destination, to.to_owned(), is_mute)))
+    }
+
+    fn ask_redirect(&mut self, core: &mut Core, by: LegId, to: &str) -> Result<Accepted, Denied> {
+        let ringing = self.dialling(by).filter(|_| self.leg(by).is_some_and(|l| l.dialog.is_none()));
+        let id = ringing.ok_or_else(|| self.denied(Code::WrongState, "ThisDN does not ring"))?;
+        let destination = self.target(core, by, to)?;
+        let from = self.leg(by).map(Self::party);
+        let called = destination.identity.clone();
+        let party =
+            Party { dn: called.dn.clone(), trunk: called.trunk.as_ref().map(|t| t.to_string()), number: to.to_owned() };
+        let mut headers = Headers::new();
+        headers.push(Name::Reason, "SIP;cause=302;text=\"Redirected\"");
+        self.close_dial(core, id, &headers);
+        if let (State::Calling(attempt), Some(caller)) = (&self.state, self.legs.first())
+            && self.recording.sessions.is_empty()
+        {
+            let recorder = self.recording.recorder;
+            self.recording = Recording::plan(core, recorder, &caller.identity, &called, attempt.route);
+        }
+        if let Some(dial) = self.dial_mut(id) {
+            dial.targets = destination.targets.into();
+            dial.failure = None;
+        }
+        if let Some(from) = from {
+            self.fact(core, What::Redirected { from, to: party });
+        }
+        core.arm(self.key, Timer::Ring(id), core.options.sip.ring_timeout);
+        self.settle(core);
+        self.go_on(core, id);
+        Ok(Accepted::new(self.conn_id))
+    }
+
+    /// A party of a transfer or a consultation has left; the rest goes on.
+    pub(super) fn left(&mut self, core: &mut Core, leg: LegId) {
+        if self.transfer().is_some_and(|t| t.by == leg) {
+            self.transferor_left(core);
+        } else if self.consulted() == Some(leg) {
+            self.consulted_left(core);
+        } else if self.consult().is_some_and(|c| c.by != leg) {
+            self.held_left(core, leg);
+        }
+    }
+
+    /// Somebody's leaving does not end the call.
+    pub(super) fn goes_on_without(&self, leg: LegId) -> bool {
+        let Some(talk) = self.talk() else { return false };
+        match &talk.doing {
+            Doing::Nothing => false,
+            Doing::Transfer(transfer) => transfer.by == leg,
+            Doing::Consult(consult) => match &consult.target {
+                Target::Talking(target) => consult.by != leg && (talk.members.len() == 2 || *target != leg),
+                Target::Dialing(_) => consult.by != leg,
+            },
+        }
+    }
+}

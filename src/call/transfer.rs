@@ -1,0 +1,324 @@
+//! Transfers: one party leaves, another takes its place (spec/recording.md §4.2, spec/sip.md §5).
+//!
+//! ```text
+//!             202 or request accepted        2xx of the target             on one media thread
+//!   (none) ──────────────────────► Dialing ───────────────────► Moving ────────────────► done: bridged
+//!                                     │ failure, ring timeout      ▲
+//!                                     ▼                            │ REFER with Replaces, complete-transfer:
+//!                        restored, or over when `by` has left      └── the target talks already
+//! ```
+//! From the beginning to the outcome nobody is bridged: all are silent in recordings, the participants unchanged.
+
+use super::call::{Call, Ending, State, mapped};
+use super::core::{Core, Timer};
+use super::dial::{Dial, DialId, Head};
+use super::directory::Destination;
+use super::fact::{self, Party, ReleaseCause, What};
+use super::headers::passed_failure;
+use super::leg::{Leg, carries_sound};
+use super::refer::Report;
+use super::talk::Doing;
+use crate::codec::Direction;
+use crate::id::{ConnId, LegId};
+use crate::record::mark::{Channel, StopCause};
+use crate::sdp::Terms;
+use crate::sip::headers::Headers;
+use crate::sip::message::Response;
+use crate::sip::name::Name;
+use crate::sip::values::{NameAddr, Uri};
+
+/// A running transfer.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    /// The transferor.
+    pub by: LegId,
+    /// It has hung up before the outcome.
+    pub is_gone: bool,
+    /// A second dialog of the transferor that ends with it.
+    pub second: Option<LegId>,
+    /// Who is transferred.
+    pub stays: LegId,
+    pub to: Party,
+    /// The channel of the target: the transferor's.
+    pub channel: Channel,
+    pub how: fact::Transfer,
+    pub phase: Phase,
+    /// Whom the outcome is reported to.
+    pub report: Report,
+    /// The consult call that ends with it.
+    pub consult: Option<ConnId>,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The target is being called.
+    Dialing(Box<Dial>),
+    /// The target talks; its leg is on its way to the media thread of the one that stays.
+    Moving(LegId),
+}
+
+/// What a transfer is told at its beginning.
+pub(super) struct Order {
+    pub by: LegId,
+    pub destination: Destination,
+    /// The number called.
+    pub number: String,
+    pub how: fact::Transfer,
+    pub report: Report,
+    pub max_forwards: u8,
+    /// Referred-By as the transferor gave it.
+    pub referred_by: Option<bytes::Bytes>,
+}
+
+impl Transfer {
+    pub(super) fn dial(&self) -> Option<&Dial> {
+        match &self.phase {
+            Phase::Dialing(dial) => Some(dial),
+            Phase::Moving(_) => None,
+        }
+    }
+
+    pub(super) fn dial_mut(&mut self) -> Option<&mut Dial> {
+        match &mut self.phase {
+            Phase::Dialing(dial) => Some(dial),
+            Phase::Moving(_) => None,
+        }
+    }
+}
+
+impl Call {
+    /// Calls the target. The state has been checked: two members, nothing else going on.
+    pub(super) fn start_transfer(&mut self, core: &mut Core, order: Order) {
+        let Order { by, destination, number, how, report, max_forwards, referred_by } = order;
+        let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
+        let to = Party {
+            dn: destination.identity.dn.clone(),
+            trunk: destination.identity.trunk.as_ref().map(|t| t.to_string()),
+            number,
+        };
+        let channel = self.leg(by).map_or(Channel::Right, |l| l.channel);
+        let Some(head) = self.head_for(stays, by, max_forwards, referred_by) else { return };
+        let dial = self.dial_for(core, stays, head, destination);
+        let id = dial.id;
+        let transfer = Transfer {
+            by,
+            is_gone: false,
+            second: None,
+            stays,
+            to: to.clone(),
+            channel,
+            how,
+            phase: Phase::Dialing(Box::new(dial)),
+            report,
+            consult: None,
+        };
+        self.set_doing(Doing::Transfer(Box::new(transfer)));
+        self.fact(core, What::TransferStarted { by, to, how });
+        core.arm(self.key, Timer::Ring(id), core.options.sip.ring_timeout);
+        self.settle(core);
+        self.go_on(core, id);
+    }
+
+    pub(super) fn set_doing(&mut self, doing: Doing) {
+        if let Some(talk) = self.talk_mut() {
+            talk.doing = doing;
+        }
+    }
+
+    /// A dial for a party of this call: it is offered what `party` uses first.
+    pub(super) fn dial_for(&self, core: &mut Core, party: LegId, head: Head, destination: Destination) -> Dial {
+        let leg = self.leg(party);
+        let wants = leg.map_or(Direction::SendRecv, |l| l.wants);
+        let codecs = self.allowed.as_deref().unwrap_or(&core.options.media.codecs);
+        let mut terms = match (&self.allowed, leg.and_then(|l| l.sdp.terms())) {
+            (None, Some(terms)) => terms.clone().with_direction(wants),
+            _ => Terms::of(codecs, wants),
+        };
+        if let Some(used) = leg.and_then(Leg::codec).filter(|c| carries_sound(c)) {
+            terms = terms.preferring(used);
+        }
+        let worker = leg.map_or(crate::id::WorkerId(0), |l| l.worker);
+        Dial::new(core.next_dial(), head, terms, destination, worker)
+    }
+
+    /// What the INVITE to a target says that talks to `party` in place of `replaced` (spec/sip.md §4).
+    fn head_for(
+        &self,
+        party: LegId,
+        replaced: LegId,
+        max_forwards: u8,
+        referred_by: Option<bytes::Bytes>,
+    ) -> Option<Head> {
+        let (party, replaced) = (self.leg(party)?, self.leg(replaced)?);
+        let own = |leg: &Leg| NameAddr::new(Uri::sip(Some(leg.number.as_bytes()), leg.local.sip));
+        let mut extra = Headers::new();
+        extra.push(Name::ReferredBy, referred_by.unwrap_or_else(|| own(replaced).encode()));
+        let mut diversion = own(replaced).encode().to_vec();
+        diversion.extend_from_slice(b";reason=deflection");
+        extra.push(Name::Diversion, diversion);
+        Some(Head {
+            from: Some(named(party)),
+            to: None,
+            max_forwards,
+            headers: Headers::new(),
+            trusted: false,
+            extra,
+            content: Default::default(),
+            class: party.identity.class,
+            same_class: replaced.role,
+            channel: replaced.channel,
+        })
+    }
+
+    /// A provisional answer of a target, for whoever has asked for it.
+    pub(super) fn report_progress(&mut self, core: &mut Core, response: &Response) {
+        let report = self.transfer().map(|t| t.report.clone());
+        if let Some(report) = report {
+            self.notify(core, &report, response.code, &response.reason);
+        }
+    }
+
+    /// The target has answered and is acknowledged.
+    pub(super) fn transfer_answered(&mut self, core: &mut Core, target: LegId) {
+        let Some(transfer) = self.transfer_mut() else { return };
+        transfer.phase = Phase::Moving(target);
+        let stays = transfer.stays;
+        let thread = self.leg(stays).map(|l| l.worker);
+        if let (Some(worker), Some(target)) = (thread, self.leg_mut(target))
+            && target.worker != worker
+        {
+            return target.move_to(core, worker);
+        }
+        self.go_on_transfer(core);
+    }
+
+    /// All legs are on one media thread: the one that stays and the target are bridged, the transferor leaves.
+    pub(super) fn go_on_transfer(&mut self, core: &mut Core) {
+        let Some(Transfer { phase: Phase::Moving(target), .. }) = self.transfer() else { return self.settle(core) };
+        let target = *target;
+        let Some(talk) = self.talk_mut() else { return };
+        let Doing::Transfer(transfer) = std::mem::replace(&mut talk.doing, Doing::Nothing) else { return };
+        talk.members = vec![transfer.stays, target];
+        talk.again = None;
+        let Some(party) = self.leg(target).map(Self::party) else { return };
+        for leg in &mut self.legs {
+            leg.on_hold = false;
+        }
+        let Transfer { by, second, stays, channel, how, report, consult, .. } = *transfer;
+        if let Some(leg) = self.leg_mut(target) {
+            leg.channel = channel;
+        }
+        // The owner rule: who has left takes its sessions along.
+        self.part(core, by, Some(stays), &report);
+        if let Some(second) = second {
+            self.part(core, second, Some(stays), &report);
+        }
+        if let Some(consult) = consult {
+            core.index.conns.remove(&consult);
+        }
+        self.fact(core, What::Transferred { by, stays, target, party, how, consult });
+        if !self.start_own(core, target) {
+            return self.refuse_unrecorded(core);
+        }
+        self.notify(core, &report, 200, b"OK");
+        self.settle(core);
+        self.rebridge(core, target);
+    }
+
+    /// A leg leaves while the call goes on with `stays`: its sessions end, its media too, and its dialog with a BYE: at
+    /// once, or after a moment for the transferor's own.
+    pub(super) fn part(&mut self, core: &mut Core, leg: LegId, stays: Option<LegId>, report: &Report) {
+        let Some(at) = self.legs.iter().position(|l| l.id == leg) else { return };
+        let leg = self.legs.remove(at);
+        self.hand_over(core, leg.id, stays);
+        // No session may name it any more when the recorder hears that it has ended.
+        self.update_conversations(core);
+        let dialog = leg.dialog;
+        leg.end(core);
+        let Some(dialog) = dialog else { return };
+        if report.dialog() == Some(dialog) {
+            core.index.dialogs.insert(dialog, self.key);
+            self.parting.push(dialog);
+            core.arm(self.key, Timer::Parting, super::refer::PATIENCE);
+        } else {
+            core.bye(dialog, Headers::new(), None);
+        }
+    }
+
+    /// A transferor that has been told of its success has not hung up: we do.
+    pub(super) fn on_parting(&mut self, core: &mut Core) {
+        for dialog in std::mem::take(&mut self.parting) {
+            core.index.dialogs.remove(&dialog);
+            core.bye(dialog, Headers::new(), None);
+        }
+    }
+
+    /// No target is left. The call is as before, unless the transferor has gone.
+    pub(super) fn transfer_failed(&mut self, core: &mut Core, cause: ReleaseCause, answer: &Response) {
+        let Some(talk) = self.talk_mut() else { return };
+        let Doing::Transfer(transfer) = std::mem::replace(&mut talk.doing, Doing::Nothing) else { return };
+        let Transfer { by, is_gone, second, stays, to, report, consult, .. } = *transfer;
+        self.fact(core, What::TransferFailed { by, to, cause });
+        if let Some(consult) = consult {
+            core.index.conns.remove(&consult);
+            core.fact(Some(consult), What::Released { cause, by: None, answered: false });
+        }
+        if let Some(second) = second {
+            self.part(core, second, Some(stays), &Report::Nobody);
+        }
+        if is_gone {
+            let mut bye_headers = passed_failure(&answer.headers, false);
+            bye_headers.push(Name::Reason, format!("SIP;cause={}", answer.code));
+            let ending = Ending { bye_headers, ..Ending::code(answer.code) };
+            return self.release(core, cause, StopCause::Released, None, ending);
+        }
+        self.notify(core, &report, mapped(answer.code), &answer.reason);
+        self.restore(core, stays);
+    }
+
+    /// The parties talk again as before.
+    pub(super) fn restore(&mut self, core: &mut Core, leg: LegId) {
+        self.settle(core);
+        self.rebridge(core, leg);
+    }
+
+    /// The transferor hangs up before the outcome: its sessions end, the transfer goes on.
+    pub(super) fn transferor_left(&mut self, core: &mut Core) {
+        let Some(transfer) = self.transfer_mut() else { return };
+        transfer.is_gone = true;
+        let (by, stays) = (transfer.by, transfer.stays);
+        transfer.report = Report::Nobody;
+        if let Some(talk) = self.talk_mut() {
+            talk.members.retain(|m| *m != by);
+        }
+        let Some(at) = self.legs.iter().position(|l| l.id == by) else { return };
+        let leg = self.legs.remove(at);
+        self.hand_over(core, by, Some(stays));
+        self.update_conversations(core);
+        leg.end(core);
+        self.fact(core, What::PartyLeft { leg: by });
+        self.settle(core);
+    }
+
+    /// The ConnID that an INVITE of a dial carries: a consultation has its own.
+    pub(super) fn dialled_as(&self, dial: DialId) -> ConnId {
+        match self.consult() {
+            Some(consult) if consult.dial().is_some_and(|d| d.id == dial) => consult.conn_id,
+            _ => self.conn_id,
+        }
+    }
+
+    /// True when the call is answered, two parties talk (or hold) and nothing else goes on.
+    pub(super) fn is_plain(&self) -> bool {
+        let State::Talking(talk) = &self.state else { return false };
+        talk.members.len() == 2 && matches!(talk.doing, Doing::Nothing) && !talk.waits_for_answer()
+    }
+}
+
+/// How a party is shown to those that it is connected to: its own From, else its number.
+pub(super) fn named(leg: &Leg) -> NameAddr {
+    match &leg.shown {
+        Some(shown) => shown.clone(),
+        None => NameAddr::new(Uri::sip(Some(leg.number.as_bytes()), leg.local.sip)),
+    }
+}
