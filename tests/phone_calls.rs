@@ -597,6 +597,8 @@ fn what_was_heard_is_told_in_every_codec_and_through_a_change() {
         let now = three.network.now();
         let level = three.phones[B].heard().level(HZ[A], now - ms(500), now);
         assert!((level + 15.0).abs() < 0.5, "{codecs:?} {level}");
+        let absent = three.phones[B].heard().highest_level(HZ[B], now - ms(500), now);
+        assert!(absent < -60.0, "{codecs:?} {absent}");
         three.act(A, Action::Speak(Voice::Silence));
         three.go(1_000);
         let now = three.network.now();

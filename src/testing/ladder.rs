@@ -88,7 +88,7 @@ fn arrow(
     text.push('\n');
 }
 
-/// `INVITE`, `INVITE (SDP)`, `200 INVITE (SDP)`; `None` when it is not SIP.
+/// `INVITE`, `INVITE (SDP)`, `REFER (Replaces)`, `NOTIFY (180)`, `200 INVITE (SDP)`; `None` when it is not SIP.
 pub fn sip_label(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
     let first = text.lines().next()?;
@@ -103,7 +103,11 @@ pub fn sip_label(bytes: &[u8]) -> Option<String> {
         return Some(format!("{code} {method}{with_body}"));
     }
     let (method, rest) = first.split_once(' ')?;
-    rest.ends_with("SIP/2.0").then(|| format!("{method}{with_body}"))
+    let replaces = if text.contains("\r\nReplaces:") || text.contains("?Replaces=") { " (Replaces)" } else { "" };
+    // The status of a transfer (RFC 3420).
+    let fragment = text.split_once("\r\n\r\nSIP/2.0 ").and_then(|(_, status)| status.get(..3));
+    let fragment = fragment.map(|code| format!(" ({code})")).unwrap_or_default();
+    rest.ends_with("SIP/2.0").then(|| format!("{method}{replaces}{fragment}{with_body}"))
 }
 
 #[cfg(test)]
@@ -114,6 +118,16 @@ mod tests {
 
     use super::*;
     use crate::testing::network::Datagram;
+
+    #[test]
+    fn the_messages_of_a_transfer_are_told_apart() {
+        let label = |text: &str| sip_label(text.as_bytes()).unwrap();
+        assert_eq!(label("REFER sip:x SIP/2.0\r\nRefer-To: <sip:y>\r\n\r\n"), "REFER");
+        assert_eq!(label("REFER sip:x SIP/2.0\r\nRefer-To: <sip:y?Replaces=z>\r\n\r\n"), "REFER (Replaces)");
+        assert_eq!(label("INVITE sip:x SIP/2.0\r\nReplaces: z\r\n\r\nv=0\r\n"), "INVITE (Replaces) (SDP)");
+        assert_eq!(label("NOTIFY sip:x SIP/2.0\r\nEvent: refer\r\n\r\nSIP/2.0 180 Ringing\r\n"), "NOTIFY (180)");
+        assert_eq!(label("SIP/2.0 202 Accepted\r\nCSeq: 2 REFER\r\n\r\n"), "202 REFER");
+    }
 
     #[test]
     fn a_ladder_shows_messages_losses_and_runs_of_rtp() {

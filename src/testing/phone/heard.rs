@@ -23,8 +23,8 @@ const JITTER: Duration = Duration::from_millis(200);
 const PAUSE_TOLERANCE: Duration = Duration::from_millis(100);
 /// The length over which levels are measured.
 const WINDOW: Duration = Duration::from_millis(100);
-/// Under this a stretch is silent, in dBFS: A-law has no zero, its least is −69.
-const SILENT_DBFS: f64 = -60.0;
+/// The loudest sample of silence: −60 dBFS. A-law has no zero, its least is 8.
+const SILENT: u16 = 32;
 
 /// One packet that was received.
 #[derive(Debug, Clone, PartialEq)]
@@ -266,12 +266,12 @@ impl Heard {
         self.levels(hz, from, to).into_iter().reduce(f64::min).unwrap_or(SILENCE_DBFS)
     }
 
-    /// True when no window of 100 ms within a time has sound over −60 dBFS of whatever kind.
+    /// True when no sample within a time is over −60 dBFS.
     pub fn is_silent(&self, from: Instant, to: Instant) -> bool {
-        self.windows(from, to).0.iter().all(|window| tones::level(window) <= SILENT_DBFS)
+        self.played(from, to).0.iter().all(|sample| sample.unsigned_abs() <= SILENT)
     }
 
-    /// Level of a tone in every window of 100 ms (a time under 200 ms is one window).
+    /// Level of a tone in every window of 100 ms; the last one takes the rest too.
     pub fn levels(&self, hz: f64, from: Instant, to: Instant) -> Vec<f64> {
         let (windows, rate) = self.windows(from, to);
         windows.iter().map(|window| tones::tone_level(window, rate, hz)).collect()
@@ -280,10 +280,12 @@ impl Heard {
     fn windows(&self, from: Instant, to: Instant) -> (Vec<Vec<i16>>, u32) {
         let (samples, rate) = self.played(from, to);
         let length = (WINDOW.as_secs_f64() * f64::from(rate)) as usize;
-        if samples.len() < 2 * length {
-            return (vec![samples], rate);
-        }
-        (samples.chunks_exact(length).map(<[i16]>::to_vec).collect(), rate)
+        let count = (samples.len() / length).max(1);
+        let window = |index: usize| {
+            let end = if index + 1 == count { samples.len() } else { (index + 1) * length };
+            samples[index * length..end].to_vec()
+        };
+        ((0..count).map(window).collect(), rate)
     }
 
     /// What came out of the loudspeaker within a time, and its rate: packets follow each other as their timestamps
@@ -425,4 +427,118 @@ fn decode(codec: &Codec, bytes: &[u8]) -> Vec<i16> {
         _ => samples.clear(),
     }
     samples
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "10.0.0.1:4000";
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A listener to whom packets of 20 ms come: (when in ms, sequence, timestamp, SSRC).
+    fn listen(start: Instant, packets: &[(u64, u16, u32, u32)]) -> Heard {
+        let mut heard = Heard::default();
+        heard.begin();
+        let payload = |payload_type, codec| Payload { payload_type, codec };
+        let known = [payload(0, Codec::pcmu()), payload(101, Codec::telephone_event())];
+        heard.set_peer(&known, Some(PEER.parse().unwrap()));
+        for (at, sequence, timestamp, ssrc) in packets {
+            heard.receive(&datagram(0, *sequence, *timestamp, *ssrc), start + ms(*at));
+        }
+        heard
+    }
+
+    fn datagram(payload_type: u8, sequence: u16, timestamp: u32, ssrc: u32) -> Datagram {
+        let mut bytes = vec![0x80, payload_type];
+        bytes.extend(sequence.to_be_bytes());
+        bytes.extend(timestamp.to_be_bytes());
+        bytes.extend(ssrc.to_be_bytes());
+        // About −5 dBFS.
+        bytes.extend([0x90; 160]);
+        Datagram { from: PEER.parse().unwrap(), to: PEER.parse().unwrap(), bytes: bytes.into() }
+    }
+
+    /// Whole numbers of packets after a beginning shortly before all counters wrap.
+    fn in_step(numbers: &[u16]) -> Vec<(u64, u16, u32, u32)> {
+        let place =
+            |n: &u16| (u64::from(*n) * 20, n.wrapping_add(u16::MAX - 1), (u32::from(*n) * 160).wrapping_sub(320), 7);
+        numbers.iter().map(place).collect()
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_is_unbroken_also_where_counters_wrap() {
+        let heard = listen(crate::clock::now(), &in_step(&[0, 1, 2, 3, 4, 5]));
+        let report = heard.report();
+        assert!(report.is_unbroken(), "{report:?}");
+        assert_eq!((report.packets, report.longest_gap), (6, ms(20)));
+        assert_eq!((&report.sources[..], &report.payload_types[..]), (&[7][..], &[0][..]));
+    }
+
+    #[test]
+    fn loss_repeats_and_disorder_are_told_apart() {
+        let start = crate::clock::now();
+        let told = |numbers: &[u16]| {
+            let mut packets = in_step(numbers);
+            // They come in this order, whatever their place.
+            for (n, packet) in packets.iter_mut().enumerate() {
+                packet.0 = n as u64 * 20;
+            }
+            let report = listen(start, &packets).report();
+            (report.lost, report.duplicates, report.reordered, report.timestamp_jumps, report.is_unbroken())
+        };
+        assert_eq!(told(&[0, 1, 4, 5]), (2, 0, 0, 0, false));
+        assert_eq!(told(&[0, 1, 1, 2]), (0, 1, 0, 0, true));
+        assert_eq!(told(&[0, 2, 1, 3]), (0, 0, 1, 0, true));
+        assert_eq!(told(&[1, 0, 2, 2, 5]), (2, 1, 1, 0, false), "the first one is not the least");
+    }
+
+    #[test]
+    fn a_timestamp_jumps_when_neither_packets_nor_time_explain_it() {
+        let start = crate::clock::now();
+        let jumps = |packets: &[(u64, u16, u32, u32)]| listen(start, packets).report().timestamp_jumps;
+        assert_eq!(jumps(&[(0, 1, 0, 7), (20, 2, 160, 7), (1_020, 3, 8_160, 7)]), 0, "a pause of a second");
+        assert_eq!(jumps(&[(0, 1, 0, 7), (1_020, 2, 160, 7)]), 0, "a stall of a second");
+        assert_eq!(jumps(&[(0, 1, 0, 7), (20, 2, 8_160, 7), (40, 3, 8_320, 7)]), 1);
+        assert_eq!(jumps(&[(0, 1, 8_000, 7), (20, 2, 0, 7)]), 1, "backwards");
+        assert_eq!(jumps(&[(0, 1, 0, 7), (20, 1, 90_000, 8), (40, 2, 90_160, 8)]), 0, "another source");
+    }
+
+    #[test]
+    fn sources_unknown_payloads_and_strangers_are_counted() {
+        let start = crate::clock::now();
+        let mut heard = listen(start, &[(0, 1, 0, 7), (20, 1, 90_000, 8)]);
+        assert_eq!(heard.report().sources, [7, 8]);
+        assert!(!heard.report().is_unbroken());
+        heard.receive(&datagram(9, 2, 90_160, 8), start + ms(40));
+        heard.receive(&Datagram { from: "10.0.0.9:4".parse().unwrap(), ..datagram(0, 3, 90_320, 8) }, start + ms(60));
+        assert_eq!((heard.report().unknown, heard.report().foreign), (1, 1));
+        heard.end(start + ms(100));
+        heard.receive(&datagram(0, 4, 90_480, 8), start + ms(600));
+        heard.receive(&datagram(0, 5, 90_640, 8), start + ms(601));
+        assert_eq!((heard.report().strays, heard.strays), (1, 1));
+        heard.begin();
+        assert_eq!(heard.report(), StreamReport::default());
+    }
+
+    #[test]
+    fn packets_are_played_in_a_row_despite_jitter_and_a_pause_is_silence() {
+        let start = crate::clock::now();
+        let heard = listen(start, &[(0, 1, 0, 7), (70, 2, 160, 7), (75, 3, 320, 7), (500, 4, 4_000, 7)]);
+        let (samples, rate) = heard.played(start, start + ms(1_000));
+        assert_eq!((samples.len(), rate), (8_000, 8_000));
+        let on: Vec<usize> = (0..8_000).filter(|place| samples[*place] != 0).collect();
+        let expected: Vec<usize> = (0..480).chain(4_000..4_160).collect();
+        assert_eq!(on, expected);
+        assert!(heard.is_silent(start + ms(100), start + ms(500)));
+        assert!(!heard.is_silent(start + ms(100), start + ms(501)), "the last one has begun");
+        assert!(!heard.is_silent(start + ms(50), start + ms(60)), "the packet that came before it lasts");
+        assert_eq!(heard.between(start + ms(70), start + ms(75)).len(), 1);
+        assert_eq!(heard.level(0.0, start, start), SILENCE_DBFS);
+        assert_eq!(heard.levels(0.0, start, start + ms(99)).len(), 1);
+        assert_eq!(heard.levels(0.0, start, start + ms(299)).len(), 2);
+    }
 }

@@ -197,6 +197,7 @@ impl Sender {
         let mut samples = vec![0; length];
         let said = self.log_stretches(due, rate, length, target.sends && !target.holds);
         let on = match &self.music {
+            _ if !target.sends => said,
             Some(music) if target.holds => {
                 music.fill(self.music_position, rate, &mut samples);
                 self.music_position += length as u64;

@@ -27,7 +27,7 @@ pub struct Options {
     pub rtp: SocketAddr,
     /// Calls that it can have at once, 1…[`MAX_LINES`].
     pub lines: usize,
-    /// Whether a call may come in while there is another one; false: 486.
+    /// Whether a call may come in while there is another one; false: 486. Answering it holds nothing by itself.
     pub call_waiting: bool,
     /// Where it sends new calls: all that it knows of the world.
     pub proxy: SocketAddr,
