@@ -17,7 +17,7 @@ use crate::testing::tones::{self, SILENCE_DBFS};
 pub const MAX_HEARD: usize = 500_000;
 /// How long after a call packets may still be on their way.
 const LATE: Duration = Duration::from_millis(500);
-/// How far a packet's instant may be from where the packets before it say: jitter, not a new beginning.
+/// How long a packet may wait for those before it: jitter, not a new beginning.
 const JITTER: Duration = Duration::from_millis(200);
 /// How far timestamp and arrival may disagree about a pause.
 const PAUSE_TOLERANCE: Duration = Duration::from_millis(100);
@@ -288,8 +288,8 @@ impl Heard {
         ((0..count).map(window).collect(), rate)
     }
 
-    /// What came out of the loudspeaker within a time, and its rate: packets follow each other as their timestamps
-    /// say; after a pause, or a jump, one is played when it comes. What did not come is zeros.
+    /// What came out of the loudspeaker within a time, and its rate: a packet is played when it comes, or right after
+    /// the one before it where its timestamp says so. What did not come is zeros.
     pub fn played(&self, from: Instant, to: Instant) -> (Vec<i16>, u32) {
         // A packet that came before may last into it.
         let before = from.checked_sub(2 * JITTER).unwrap_or(from);
@@ -307,7 +307,7 @@ impl Heard {
             let start = match next {
                 Some((ssrc, timestamp, place))
                     if (ssrc, timestamp) == (packet.ssrc, packet.timestamp)
-                        && (place - came).abs() <= seconds(JITTER) =>
+                        && (came..=came + seconds(JITTER)).contains(&place) =>
                 {
                     place
                 }
@@ -525,17 +525,18 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_played_in_a_row_despite_jitter_and_a_pause_is_silence() {
+    fn packets_are_played_when_they_come_one_after_the_other_and_a_pause_is_silence() {
         let start = crate::clock::now();
         let heard = listen(start, &[(0, 1, 0, 7), (70, 2, 160, 7), (75, 3, 320, 7), (500, 4, 4_000, 7)]);
         let (samples, rate) = heard.played(start, start + ms(1_000));
         assert_eq!((samples.len(), rate), (8_000, 8_000));
         let on: Vec<usize> = (0..8_000).filter(|place| samples[*place] != 0).collect();
-        let expected: Vec<usize> = (0..480).chain(4_000..4_160).collect();
+        let expected: Vec<usize> = (0..160).chain(560..880).chain(4_000..4_160).collect();
         assert_eq!(on, expected);
-        assert!(heard.is_silent(start + ms(100), start + ms(500)));
-        assert!(!heard.is_silent(start + ms(100), start + ms(501)), "the last one has begun");
-        assert!(!heard.is_silent(start + ms(50), start + ms(60)), "the packet that came before it lasts");
+        assert!(heard.is_silent(start + ms(110), start + ms(500)));
+        assert!(!heard.is_silent(start + ms(110), start + ms(501)), "the last one has begun");
+        assert!(!heard.is_silent(start + ms(80), start + ms(85)), "the packets that came before it last");
+        assert!(heard.is_silent(start + ms(50), start + ms(60)), "nobody hears what has not come");
         assert_eq!(heard.between(start + ms(70), start + ms(75)).len(), 1);
         assert_eq!(heard.level(0.0, start, start), SILENCE_DBFS);
         assert_eq!(heard.levels(0.0, start, start + ms(99)).len(), 1);
