@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,11 +25,13 @@ use crate::id::{RecorderId, WorkerId};
 use crate::net::bind::BindError;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
+use crate::runtime::event_log;
+use crate::runtime::events::{self, Events, Teller};
 use crate::runtime::http::Answers;
 use crate::runtime::metrics::{Metrics, Observer};
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
-use crate::runtime::signaling::{self, Edges, Inbox};
+use crate::runtime::signaling::{self, Edges, Inbox, Told};
 use crate::runtime::{levels, log, media, ring};
 use crate::sip::endpoint;
 
@@ -54,6 +57,14 @@ pub enum StartError {
     /// A recorder thread.
     #[error("cannot start a recorder: {0}")]
     Recorder(io::Error),
+    /// `events.file`.
+    #[error("cannot write events to {}: {source}", file.display())]
+    EventLog {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The runtime or the signals.
     #[error("cannot start: {0}")]
     Runtime(io::Error),
@@ -73,6 +84,14 @@ pub struct Server {
     keeper: Arc<Keeper>,
     draining: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
+    events: KeptEvents,
+}
+
+/// The events and what keeps them.
+struct KeptEvents {
+    events: Events,
+    keeping: JoinHandle<()>,
+    log: Option<event_log::Writer>,
 }
 
 /// Runs the proxy until a signal ends it: `stickytape serve`.
@@ -119,6 +138,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
 
         let keeper = Arc::new(open_recordings(&config, &inbox)?);
+        let (events, teller) = start_events(&config, &metrics)?;
 
         let (packets, received) = mpsc::channel(signaling::PACKETS);
         let sockets = Arc::new(open_sip(&config, packets)?);
@@ -130,21 +150,23 @@ impl Server {
         let media = start_media(&config, epoch, taps, &inbox, &metrics)?;
 
         let calls = Calls::new(call_options(&config, &listeners), seats(media.len(), recorders.len()), clock::now());
-        let (mut counted, sending) = (Observer::new(metrics.clone()), sockets.clone());
+        let sending = sockets.clone();
         let edges = Edges {
             sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
             recorders: recorders.clone(),
-            facts: Box::new(move |fact| {
-                log::fact(fact);
-                counted.fact(fact);
-            }),
+            facts: told(Observer::new(metrics.clone()), teller),
         };
         let (able, first_ports) = oneshot::channel();
         let signaling = tokio::spawn(signaling::run(calls, edges, received, queue, able));
-        let levels =
-            levels::run(inbox.clone(), metrics.clone(), sockets.counters().clone(), recorders.clone(), keeper.clone());
-        let levels = tokio::spawn(levels);
+        let levels = tokio::spawn(levels::run(
+            inbox.clone(),
+            metrics.clone(),
+            sockets.counters().clone(),
+            recorders.clone(),
+            keeper.clone(),
+            events.events.clone(),
+        ));
 
         // An error means that the task has panicked: `stop` says so.
         let _ = first_ports.await;
@@ -173,6 +195,7 @@ impl Server {
             keeper,
             draining,
             metrics,
+            events,
         })
     }
 
@@ -184,6 +207,11 @@ impl Server {
     /// The HTTP listener as it was bound.
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// The events of all calls.
+    pub fn events(&self) -> &Events {
+        &self.events.events
     }
 
     /// Replaces DNs, trunks and routes; a wrong file changes nothing.
@@ -227,7 +255,8 @@ impl Server {
         if let Ok(sockets) = Arc::try_unwrap(self.sockets) {
             sockets.close().await;
         }
-        let (media, recorders, keeper) = (self.media, self.recorders, self.keeper);
+        let _ = self.events.keeping.await;
+        let (media, recorders, keeper, event_log) = (self.media, self.recorders, self.keeper, self.events.log);
         let rest = tokio::task::spawn_blocking(move || {
             for worker in media {
                 worker.join();
@@ -242,6 +271,9 @@ impl Server {
                 Ok(keeper) => keeper.shutdown(),
                 Err(_) => tracing::error!("the folder of recordings is still in use at its end"),
             }
+            if let Some(log) = event_log {
+                log.finish();
+            }
         });
         let _ = rest.await;
     }
@@ -255,6 +287,32 @@ fn open_recordings(config: &Config, inbox: &Inbox) -> Result<Keeper, StartError>
         inbox.send(Input::Space { ok: room.takes_new() });
     };
     Ok(keeper::open(options, on_room)?)
+}
+
+fn start_events(config: &Config, metrics: &Arc<Metrics>) -> Result<(KeptEvents, Teller), StartError> {
+    let (events, publisher, queue) = events::events(config.events.keep);
+    let (log, writer) = match &config.events.file {
+        None => (None, None),
+        Some(file) => event_log::open(file, event_log::Limits::default(), queue.unwritten())
+            .map(|(log, writer)| (Some(log), Some(writer)))
+            .map_err(|source| StartError::EventLog { file: file.clone(), source })?,
+    };
+    let keeping = tokio::spawn(events::run(queue, log));
+    // Each call may have a consultation, which is a call of its own.
+    let teller = Teller::new(2 * config.sip.max_calls, publisher, metrics.clone());
+    Ok((KeptEvents { events, keeping, log: writer }, teller))
+}
+
+/// What happens with facts and refusals.
+fn told(mut counted: Observer, mut teller: Teller) -> Box<dyn FnMut(Told<'_>) + Send> {
+    Box::new(move |told| match told {
+        Told::Fact(fact) => {
+            log::fact(fact);
+            counted.fact(fact);
+            teller.fact(fact);
+        }
+        Told::Denied(request, denied) => teller.denied(request, denied, clock::wall()),
+    })
 }
 
 fn open_sip(config: &Config, packets: mpsc::Sender<endpoint::Input>) -> Result<SipSockets, BindError> {

@@ -48,6 +48,8 @@
 //! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
 //! | `recorder-0…n` | [`record::recorder`]: the sessions of their calls | writer, notices |
 //! | `writer-0…n` (one per recorder) | [`disk`]: open WAV files, `recording.json` | the disk, publisher |
+//! | tokio task of [`runtime::events`] | the numbered events, kept for replay | subscribers, `event-log` |
+//! | `event-log` | the file of events, one line each | the disk |
 //! | publisher, `disk-sync`, `disk-space` (one each) | hashing and renaming; `syncfs`; free space | the disk, notices |
 //!
 //! Arrows go one way, media → recorder → disk: nothing downstream delays media. A full ring drops the recording's copy,
@@ -62,6 +64,8 @@
 //!   [`runtime::ring`] → [`runtime::recorder`] → [`record`] (timeline → track → mixdown) → [`disk::wav`].
 //! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
 //!   [`record::verify`] proves.
+//! - **An event:** [`call`] makes a fact → [`views::telephony`] tells it to each DN → [`runtime::events`] numbers and keeps
+//!   it → subscribers, each from its own place, and [`runtime::event_log`].
 //!
 //! ## The invariants
 //!

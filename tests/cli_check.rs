@@ -25,6 +25,8 @@ fn a_right_configuration_is_explained_on_stdout_with_exit_0() {
         "  listens on   udp:127.0.0.1:5060, tcp:[::1]:5060",
         "  shows peers  203.0.113.7; in 10.0.0.0/8, 192.168.1.17/32 the address that reaches them",
         "  calls        at most 500 at once",
+        "  replayed     the last 100000",
+        "  written to   no file",
         "  belong to    nobody by default; DNs, trunks and routes below may record",
         "  2000-2499    at sip:{number}@10.0.0.5:5060; its leg is recorded in every call",
         "  3000         at sip:10.0.0.6:5060; recording is required",

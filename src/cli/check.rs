@@ -13,6 +13,7 @@ use crate::call::options::{
 };
 use crate::config::{Config, Sound, capacity};
 use crate::record::mark::Layout;
+use crate::runtime::event_log;
 use crate::sip::values::Algorithm;
 
 /// `stickytape check …`.
@@ -54,8 +55,28 @@ pub fn explain(config: &Config, calls: usize) -> String {
             (Some(address), None) => format!("{address}, without a token: loopback only"),
         },
     );
+    events(config, &mut page);
     plan(config, &mut page);
     page.text
+}
+
+fn events(config: &Config, page: &mut Page) {
+    let events = &config.events;
+    page.title("Events");
+    page.row("replayed", &format!("the last {}", events.keep));
+    page.row(
+        "written to",
+        &match &events.file {
+            None => "no file".to_owned(),
+            Some(file) => format!(
+                "{}; at {} it becomes {}.1, of which {} are kept",
+                file.display(),
+                bytesize::ByteSize(event_log::MAX_BYTES),
+                file.display(),
+                event_log::GENERATIONS
+            ),
+        },
+    );
 }
 
 fn sip(config: &Config, calls: usize, page: &mut Page) {

@@ -31,7 +31,7 @@ pub fn run(args: &Serve) -> ExitCode {
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(match error {
-                StartError::Recordings(_) | StartError::Bind(_) => exit::UNAVAILABLE,
+                StartError::Recordings(_) | StartError::Bind(_) | StartError::EventLog { .. } => exit::UNAVAILABLE,
                 StartError::Media(_) | StartError::Recorder(_) | StartError::Runtime(_) => exit::FAILED,
             })
         }

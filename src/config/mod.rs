@@ -53,6 +53,8 @@ pub struct Config {
     pub plan: Plan,
     /// `[api]`.
     pub api: Api,
+    /// `[events]`.
+    pub events: Events,
 }
 
 /// The sounds of `[media]` as they were written; their samples are in [`MediaOptions`].
@@ -121,6 +123,15 @@ pub struct Api {
     pub listen: Option<SocketAddr>,
     /// The content of `token-file`.
     pub token: Option<Secret>,
+}
+
+/// `[events]`.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// `file`: every event as a line of JSON.
+    pub file: Option<PathBuf>,
+    /// `keep`: events kept in memory for replay.
+    pub keep: usize,
 }
 
 impl Config {

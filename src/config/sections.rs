@@ -1,4 +1,4 @@
-//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`.
+//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`, `[events]`.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::raw::{Document, Problems, Section};
 use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
-use super::{Api, Config, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
+use super::{Api, Config, Events, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::call::options::{
@@ -48,6 +48,10 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
     let api_options = read_api(&mut api, problems);
     api.finish(problems);
 
+    let mut events = document.section("events", problems);
+    let event_options = read_events(&mut events, problems);
+    events.finish(problems);
+
     let plan = plan::read(document, problems);
     Config {
         file: None,
@@ -61,6 +65,7 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
         storage,
         plan,
         api: api_options,
+        events: event_options,
     }
 }
 
@@ -229,6 +234,13 @@ fn read_api(section: &mut Section<'_, '_>, problems: &mut Problems) -> Api {
         problems.add(&section.spot_of("token-file"), format!("required when listening on {address}"), suggestion);
     }
     Api { listen, token }
+}
+
+fn read_events(section: &mut Section<'_, '_>, problems: &mut Problems) -> Events {
+    Events {
+        file: section.read("file", problems, some_text).map(PathBuf::from),
+        keep: section.read_or("keep", 100_000, problems, number(0..=1_000_000)) as usize,
+    }
 }
 
 /// A secret from the file that `file_key` names or the environment variable that `env_key` names, line end removed.

@@ -180,6 +180,23 @@ fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
 }
 
 #[test]
+fn events_are_kept_and_written_as_the_file_says() {
+    let events = Config::default().events;
+    assert_eq!((events.keep, events.file), (100_000, None));
+    let events = Config::parse("[events]\nkeep = 500\nfile = \"events.ndjson\"\n").unwrap().events;
+    assert_eq!((events.keep, events.file.as_deref()), (500, Some(Path::new("events.ndjson"))));
+    only_problem(
+        "[events]\nkeep = 1000001\n",
+        "2: events.keep: expected a whole number from 0 to 1000000, found 1000001",
+    );
+    only_problem("[events]\nkep = 1\n", "2: events.kep: unknown key; did you mean `keep`?");
+    only_problem(
+        "[events]\nnats = \"nats://127.0.0.1:4222\"\n",
+        "2: events.nats: not built yet: events over NATS; leave the key out",
+    );
+}
+
+#[test]
 fn a_listener_beyond_loopback_needs_a_token() {
     only_problem(
         "[api]\nlisten = \"0.0.0.0:8080\"\n",

@@ -23,7 +23,6 @@ enum Off {
     Absent,
     Text(&'static [&'static str]),
     Bool(bool),
-    Number(i64),
 }
 
 const fn row(section: &'static str, key: &'static str, off: Off, feature: &'static str) -> Unbuilt {
@@ -51,9 +50,7 @@ const TABLE: &[Unbuilt] = &[
     row("supervision", "mode", Off::Text(&["mute"]), "supervision"),
     row("supervision", "scope", Off::Text(&["call"]), "supervision"),
     row("interaction", "invitation-timeout", Off::Text(&["30s"]), "agent invitations"),
-    row("events", "file", Off::Absent, "the event log"),
     row("events", "nats", Off::Absent, "events over NATS"),
-    row("events", "keep", Off::Number(100_000), "the replay of events"),
     row("ivr", "listen", Off::Absent, "the IVR interface"),
     row("ivr", "busy", Off::Absent, "the IVR interface"),
     row("library", "database", Off::Absent, "the searchable library"),
@@ -105,7 +102,6 @@ pub(super) fn check(row: &Unbuilt, value: &DeValue<'_>, spot: &Spot, problems: &
     let is_off = match (&row.off, value) {
         (Off::Text(texts), DeValue::String(found)) => texts.contains(&found.as_ref()),
         (Off::Bool(off), DeValue::Boolean(found)) => off == found,
-        (Off::Number(off), DeValue::Integer(found)) => found.as_str().replace('_', "").parse() == Ok(*off),
         _ => false,
     };
     if is_off {
@@ -115,7 +111,6 @@ pub(super) fn check(row: &Unbuilt, value: &DeValue<'_>, spot: &Spot, problems: &
         Off::Absent => "leave the key out".to_owned(),
         Off::Text(texts) => format!("leave the key out or write {:?}", texts.last().copied().unwrap_or_default()),
         Off::Bool(off) => format!("leave the key out or write {off}"),
-        Off::Number(off) => format!("leave the key out or write {off}"),
     };
     problems.add(spot, format!("not built yet: {}", row.feature), Some(suggestion));
 }

@@ -18,6 +18,10 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use super::event_log::Log;
+use super::metrics::Metrics;
+use crate::call::fact::Fact;
+use crate::call::request::{Denied, Request};
+use crate::views::telephony::Telephony;
 use crate::views::telephony::event::Event;
 
 /// Events that may wait for the keeper: seconds of the busiest signaling.
@@ -169,6 +173,39 @@ impl Publisher {
         if self.queue.try_send((self.latest, time, event)).is_err() {
             self.shared.totals.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// Facts and refusals on their way to events, on the signaling task.
+pub struct Teller {
+    telephony: Telephony,
+    publisher: Publisher,
+    metrics: Arc<Metrics>,
+}
+
+impl Teller {
+    /// `max_calls`: as for [`Telephony::new`].
+    pub fn new(max_calls: usize, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+        Self { telephony: Telephony::new(max_calls), publisher, metrics }
+    }
+
+    /// Publishes the events of a fact.
+    pub fn fact(&mut self, fact: &Fact) {
+        for event in self.telephony.project(fact) {
+            self.publish(fact.wall, event);
+        }
+    }
+
+    /// Publishes the event of a refused request; `time`: now.
+    pub fn denied(&mut self, request: &Request, denied: &Denied, time: Timestamp) {
+        if let Some(event) = Telephony::error(request, denied) {
+            self.publish(time, event);
+        }
+    }
+
+    fn publish(&mut self, time: Timestamp, event: Event) {
+        self.metrics.event(event.name.as_str());
+        self.publisher.publish(time, event);
     }
 }
 

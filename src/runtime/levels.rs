@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::events::Events;
 use super::metrics::Metrics;
 use super::recorder::{Keeper, RecorderHandle};
 use super::signaling::Inbox;
@@ -19,6 +20,7 @@ pub async fn run(
     sockets: Arc<sip::Counters>,
     recorders: Vec<Arc<RecorderHandle>>,
     keeper: Arc<Keeper>,
+    events: Events,
 ) {
     let mut second = tokio::time::interval(Duration::from_secs(1));
     let mut congested = false;
@@ -36,6 +38,7 @@ pub async fn run(
         }
         metrics.recorders(backlogs.sum(), keeper.unpublished());
         metrics.room(keeper.room());
+        metrics.events(&events.counters());
         // statvfs may hang on a dead network disk.
         let store = keeper.store().clone();
         if let Ok(Ok(space)) = tokio::task::spawn_blocking(move || store.space()).await {

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::events;
 use crate::bridge::command::LegStats;
 use crate::call;
 use crate::call::fact::{Fact, What};
@@ -37,6 +38,11 @@ struct Code {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventName {
+    event: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,6 +91,12 @@ pub struct Metrics {
     disk_takes_new: Gauge,
     draining: Gauge,
     warnings: Counter,
+    events: Family<EventName, Counter>,
+    events_kept: Gauge,
+    events_lost: Counter,
+    events_dropped: Counter,
+    events_unwritten: Counter,
+    event_subscribers: Gauge,
 }
 
 /// Raises a counter whose total somebody else keeps to `total`; a lower one changes nothing.
@@ -166,10 +178,17 @@ impl Metrics {
             disk_takes_new: Gauge::default(),
             draining: Gauge::default(),
             warnings: Counter::default(),
+            events: Family::default(),
+            events_kept: Gauge::default(),
+            events_lost: Counter::default(),
+            events_dropped: Counter::default(),
+            events_unwritten: Counter::default(),
+            event_subscribers: Gauge::default(),
         };
         made.register_calls(&mut registry);
         made.register_recordings(&mut registry);
         made.register_packets_and_messages(&mut registry);
+        made.register_events(&mut registry);
         made.disk_takes_new.set(1);
         made.registry = registry;
         made
@@ -239,6 +258,31 @@ impl Metrics {
         );
         registry.register("sip_dialogs", "SIP dialogs, early ones too", self.sip_dialogs.clone());
         registry.register("sip_stray", "SIP events for calls that are over", self.sip_stray.clone());
+    }
+
+    fn register_events(&self, registry: &mut Registry) {
+        registry.register("events", "Telephony events, by name", self.events.clone());
+        registry.register("events_kept", "Events kept for replay", self.events_kept.clone());
+        registry.register("events_lost", "Events that slow subscribers have missed", self.events_lost.clone());
+        let help = "Events that found the queue full: nobody gets them";
+        registry.register("events_dropped", help, self.events_dropped.clone());
+        let help = "Events that are missing in the event log";
+        registry.register("events_unwritten", help, self.events_unwritten.clone());
+        registry.register("event_subscribers", "Subscribers of events", self.event_subscribers.clone());
+    }
+
+    /// Counts an event.
+    pub fn event(&self, event: &'static str) {
+        self.events.get_or_create(&EventName { event }).inc();
+    }
+
+    /// Sets what the kept events count.
+    pub fn events(&self, counters: &events::Counters) {
+        self.events_kept.set(level(counters.kept));
+        self.event_subscribers.set(level(counters.subscribers));
+        raise(&self.events_lost, counters.lost);
+        raise(&self.events_dropped, counters.dropped);
+        raise(&self.events_unwritten, counters.unwritten);
     }
 
     /// Counts what happened.
@@ -498,6 +542,18 @@ mod tests {
             let (_, value) = line.rsplit_once(' ').unwrap();
             assert!(value.parse::<f64>().is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn events_are_counted_by_name_and_subscribers_as_they_are() {
+        let metrics = Metrics::new();
+        metrics.event("EventRinging");
+        metrics.events(&events::Counters { kept: 3, subscribers: 2, lost: 5, dropped: 1, unwritten: 4 });
+        metrics.events(&events::Counters { subscribers: 1, lost: 5, ..Default::default() });
+        says(&metrics, "stickytape_events_total{event=\"EventRinging\"} 1");
+        says(&metrics, "stickytape_event_subscribers 1");
+        says(&metrics, "stickytape_events_lost_total 5");
+        says(&metrics, "stickytape_events_unwritten_total 4");
     }
 
     #[test]

@@ -46,8 +46,17 @@ pub struct Edges {
     pub media: Vec<media::Sender>,
     /// By `RecorderId`.
     pub recorders: Vec<Arc<recorder::RecorderHandle>>,
-    /// Told every fact, in order: log and metrics.
-    pub facts: Box<dyn FnMut(&Fact) + Send>,
+    /// Told every fact and every refused request, in order: log, metrics and events. It must not wait for anything.
+    pub facts: Box<dyn FnMut(Told<'_>) + Send>,
+}
+
+/// What the log, the metrics and the events are told.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// Something happened.
+    Fact(&'a Fact),
+    /// A request was refused; nothing has changed.
+    Denied(&'a Request, &'a Denied),
 }
 
 /// A question to the calls, answered between two inputs.
@@ -159,12 +168,18 @@ async fn sleep(until: Option<Instant>) {
     }
 }
 
+/// A request and who waits for its answer.
+struct Asking {
+    request: Request,
+    answer: oneshot::Sender<Result<Accepted, Denied>>,
+}
+
 struct Task {
     edges: Edges,
     inbox: Inbox,
     drained: bool,
-    /// Who waits for the answer to a request.
-    asking: HashMap<Ticket, oneshot::Sender<Result<Accepted, Denied>>>,
+    /// Requests without an answer yet.
+    asking: HashMap<Ticket, Asking>,
     tickets: u64,
 }
 
@@ -176,7 +191,7 @@ impl Task {
             Item::Request(request, answer) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                self.asking.insert(ticket, answer);
+                self.asking.insert(ticket, Asking { request: (*request).clone(), answer });
                 self.input(calls, Input::Request(ticket, request));
             }
         }
@@ -193,12 +208,15 @@ impl Task {
                 Output::Sip(transmit) => (self.edges.sip)(transmit),
                 Output::Media(worker, command) => self.edges.media[usize::from(worker.0)].send(command),
                 Output::Mark(recorder, mark) => self.mark(usize::from(recorder.0), mark),
-                Output::Fact(fact) => (self.edges.facts)(&fact),
+                Output::Fact(fact) => (self.edges.facts)(Told::Fact(&fact)),
                 Output::Resolve { host } => self.resolve(host),
                 Output::Answer(ticket, answer) => {
                     if let Some(asking) = self.asking.remove(&ticket) {
+                        if let Err(denied) = &answer {
+                            (self.edges.facts)(Told::Denied(&asking.request, denied));
+                        }
                         // The asker may have gone away meanwhile.
-                        let _ = asking.send(answer);
+                        let _ = asking.answer.send(answer);
                     }
                 }
                 Output::Drained => self.drained = true,

@@ -81,9 +81,10 @@ impl Telephony {
         told.events
     }
 
-    /// A request that was refused, to who has asked; `None`: that is no DN.
+    /// A request that was refused, to who has asked. `None`: it is not known to be a DN, for only a live call knows its
+    /// parties; the answer to the request is all that it gets.
     pub fn error(request: &Request, denied: &Denied) -> Option<Event> {
-        if denied.code == Code::UnknownDn {
+        if matches!(denied.code, Code::UnknownDn | Code::UnknownCall) {
             return None;
         }
         let mut event = Event::new(Name::EventError, request.conn_id, &request.this_dn);
