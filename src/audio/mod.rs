@@ -1,9 +1,12 @@
 //! Samples: G.711, linear PCM, resampling, summing. Mono `i16` at 8,000, 16,000 or 48,000 Hz throughout.
 
 pub mod coding;
+pub mod conceal;
 pub mod convert;
 pub mod g711;
+pub mod mix;
 pub mod pcm;
+pub mod pitch;
 pub mod resample;
 pub mod signal;
 pub mod sum;

@@ -2,6 +2,7 @@
 
 mod beep;
 pub mod command;
+pub mod conference;
 pub mod hearing;
 mod latch;
 mod leg;

@@ -1,0 +1,229 @@
+//! What a live mixer does with sums: one's own voice taken out, and levels that stay within the range.
+//!
+//! A recording's limiter ([`super::sum::Limiter`]) looks 5 ms ahead and is exact; a conversation has no time for that
+//! and one sum per listener. Here one gain per room follows the loudest sum of each frame, and what leaves the range all
+//! the same is bent softly: nothing is ever clipped.
+
+use multiversion::multiversion;
+
+/// Largest magnitude that leaves.
+const CEILING: f32 = 32_767.0;
+/// From here samples are bent when something in their frame leaves the range.
+const KNEE: f32 = 26_000.0;
+/// The gain falls within so long, in ms.
+const ATTACK_MS: usize = 5;
+/// Time constant with which it returns, in ms.
+const RELEASE_MS: f32 = 80.0;
+/// From here it is 1: inaudible, and samples are exact again.
+const UNITY: f32 = 0.999;
+
+/// The largest magnitude.
+pub fn peak(sum: &[i32]) -> u32 {
+    peak_of(sum)
+}
+
+/// The largest magnitude.
+pub fn loudest(samples: &[i16]) -> u16 {
+    loudest_of(samples)
+}
+
+/// A sum without one's own voice, or whole, as samples.
+pub fn minus(sum: &[i32], own: Option<&[i16]>, gain: &Gain, output: &mut [i16]) {
+    let beyond = match (own, gain.curve()) {
+        (Some(own), None) => minus_own(sum, own, output),
+        (None, None) => narrow(sum, output),
+        (own, Some(curve)) => {
+            bend(sum, own.unwrap_or(&[]), curve, output);
+            return;
+        }
+    };
+    if beyond {
+        bend(sum, own.unwrap_or(&[]), &[], output);
+    }
+}
+
+/// A room's gain: falls within 5 ms when a frame's sum leaves the range, and returns slowly.
+#[derive(Debug, Clone)]
+pub struct Gain {
+    level: f32,
+    curve: Vec<f32>,
+    active: bool,
+}
+
+impl Gain {
+    /// For frames of a length.
+    pub fn new(frame: usize) -> Self {
+        Self { level: 1.0, curve: vec![1.0; frame], active: false }
+    }
+
+    /// Goes on to the next frame, whose sum has this [`peak`].
+    pub fn next(&mut self, peak: u32, rate: u32) {
+        let needed = if peak as f32 > CEILING { CEILING / peak as f32 } else { 1.0 };
+        let before = self.level;
+        self.active = needed < 1.0 || before < 1.0;
+        if !self.active {
+            return;
+        }
+        let ms = self.curve.len() as f32 * 1_000.0 / rate as f32;
+        let returned = before + (1.0 - before) * (1.0 - (-ms / RELEASE_MS).exp());
+        self.level = if needed < returned { needed } else { returned };
+        let attack = rate as usize / 1_000 * ATTACK_MS;
+        // It falls fast and rises over the whole frame.
+        let over = if self.level < before { attack.min(self.curve.len()) } else { self.curve.len() };
+        for (i, gain) in self.curve.iter_mut().enumerate() {
+            *gain = if i < over { before + (self.level - before) * (i + 1) as f32 / over as f32 } else { self.level };
+        }
+        if self.level > UNITY && needed >= 1.0 {
+            self.level = 1.0;
+        }
+    }
+
+    fn curve(&self) -> Option<&[f32]> {
+        self.active.then_some(&self.curve[..])
+    }
+}
+
+/// Fades the first 5 ms in.
+pub fn fade_in(samples: &mut [i16], rate: u32) {
+    let over = (rate as usize / 1_000 * ATTACK_MS).min(samples.len());
+    for (i, sample) in samples[..over].iter_mut().enumerate() {
+        *sample = (i32::from(*sample) * (i as i32 + 1) / (over as i32 + 1)) as i16;
+    }
+}
+
+/// Fades the last 5 ms out.
+pub fn fade_out(samples: &mut [i16], rate: u32) {
+    let over = (rate as usize / 1_000 * ATTACK_MS).min(samples.len());
+    for (i, sample) in samples.iter_mut().rev().take(over).enumerate() {
+        *sample = (i32::from(*sample) * i as i32 / over as i32) as i16;
+    }
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn peak_of(sum: &[i32]) -> u32 {
+    sum.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn loudest_of(samples: &[i16]) -> u16 {
+    samples.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
+}
+
+/// True when something left the range.
+#[multiversion(targets("x86_64+avx2"))]
+fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
+    let mut beyond = 0;
+    for ((sample, total), own) in output.iter_mut().zip(sum).zip(own) {
+        let value = *total - i32::from(*own);
+        let narrow = value.clamp(i32::from(i16::MIN), i32::from(i16::MAX));
+        beyond |= value ^ narrow;
+        *sample = narrow as i16;
+    }
+    beyond != 0
+}
+
+/// True when something left the range.
+#[multiversion(targets("x86_64+avx2"))]
+fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
+    let mut beyond = 0;
+    for (sample, total) in output.iter_mut().zip(sum) {
+        let narrow = (*total).clamp(i32::from(i16::MIN), i32::from(i16::MAX));
+        beyond |= *total ^ narrow;
+        *sample = narrow as i16;
+    }
+    beyond != 0
+}
+
+/// With a gain (none when empty), and a soft knee.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
+    for (i, (sample, total)) in output.iter_mut().zip(sum).enumerate() {
+        let value = *total - own.get(i).map_or(0, |own| i32::from(*own));
+        let value = value as f32 * curve.get(i).copied().unwrap_or(1.0);
+        *sample = knee(value) as i16;
+    }
+}
+
+/// A straight line up to the knee, then a curve that never reaches the ceiling.
+#[inline(always)]
+fn knee(value: f32) -> f32 {
+    let magnitude = value.abs();
+    let beyond = (magnitude - KNEE).max(0.0);
+    let bent = KNEE + beyond * (CEILING - KNEE) / (beyond + CEILING - KNEE);
+    if magnitude <= KNEE { value } else { bent.copysign(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mixed(gain: &mut Gain, sum: &[i32], own: Option<&[i16]>) -> Vec<i16> {
+        let mut output = vec![0; sum.len()];
+        gain.next(peak(sum), 8_000);
+        minus(sum, own, gain, &mut output);
+        output
+    }
+
+    #[test]
+    fn sums_within_the_range_pass_bit_for_bit_with_and_without_ones_own() {
+        let sum: Vec<i32> = (0..160).map(|i| i * 400 - 32_000).collect();
+        let own: Vec<i16> = (0..160).map(|i| i * 3).collect();
+        let mut gain = Gain::new(160);
+        assert_eq!(mixed(&mut gain, &sum, None), sum.iter().map(|s| *s as i16).collect::<Vec<_>>());
+        let without: Vec<i16> = sum.iter().zip(&own).map(|(s, o)| (*s - i32::from(*o)) as i16).collect();
+        assert_eq!(mixed(&mut gain, &sum, Some(&own)), without);
+    }
+
+    #[test]
+    fn nothing_is_clipped_whatever_comes() {
+        let loud = |level: f64, i: usize| (level * (i as f64 * 0.3).sin()) as i32;
+        let mut gain = Gain::new(160);
+        for level in [40_000.0, 250_000.0, 8_000_000.0, 33_000.0, 100.0] {
+            let sum: Vec<i32> = (0..160).map(|i| loud(level, i)).collect();
+            for output in [mixed(&mut gain, &sum, None), mixed(&mut gain, &sum, Some(&[-32_768; 160]))] {
+                assert!(output.iter().all(|s| s.unsigned_abs() <= 32_767));
+                let flat = output.windows(3).filter(|w| w[0] == w[1] && w[1] == w[2] && w[0].abs() > 32_000).count();
+                assert_eq!(flat, 0, "clipped at {level}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loud_sum_keeps_its_shape_after_the_attack_and_the_gain_returns() {
+        let tone = |level: f64| (0..160).map(|i| (level * (i as f64 * 0.157_08).sin()) as i32).collect::<Vec<_>>();
+        let mut gain = Gain::new(160);
+        mixed(&mut gain, &tone(60_000.0), None);
+        let output = mixed(&mut gain, &tone(60_000.0), None);
+        let most = output.iter().copied().max().unwrap();
+        assert!((28_000..=32_767).contains(&most), "{most}");
+        let frames = (0..100).take_while(|_| mixed(&mut gain, &tone(10_000.0), None).iter().max() < Some(&9_990));
+        let frames = frames.count();
+        assert!((5..60).contains(&frames), "exact again after {frames} frames");
+        assert_eq!(
+            mixed(&mut gain, &tone(10_000.0), None),
+            tone(10_000.0).iter().map(|s| *s as i16).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn the_gain_never_jumps() {
+        let mut gain = Gain::new(160);
+        let all: Vec<i16> = [20_000, 90_000, 90_000, 20_000, 20_000]
+            .into_iter()
+            .flat_map(|level| mixed(&mut gain, &[level; 160], None))
+            .collect();
+        let inside = |i: &usize| i % 160 != 0;
+        let jump = (1..all.len()).filter(inside).map(|i| (i32::from(all[i]) - i32::from(all[i - 1])).abs()).max();
+        assert!(jump < Some(900), "{jump:?}");
+    }
+
+    #[test]
+    fn fades_begin_and_end_at_nothing_and_leave_the_rest() {
+        let (mut rising, mut falling) = ([10_000; 160], [10_000; 160]);
+        fade_in(&mut rising, 8_000);
+        fade_out(&mut falling, 8_000);
+        assert!(rising[0] < 300 && rising[40] == 10_000 && rising[39] < 10_000);
+        assert!(falling[159] < 300 && falling[119] == 10_000 && falling[120] < 10_000);
+        assert!(rising.windows(2).chain(falling.windows(2)).all(|w| (w[1] - w[0]).abs() <= 251));
+    }
+}

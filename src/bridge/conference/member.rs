@@ -1,0 +1,299 @@
+//! One leg in a room.
+
+use std::time::{Duration, Instant};
+
+use super::convert::{Converter, Kernels};
+use super::playout::{Coding, Playout, Taken, Without};
+use super::room::Play;
+use super::{Arrived, Counters};
+use crate::audio::mix;
+use crate::bridge::command::Digit;
+use crate::bridge::command::mix::{Hearing, Join, MixStats};
+use crate::bridge::hearing::{self, Audience};
+use crate::bridge::press::Pressed;
+use crate::codec::{Codec, Kind, Payload};
+use crate::id::{LegId, WorkerId};
+use crate::rtp::telephone_event::TelephoneEvent;
+
+/// Samples of the longest frame: 20 ms at 16,000 Hz.
+pub const MAX_FRAME: usize = 320;
+/// What A-law has for zero: a frame without anything louder is silence.
+const FLOOR: u16 = 8;
+
+/// How its peer's codec is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speech {
+    pub payload_type: u8,
+    pub kind: Kind,
+    pub rate: u32,
+}
+
+/// What a payload type of its peer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    Audio(Coding),
+    Noise,
+    Event(u32),
+}
+
+/// Whether it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// No.
+    Stays,
+    /// Its peer hears its route again, after a last packet; what it says is mixed as before.
+    StopsListening,
+    /// It leaves the room, after a last packet when its peer listens.
+    Leaves,
+}
+
+/// One leg in a room.
+#[derive(Debug)]
+pub struct Member {
+    pub leg: LegId,
+    pub worker: WorkerId,
+    /// The room's place.
+    pub room: usize,
+    pub hearing: Hearing,
+    pub listens: bool,
+    pub parting: Parting,
+    /// Its next packet fades in.
+    pub fresh: bool,
+    pub speech: Option<Speech>,
+    /// What is played to it alone.
+    pub play: Option<Play>,
+    /// What it says in this tick, at the room's rate.
+    pub frame: [i16; MAX_FRAME],
+    /// There is something in it.
+    pub sounds: bool,
+    /// A digit that has ended.
+    pub pressed: Option<(Digit, Duration)>,
+    meanings: Vec<(u8, Meaning)>,
+    playout: Playout,
+    inward: Converter,
+    outward: Converter,
+    press: Option<Pressed>,
+    /// The timestamp of the last digit that was told.
+    told: Option<u32>,
+    stats: MixStats,
+}
+
+/// A codec that is mixed.
+fn coding(codec: &Codec) -> Option<Coding> {
+    let kind = codec.kind();
+    let rates: &[u32] = match kind {
+        Kind::Pcmu | Kind::Pcma => &[8_000],
+        Kind::L16 => &[8_000, 16_000],
+        Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => &[],
+    };
+    let known = codec.channels == 1 && rates.contains(&codec.clock_rate);
+    known.then_some(Coding { kind, rate: codec.clock_rate })
+}
+
+fn meanings(receive: &[Payload]) -> Vec<(u8, Meaning)> {
+    let meaning = |codec: &Codec| match codec.kind() {
+        Kind::ComfortNoise => Some(Meaning::Noise),
+        Kind::TelephoneEvent => Some(Meaning::Event(codec.clock_rate)),
+        _ => coding(codec).map(Meaning::Audio),
+    };
+    receive.iter().filter_map(|payload| Some((payload.payload_type, meaning(&payload.codec)?))).collect()
+}
+
+fn speech(send: &[Payload]) -> Option<Speech> {
+    send.iter().find_map(|payload| {
+        let Coding { kind, rate } = coding(&payload.codec)?;
+        Some(Speech { payload_type: payload.payload_type, kind, rate })
+    })
+}
+
+/// The fastest codec that may come.
+fn fastest(meanings: &[(u8, Meaning)]) -> u32 {
+    let rate = |(_, meaning): &(u8, Meaning)| match meaning {
+        Meaning::Audio(coding) => coding.rate,
+        Meaning::Noise | Meaning::Event(_) => 8_000,
+    };
+    meanings.iter().map(rate).max().unwrap_or(8_000)
+}
+
+impl Member {
+    /// True when it can be heard, or can hear where it is to.
+    pub fn can_be_mixed(join: &Join) -> bool {
+        let heard = meanings(&join.receive).iter().any(|(_, meaning)| matches!(meaning, Meaning::Audio(_)));
+        let hears = speech(&join.send).is_some();
+        if join.listens { hears } else { heard || hears }
+    }
+
+    pub fn new(join: &Join, room: usize) -> Self {
+        let meanings = meanings(&join.receive);
+        Self {
+            leg: join.leg,
+            worker: join.worker,
+            room,
+            hearing: join.hearing,
+            listens: join.listens,
+            parting: Parting::Stays,
+            fresh: true,
+            speech: speech(&join.send),
+            play: None,
+            frame: [0; MAX_FRAME],
+            sounds: false,
+            pressed: None,
+            playout: Playout::new(fastest(&meanings)),
+            meanings,
+            inward: Converter::new(),
+            outward: Converter::new(),
+            press: None,
+            told: None,
+            stats: MixStats::default(),
+        }
+    }
+
+    /// It is here already and joins another room, or joins again before it has left.
+    pub fn rejoin(&mut self, join: &Join, room: usize) {
+        self.room = room;
+        self.worker = join.worker;
+        self.hearing = join.hearing;
+        self.parting = Parting::Stays;
+        self.play = None;
+        self.describe(&join.receive, &join.send);
+        self.listen(join.listens);
+    }
+
+    pub fn describe(&mut self, receive: &[Payload], send: &[Payload]) {
+        let before = fastest(&self.meanings);
+        self.meanings = meanings(receive);
+        self.speech = speech(send);
+        if fastest(&self.meanings) > before {
+            self.playout = Playout::new(fastest(&self.meanings));
+        }
+    }
+
+    pub fn listen(&mut self, listens: bool) {
+        match (self.listens, listens) {
+            (false, true) => (self.listens, self.fresh) = (true, true),
+            (true, false) if self.parting == Parting::Stays => self.parting = Parting::StopsListening,
+            (true, true) if self.parting == Parting::StopsListening => self.parting = Parting::Stays,
+            _ => {}
+        }
+    }
+
+    /// A packet came; false when it has ended a digit ([`Member::pressed`]).
+    pub fn packet(
+        &mut self,
+        arrived: &Arrived,
+        payload: &[u8],
+        until_tick_ns: i64,
+        now: Instant,
+        counters: &mut Counters,
+    ) -> bool {
+        let known = self.meanings.iter().find(|(payload_type, _)| *payload_type == arrived.payload_type);
+        match known.map(|(_, meaning)| *meaning) {
+            Some(Meaning::Audio(coding)) => {
+                self.stats.received += 1;
+                match self.playout.insert(arrived.ssrc, arrived.timestamp, coding, payload, until_tick_ns) {
+                    Taken::Kept => {}
+                    Taken::Late => {
+                        self.stats.late += 1;
+                        counters.late += 1;
+                    }
+                    Taken::Overflow => self.stats.overflowed += 1,
+                }
+            }
+            // An empty packet of noise says nothing of its level.
+            Some(Meaning::Noise) => self.playout.comfort_noise(payload.first().map_or(127, |level| level & 0x7f)),
+            Some(Meaning::Event(clock_rate)) => {
+                self.playout.event();
+                return self.event(arrived, payload, clock_rate, now);
+            }
+            None => counters.unmixable += 1,
+        }
+        true
+    }
+
+    fn event(&mut self, arrived: &Arrived, payload: &[u8], clock_rate: u32, now: Instant) -> bool {
+        let Some(event) = TelephoneEvent::parse(payload) else { return true };
+        if self.told == Some(arrived.timestamp) {
+            return true;
+        }
+        let Some(mut heard) = Pressed::of(self.leg, event, arrived.timestamp, clock_rate, now) else { return true };
+        match self.press.take() {
+            Some(before) if before.timestamp == heard.timestamp => heard.length = heard.length.max(before.length),
+            // Its end was lost.
+            Some(before) => self.tell(&before),
+            None => {}
+        }
+        match event.end {
+            true => self.tell(&heard),
+            false => self.press = Some(heard),
+        }
+        self.pressed.is_none()
+    }
+
+    /// A digit whose end does not come any more.
+    pub fn overdue_press(&mut self, now: Instant) -> Option<(Digit, Duration)> {
+        let over = self.press.take_if(|press| press.until <= now)?;
+        self.tell(&over);
+        self.pressed.take()
+    }
+
+    fn tell(&mut self, press: &Pressed) {
+        self.told = Some(press.timestamp);
+        self.pressed = Some((press.digit, press.length));
+    }
+
+    /// Makes [`Member::frame`] for this tick.
+    pub fn render(&mut self, rate: u32, without: Without, meters: bool, kernels: &Kernels, counters: &mut Counters) {
+        let n = rate as usize / 50;
+        let own = self.playout.rate() as usize / 50;
+        let made = if own == n {
+            self.playout.frame(&mut self.frame[..n], without)
+        } else {
+            let mut frame = [0; MAX_FRAME];
+            let made = self.playout.frame(&mut frame[..own], without);
+            self.inward.run(kernels, &frame[..own], &mut self.frame[..n]);
+            made
+        };
+        self.stats.concealed += u64::from(made.concealed);
+        counters.concealed += u64::from(made.concealed);
+        self.stats.stretched += u64::from(made.stretched);
+        // A converter is behind by a little: what it still holds is heard.
+        let peak = if made.sound || own != n { mix::loudest(&self.frame[..n]) } else { 0 };
+        self.sounds = peak > FLOOR;
+        if meters {
+            self.stats.peak = self.stats.peak.max(peak);
+        }
+    }
+
+    /// The tick was left out.
+    pub fn skip(&mut self) {
+        let samples = self.playout.rate() as usize / 50;
+        self.playout.skip(samples);
+        self.play.iter_mut().for_each(Play::skip);
+    }
+
+    /// True when everybody hears what it says in this tick.
+    pub fn is_in_sum(&self) -> bool {
+        self.sounds && hearing::audience(self.hearing) == Audience::Everybody
+    }
+
+    /// To the rate of its peer's codec.
+    pub fn to_peer(&mut self, kernels: &Kernels, mixed: &[i16], out: &mut [i16]) {
+        self.outward.run(kernels, mixed, out);
+    }
+
+    pub fn count_sent(&mut self) {
+        self.stats.sent += 1;
+    }
+
+    /// True once when what was played to it alone has come to its end.
+    pub fn ended_playing(&mut self) -> bool {
+        self.play.take_if(|play| play.has_ended()).is_some()
+    }
+
+    /// Totals; the peak begins anew.
+    pub fn take_stats(&mut self) -> MixStats {
+        let stats = MixStats { delay_ms: self.playout.delay_ms(), ..self.stats };
+        self.stats.peak = 0;
+        stats
+    }
+}

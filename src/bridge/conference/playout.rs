@@ -1,0 +1,584 @@
+//! The playout buffer of one leg: packets in as they come, 20 ms of samples out at every tick.
+//!
+//! Samples stand in a ring by RTP timestamp; `play` is the next one to be heard. What is missing when its time comes is
+//! concealed, what comes too late is dropped. The delay follows the *slack*: how long before its own tick the latest
+//! packet of the last seconds came. Too little, and the signal is stretched by a pitch period; too much, and it is
+//! shortened by one. A sender whose clock is fast or slow moves its slack steadily, so clock skew is followed by the
+//! same rule. In silence any number of samples is skipped or put in.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::audio::conceal::{self, Concealer};
+use crate::audio::{g711, mix, pcm, pitch};
+use crate::codec::Kind;
+use crate::rtp::seq::TimestampExtender;
+
+/// Longest delay: what waits beyond it is skipped.
+pub const MAX_DELAY_MS: i64 = 200;
+/// Longest packet that is taken.
+const MAX_PACKET_MS: i64 = 200;
+/// The ring holds this much: what is heard next, a packet beyond the longest delay, and history for concealment.
+const RING_MS: i64 = 512;
+const _: () = assert!(MAX_DELAY_MS + MAX_PACKET_MS + 80 < RING_MS, "history survives the longest delay");
+/// A timestamp farther away than this belongs to another stream of the same source.
+const JUMP_MS: i64 = 1_500;
+/// After so long without anything, what comes next begins anew.
+const PAUSE_MS: i64 = 80;
+/// Runs of samples in the ring; more (a packet lost between each two) and the newest is dropped.
+const MAX_SPANS: usize = 32;
+
+/// Packets remembered by where they began.
+const RECENT: usize = 8;
+
+/// The least slack is kept at or above the first, and is brought to the second.
+const LOW_MS: i64 = 1;
+const AIM_MS: i64 = 6;
+/// Above this for all of the window, the delay is taken back. A frame above the aim, so that ticks and packets which
+/// meet each other at any phase are left alone.
+const HIGH_MS: i64 = AIM_MS + 22;
+/// The slack's least is of so many parts of so many ticks each: 4 s.
+const PARTS: usize = 8;
+const PART_TICKS: u32 = 25;
+/// Ticks between two stretches; the pitch search costs more than all the rest.
+const REST_TICKS: u32 = 5;
+/// Quieter than this, samples may be left out anywhere.
+const QUIET: u16 = 40;
+/// Samples of the longest frame: 20 ms at 16,000 Hz.
+const MAX_FRAME: usize = 320;
+/// Scratch for a frame that is stretched, with a period before and behind it.
+const SCRATCH: usize = MAX_FRAME + 2 * pitch::longest(16_000) + pitch::reach(16_000);
+
+/// What a packet is coded in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coding {
+    /// PCMU, PCMA or L16.
+    pub kind: Kind,
+    /// Samples per second, which is the RTP clock.
+    pub rate: u32,
+}
+
+/// What became of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It will be heard, at least in part.
+    Kept,
+    /// Too late, or there already.
+    Late,
+    /// No place for it.
+    Overflow,
+}
+
+/// What a frame is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Something may be heard; otherwise every sample is 0.
+    pub sound: bool,
+    /// Something in it was lost and concealed.
+    pub concealed: bool,
+    /// It was stretched or shortened.
+    pub stretched: bool,
+}
+
+/// What is left out when the mixer cannot keep up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Nothing is stretched.
+    pub stretch: bool,
+    /// Holes are silent.
+    pub concealment: bool,
+}
+
+/// The buffer.
+#[derive(Debug)]
+pub struct Playout {
+    rate: u32,
+    ring: Box<[i16]>,
+    /// Runs of samples that wait in the ring, in order, none touching another.
+    spans: VecDeque<Range<i64>>,
+    clock: TimestampExtender,
+    ssrc: Option<u32>,
+    /// Behind the newest sample that has come.
+    newest: i64,
+    /// Where the last packets began, to tell one that comes twice from one that comes late.
+    recent: [i64; RECENT],
+    /// The next sample to be heard.
+    play: i64,
+    /// Where the frame before ended, when it does not end at `play`: the next frame glides from there.
+    from: Option<i64>,
+    begun: bool,
+    /// Ticks since something was there to be heard.
+    starved: u32,
+    /// The peer is silent on purpose: comfort noise of this amplitude, or an event (0).
+    meant: Option<i16>,
+    concealer: Concealer,
+    slack: Slack,
+    rested: u32,
+    noise: u32,
+}
+
+impl Playout {
+    /// For codings of up to `max_rate`, 8,000 or 16,000.
+    pub fn new(max_rate: u32) -> Self {
+        let len = ring_len(max_rate);
+        Self {
+            rate: 8_000,
+            ring: vec![0; len].into_boxed_slice(),
+            spans: VecDeque::with_capacity(MAX_SPANS + 1),
+            clock: TimestampExtender::default(),
+            ssrc: None,
+            newest: i64::MIN,
+            recent: [i64::MIN; RECENT],
+            play: 0,
+            from: None,
+            begun: false,
+            starved: 0,
+            meant: None,
+            concealer: Concealer::new(8_000),
+            slack: Slack::default(),
+            rested: 0,
+            noise: 0x2545_f491,
+        }
+    }
+
+    /// The rate of its samples: that of the newest packet.
+    pub fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// What waits to be heard, in ms.
+    pub fn delay_ms(&self) -> u32 {
+        let waits = self.spans.back().map_or(0, |last| last.end - self.play);
+        (waits.max(0) * 1_000 / i64::from(self.rate)) as u32
+    }
+
+    /// A packet of audio came, so many nanoseconds before the next tick.
+    pub fn insert(&mut self, ssrc: u32, timestamp: u32, coding: Coding, payload: &[u8], until_tick_ns: i64) -> Taken {
+        let len = match coding.kind {
+            Kind::L16 => payload.len() / 2,
+            _ => payload.len(),
+        } as i64;
+        if len == 0 || len > self.samples(MAX_PACKET_MS) * i64::from(coding.rate) / i64::from(self.rate) {
+            return Taken::Overflow;
+        }
+        if self.ssrc != Some(ssrc) || self.rate != coding.rate {
+            self.restart(ssrc, coding.rate);
+        }
+        let until = until_tick_ns * i64::from(self.rate) / 1_000_000_000;
+        let mut start = self.clock.extend(timestamp);
+        if self.begun && (start - self.play).abs() > self.samples(JUMP_MS) {
+            self.restart(ssrc, coding.rate);
+            start = self.clock.extend(timestamp);
+        }
+        let end = start + len;
+        if self.begun && end <= self.newest && self.recent.contains(&start) {
+            return Taken::Late;
+        }
+        if !self.begun || start >= self.newest {
+            self.anchor(start, until);
+        }
+        self.recent.rotate_right(1);
+        self.recent[0] = start;
+        self.newest = self.newest.max(end);
+        self.slack.note(start - self.play + until);
+        self.meant = None;
+        if end <= self.play || self.is_there(start.max(self.play), end) {
+            return Taken::Late;
+        }
+        if !self.make_room(start, end) {
+            return Taken::Overflow;
+        }
+        self.write(start, coding.kind, payload);
+        self.keep_within();
+        Taken::Kept
+    }
+
+    /// The peer says that it is silent (RFC 3389): noise of a level in −dBov until audio comes again.
+    pub fn comfort_noise(&mut self, level: u8) {
+        let amplitude = 32_768.0 * 10_f32.powf(-f32::from(level.min(127)) / 20.0) * 3_f32.sqrt();
+        // Louder than this it is no background.
+        self.meant = Some(amplitude.min(1_000.0) as i16);
+    }
+
+    /// The peer sends an event: its audio has a hole that is meant.
+    pub fn event(&mut self) {
+        self.meant = Some(0);
+    }
+
+    /// The next frame, [`Playout::rate`] / 50 samples.
+    pub fn frame(&mut self, out: &mut [i16], without: Without) -> Made {
+        if !self.begun {
+            out.fill(0);
+            return Made::default();
+        }
+        self.slack.tick();
+        let mut made = Made { sound: true, ..Made::default() };
+        let n = out.len() as i64;
+        self.rested = self.rested.saturating_add(1);
+        if let Some(from) = self.from.take() {
+            self.glide_to(from, without, out);
+        } else if let Some(shift) = self.wanted_shift(n, without) {
+            self.stretch(shift, out);
+            made.stretched = true;
+        } else if self.is_there(self.play, self.play + n) && !self.concealer.is_active() {
+            self.read(self.play, out);
+            self.play += n;
+        } else {
+            made = self.patch(without);
+            self.read(self.play, out);
+            self.play += n;
+        }
+        self.forget();
+        made
+    }
+
+    /// A tick was left out: the audio keeps its time.
+    pub fn skip(&mut self, samples: usize) {
+        if self.begun {
+            self.leap(self.play + samples as i64);
+        }
+    }
+
+    fn samples(&self, ms: i64) -> i64 {
+        ms * i64::from(self.rate) / 1_000
+    }
+
+    fn restart(&mut self, ssrc: u32, rate: u32) {
+        self.rate = rate;
+        self.ssrc = Some(ssrc);
+        self.clock = TimestampExtender::default();
+        self.spans.clear();
+        self.newest = i64::MIN;
+        self.recent = [i64::MIN; RECENT];
+        self.from = None;
+        self.begun = false;
+        self.concealer = Concealer::new(rate);
+        self.slack = Slack::default();
+    }
+
+    /// Where playing goes on when it has not begun or has run dry.
+    fn anchor(&mut self, start: i64, until: i64) {
+        if !self.begun {
+            // One packet deep: it is heard at the next tick.
+            self.begun = true;
+            self.play = start;
+            self.starved = 0;
+            // Its beginning is faded in.
+            self.concealer.begin(&[], true);
+            return;
+        }
+        if !self.spans.is_empty() {
+            return;
+        }
+        let slack = start - self.play + until;
+        if self.starved > (PAUSE_MS / 20) as u32 || (start > self.play && self.concealer.is_silent()) {
+            // A talkspurt: the delay is free to be what the jitter of before asks for.
+            let wanted = self.samples(AIM_MS) + self.slack.spread().min(self.samples(MAX_DELAY_MS / 2));
+            let wait = (wanted - until).max(0);
+            self.move_to(start - wait);
+        } else if slack < 0 {
+            // It comes late, and nothing else is there: it is heard late, and the delay has grown.
+            self.move_to((start + until - self.samples(LOW_MS)).min(start));
+        }
+    }
+
+    /// Playing goes on elsewhere; nothing waits.
+    fn move_to(&mut self, play: i64) {
+        let shift = play - self.play;
+        self.slack.moved(shift);
+        if shift != 0 && !self.concealer.is_active() {
+            self.begin_hole(self.play, true);
+        }
+        self.play = play;
+    }
+
+    /// A frame that is not all there: what is missing is made in the ring.
+    fn patch(&mut self, without: Without) -> Made {
+        let n = i64::from(self.rate) / 50;
+        let (mut at, end) = (self.play, self.play + n);
+        let mut made = Made::default();
+        let mut heard = false;
+        while at < end {
+            let next = self.spans.iter().find(|span| span.end > at).map(|span| span.start.max(at)..span.end);
+            match next.filter(|next| next.start < end) {
+                Some(next) if next.start == at => {
+                    let stop = next.end.min(end);
+                    self.resume(at, next.end);
+                    heard = true;
+                    made.sound = true;
+                    at = stop;
+                }
+                next => {
+                    let stop = next.map_or(end, |next| next.start);
+                    made.concealed |= self.fill(at, stop, without);
+                    made.sound |= !self.concealer.is_silent() || self.meant.is_some_and(|level| level > 0);
+                    at = stop;
+                }
+            }
+        }
+        self.starved = if heard { 0 } else { self.starved.saturating_add(1) };
+        made
+    }
+
+    fn begin_hole(&mut self, at: i64, quick: bool) {
+        let len = conceal::history(self.rate);
+        let mut before = [0; conceal::history(16_000)];
+        self.read(at - len as i64, &mut before[..len]);
+        self.concealer.begin(&before[..len], quick);
+    }
+
+    /// Makes what is missing; true when it was lost and is concealed.
+    fn fill(&mut self, at: i64, stop: i64, without: Without) -> bool {
+        if !self.concealer.is_active() {
+            self.begin_hole(at, self.meant.is_some() || without.concealment);
+        }
+        let concealed = self.meant.is_none() && !self.concealer.is_silent();
+        let mut made = [0; MAX_FRAME];
+        let made = &mut made[..(stop - at) as usize];
+        self.concealer.fill(made);
+        if let Some(level) = self.meant.filter(|level| *level > 0) {
+            for sample in made.iter_mut() {
+                self.noise ^= self.noise << 13;
+                self.noise ^= self.noise >> 17;
+                self.noise ^= self.noise << 5;
+                let noise = (self.noise >> 16) as i32 - 32_768;
+                *sample = sample.saturating_add((noise * i32::from(level) / 32_768) as i16);
+            }
+        }
+        self.put(at, made);
+        concealed
+    }
+
+    /// What is there goes on behind a hole.
+    fn resume(&mut self, at: i64, end: i64) {
+        if !self.concealer.is_active() {
+            return;
+        }
+        let mut head = [0; MAX_FRAME];
+        let head = &mut head[..((end - at).min(self.samples(10))) as usize];
+        self.read(at, head);
+        self.concealer.resume(head);
+        self.put(at, head);
+    }
+
+    /// By how many samples the delay should change in a frame of `n`, when that can be done now.
+    fn wanted_shift(&mut self, n: i64, without: Without) -> Option<i64> {
+        if self.rested < REST_TICKS || without.stretch || self.concealer.is_active() {
+            return None;
+        }
+        let least = self.slack.least()?;
+        let aim = self.samples(AIM_MS);
+        let wanted = match least {
+            least if least < self.samples(LOW_MS) => least - aim,
+            least if least > self.samples(HIGH_MS) && self.slack.is_full() => least - aim,
+            _ => return None,
+        };
+        let longest = pitch::longest(self.rate) as i64;
+        let reach = pitch::reach(self.rate) as i64;
+        if !self.is_there(self.play, self.play + n + longest) && wanted > 0 || !self.is_there(self.play, self.play + n)
+        {
+            return None;
+        }
+        self.rested = 0;
+        let mut around = [0; SCRATCH];
+        let around = &mut around[..(reach.max(n)) as usize];
+        // What is most like what precedes it, looked for where the glide will be.
+        self.read(self.play + n - around.len() as i64, around);
+        let shift = match mix::loudest(&around[around.len() - n as usize..]) < QUIET {
+            true => wanted.abs().min(longest),
+            false => pitch::period(around, self.rate).0 as i64,
+        };
+        Some(if wanted > 0 { shift } else { -shift })
+    }
+
+    fn stretch(&mut self, shift: i64, out: &mut [i16]) {
+        let n = out.len() as i64;
+        let before = (-shift).max(0);
+        let mut around = [0; SCRATCH];
+        let around = &mut around[..(n + shift.abs()) as usize];
+        self.read(self.play - before, around);
+        let over = (shift.unsigned_abs() as usize).max(out.len() / 4).min(out.len());
+        pitch::glide(around, before as usize, shift as isize, over, out);
+        self.play += n + shift;
+        self.slack.moved(shift);
+    }
+
+    /// What was skipped is glided over.
+    fn glide_to(&mut self, from: i64, without: Without, out: &mut [i16]) {
+        let n = out.len();
+        let (mut old, mut new) = ([0; MAX_FRAME], [0; MAX_FRAME]);
+        self.read(from, &mut old[..n]);
+        if !self.is_there(self.play, self.play + n as i64) {
+            self.patch(without);
+        }
+        self.read(self.play, &mut new[..n]);
+        let over = n / 4;
+        for (i, sample) in out.iter_mut().enumerate() {
+            let weight = (i as i32 + 1).min(over as i32);
+            let (old, new) = (i32::from(old[i]), i32::from(new[i]));
+            *sample = (old + (new - old) * weight / over as i32) as i16;
+        }
+        self.play += n as i64;
+    }
+
+    /// More than the longest delay waits: the oldest is left out.
+    fn keep_within(&mut self) {
+        let end = self.newest;
+        let most = self.samples(MAX_DELAY_MS);
+        if end - self.play > most {
+            let shift = end - most - self.play;
+            self.leap(self.play + shift);
+            self.slack.moved(shift);
+        }
+    }
+
+    /// Leaves out what is before `play`. What is heard next glides there from where it would have gone on.
+    fn leap(&mut self, play: i64) {
+        let n = i64::from(self.rate) / 50;
+        let from = self.from.unwrap_or(self.play);
+        if !self.concealer.is_active() {
+            if self.from.is_some() || self.is_there(from, from + n) {
+                self.from = Some(from);
+            } else {
+                self.begin_hole(from, true);
+            }
+        }
+        self.play = play;
+        self.forget();
+    }
+
+    fn is_there(&self, start: i64, end: i64) -> bool {
+        self.spans.iter().any(|span| span.start <= start && end <= span.end)
+    }
+
+    /// Enters a run; false when there are too many already.
+    fn make_room(&mut self, start: i64, end: i64) -> bool {
+        let start = start.max(self.play);
+        // Nearly always it goes on where the newest one ends.
+        if let Some(last) = self.spans.back_mut().filter(|last| last.end == start) {
+            last.end = end;
+            return true;
+        }
+        let at = self.spans.iter().position(|span| span.end >= start).unwrap_or(self.spans.len());
+        let mut joined = start..end;
+        while let Some(span) = self.spans.get(at).filter(|span| span.start <= joined.end) {
+            joined = joined.start.min(span.start)..joined.end.max(span.end);
+            self.spans.remove(at);
+        }
+        if self.spans.len() >= MAX_SPANS {
+            return false;
+        }
+        self.spans.insert(at, joined);
+        true
+    }
+
+    /// What has been heard waits no longer.
+    fn forget(&mut self) {
+        while let Some(first) = self.spans.front_mut() {
+            if first.end > self.play {
+                first.start = first.start.max(self.play);
+                return;
+            }
+            self.spans.pop_front();
+        }
+    }
+
+    fn mask(&self) -> usize {
+        ring_len(self.rate) - 1
+    }
+
+    /// Decodes into the ring; what is before `play` is left out.
+    fn write(&mut self, start: i64, kind: Kind, payload: &[u8]) {
+        let late = (self.play - start).max(0) as usize;
+        let (start, mask) = (start + late as i64, self.mask());
+        let bytes = if kind == Kind::L16 { 2 } else { 1 };
+        let mut payload = &payload[late * bytes..];
+        let mut at = start as usize & mask;
+        while !payload.is_empty() {
+            let samples = (payload.len() / bytes).min(mask + 1 - at);
+            if samples == 0 {
+                return;
+            }
+            let (now, rest) = payload.split_at(samples * bytes);
+            let into = &mut self.ring[at..at + samples];
+            match kind {
+                Kind::Pcma => g711::decode_alaw(now, into),
+                Kind::L16 => pcm::decode_l16(now, into),
+                _ => g711::decode_ulaw(now, into),
+            }
+            payload = rest;
+            at = 0;
+        }
+    }
+
+    fn put(&mut self, start: i64, samples: &[i16]) {
+        let mask = self.mask();
+        let at = start as usize & mask;
+        let first = samples.len().min(mask + 1 - at);
+        self.ring[at..at + first].copy_from_slice(&samples[..first]);
+        self.ring[..samples.len() - first].copy_from_slice(&samples[first..]);
+    }
+
+    fn read(&self, start: i64, out: &mut [i16]) {
+        let mask = self.mask();
+        let at = start as usize & mask;
+        let first = out.len().min(mask + 1 - at);
+        out[..first].copy_from_slice(&self.ring[at..at + first]);
+        let rest = out.len() - first;
+        out[first..].copy_from_slice(&self.ring[..rest]);
+    }
+}
+
+fn ring_len(rate: u32) -> usize {
+    (i64::from(rate) * RING_MS / 1_000) as usize / 4_096 * 4_096
+}
+const _: () = assert!(8_000 * RING_MS / 1_000 == 4_096, "the ring's length is a power of two at both rates");
+
+/// The least slack of the last seconds, in samples.
+#[derive(Debug, Clone, Default)]
+struct Slack {
+    parts: [Option<i64>; PARTS],
+    /// What is usual: a mean that forgets.
+    usual: Option<i64>,
+    part: usize,
+    ticks: u32,
+    /// Parts since the last change.
+    age: usize,
+}
+
+impl Slack {
+    fn note(&mut self, slack: i64) {
+        let least = &mut self.parts[self.part];
+        *least = Some(least.map_or(slack, |least| least.min(slack)));
+        self.usual = Some(self.usual.map_or(slack, |usual| usual + (slack - usual) / 16));
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks == PART_TICKS {
+            self.ticks = 0;
+            self.part = (self.part + 1) % PARTS;
+            self.parts[self.part] = None;
+            self.age += 1;
+        }
+    }
+
+    fn least(&self) -> Option<i64> {
+        self.parts.iter().flatten().copied().min()
+    }
+
+    fn is_full(&self) -> bool {
+        self.age >= PARTS
+    }
+
+    /// How much later than usual the latest came.
+    fn spread(&self) -> i64 {
+        self.usual.zip(self.least()).map_or(0, |(usual, least)| (usual - least).max(0))
+    }
+
+    /// Playing has moved by so many samples: everything else is that much earlier.
+    fn moved(&mut self, shift: i64) {
+        self.parts.iter_mut().flatten().for_each(|slack| *slack -= shift);
+        self.usual.iter_mut().for_each(|slack| *slack -= shift);
+    }
+}

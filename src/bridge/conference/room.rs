@@ -1,0 +1,327 @@
+//! One conference: everybody's 20 ms in, everybody's mix out.
+
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::convert::Kernels;
+use super::load::Shed;
+use super::member::{MAX_FRAME, Member, Parting, Speech};
+use super::{Counters, Output};
+use crate::audio::mix::{self, Gain};
+use crate::audio::{g711, pcm, sum};
+use crate::bridge::command::mix::{Announcement, RoomDigits};
+use crate::bridge::hearing::{self, Audience};
+use crate::bridge::relay::MixedPacket;
+use crate::codec::Kind;
+use crate::id::{LegId, MixerId, RoomId, WorkerId};
+
+/// Bytes of the longest packet: 20 ms of L16 at 16,000 Hz.
+const MAX_BYTES: usize = 2 * MAX_FRAME;
+/// Codecs at the room's rate that listeners share packets of.
+const SHARED: [Kind; 3] = [Kind::Pcmu, Kind::Pcma, Kind::L16];
+
+/// What is played.
+#[derive(Debug, Clone)]
+pub struct Play {
+    /// At the room's rate.
+    samples: Arc<[i16]>,
+    position: usize,
+    repeat: bool,
+    frame: usize,
+}
+
+/// Memory that all rooms share.
+#[derive(Debug)]
+pub struct Scratch {
+    pub kernels: Kernels,
+    sum: [i32; MAX_FRAME],
+    /// For a listener who hears more than the sum.
+    private: [i32; MAX_FRAME],
+    mixed: [i16; MAX_FRAME],
+    converted: [i16; MAX_FRAME],
+    bytes: [u8; MAX_BYTES],
+    /// Packets made in this tick, of the whole sum and of silence.
+    shared: [[Option<usize>; 2]; SHARED.len()],
+    packets: [[[u8; MAX_BYTES]; 2]; SHARED.len()],
+}
+
+/// One conference.
+#[derive(Debug)]
+pub struct Room {
+    pub id: RoomId,
+    pub rate: u32,
+    pub digits: RoomDigits,
+    pub phase: u64,
+    pub closing: bool,
+    pub members: Vec<usize>,
+    pub play: Option<Play>,
+    /// Those who are heard by one agent only: that agent, and their place.
+    coaches: Vec<(LegId, usize)>,
+    gain: Gain,
+}
+
+/// What a tick is told.
+#[derive(Debug, Clone, Copy)]
+pub struct Job {
+    pub mixer: MixerId,
+    pub number: u32,
+    pub shed: Shed,
+}
+
+impl Scratch {
+    pub fn new() -> Box<Self> {
+        Box::new(Self {
+            kernels: Kernels::new(),
+            sum: [0; MAX_FRAME],
+            private: [0; MAX_FRAME],
+            mixed: [0; MAX_FRAME],
+            converted: [0; MAX_FRAME],
+            bytes: [0; MAX_BYTES],
+            shared: [[None; 2]; SHARED.len()],
+            packets: [[[0; MAX_BYTES]; 2]; SHARED.len()],
+        })
+    }
+}
+
+impl Room {
+    /// Mixed at 16,000 Hz when asked for, else at 8,000.
+    pub fn new(id: RoomId, sample_rate: u32, digits: RoomDigits, phase: u64) -> Self {
+        let rate = if sample_rate == 16_000 { 16_000 } else { 8_000 };
+        Self {
+            id,
+            rate,
+            digits,
+            phase,
+            closing: false,
+            members: Vec::new(),
+            play: None,
+            coaches: Vec::new(),
+            gain: Gain::new(rate as usize / 50),
+        }
+    }
+
+    /// Who hears whom has changed.
+    pub fn find_coaches(&mut self, members: &Slab<Member>) {
+        self.coaches.clear();
+        for key in &self.members {
+            if let Audience::Agent(agent) = hearing::audience(members[*key].hearing) {
+                self.coaches.push((agent, *key));
+            }
+        }
+    }
+
+    /// True once when what was played to all has come to its end.
+    pub fn ended_playing(&mut self) -> Option<Option<LegId>> {
+        self.play.take_if(|play| play.has_ended()).map(|_| None)
+    }
+
+    /// The tick is left out: everything keeps its time.
+    pub fn skip(&mut self, members: &mut Slab<Member>) {
+        self.members.iter().for_each(|key| members[*key].skip());
+        self.play.iter_mut().for_each(Play::skip);
+    }
+
+    /// Takes 20 ms of everybody and hands out everybody's packet.
+    pub fn tick(
+        &mut self,
+        job: Job,
+        members: &mut Slab<Member>,
+        scratch: &mut Scratch,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(WorkerId, Output<'_>),
+    ) {
+        let n = self.rate as usize / 50;
+        scratch.sum[..n].fill(0);
+        scratch.shared = [[None; 2]; SHARED.len()];
+        for key in &self.members {
+            let member = &mut members[*key];
+            member.render(self.rate, job.shed.without, !job.shed.meters, &scratch.kernels, counters);
+            if member.is_in_sum() {
+                sum::add(&member.frame[..n], &mut scratch.sum[..n]);
+            }
+        }
+        if let Some(play) = &mut self.play {
+            play.add_to(&mut scratch.sum[..n]);
+        }
+        self.gain.next(mix::peak(&scratch.sum[..n]), self.rate);
+        for at in 0..self.members.len() {
+            let key = self.members[at];
+            if members[key].listens {
+                self.make(key, job, members, scratch, counters, emit);
+            }
+        }
+    }
+
+    /// One listener's packet.
+    fn make(
+        &self,
+        key: usize,
+        job: Job,
+        members: &mut Slab<Member>,
+        scratch: &mut Scratch,
+        counters: &mut Counters,
+        emit: &mut impl FnMut(WorkerId, Output<'_>),
+    ) {
+        let last = members[key].parting != Parting::Stays;
+        let Some(speech) = members[key].speech else {
+            return stop_when(last, &mut members[key]);
+        };
+        let n = self.rate as usize / 50;
+        let hears = self.listen(key, members, &mut scratch.private[..n], &scratch.sum[..n]);
+        let member = &mut members[key];
+        let fades = last || member.fresh;
+        let own = member.is_in_sum() && hears != Hears::Nothing;
+        let alone = own || fades || hears == Hears::More || speech.rate != self.rate;
+        let (payload, frame) = match shared_place(speech.kind).filter(|_| !alone) {
+            Some(place) => self.share(place, hears == Hears::Nothing, scratch, n),
+            None => {
+                self.mix(member, hears, own, scratch, n);
+                let mixed = &mut scratch.mixed[..n];
+                if member.fresh {
+                    mix::fade_in(mixed, self.rate);
+                }
+                if last {
+                    mix::fade_out(mixed, self.rate);
+                }
+                let frame = speech.rate as usize / 50;
+                let len = if frame == n {
+                    encode(speech.kind, mixed, &mut scratch.bytes)
+                } else {
+                    member.to_peer(&scratch.kernels, mixed, &mut scratch.converted[..frame]);
+                    encode(speech.kind, &scratch.converted[..frame], &mut scratch.bytes)
+                };
+                (&scratch.bytes[..len], frame)
+            }
+        };
+        member.fresh = false;
+        member.count_sent();
+        counters.made += 1;
+        let Speech { payload_type, rate, .. } = speech;
+        let (mixer, tick, ticks) = (job.mixer, job.number, frame as u32);
+        let packet = MixedPacket { mixer, tick, ticks, clock_rate: rate, payload_type, last, payload };
+        emit(member.worker, Output::Audio(member.leg, packet));
+        stop_when(last, member);
+    }
+
+    /// What a listener hears besides the sum goes to `private`, together with it.
+    fn listen(&self, key: usize, members: &mut Slab<Member>, private: &mut [i32], sum: &[i32]) -> Hears {
+        let (leg, hearing) = (members[key].leg, members[key].hearing);
+        if hearing.deaf {
+            return Hears::Nothing;
+        }
+        let mut more = false;
+        for (agent, coach) in &self.coaches {
+            let speaks = &members[*coach];
+            if *agent == leg && speaks.sounds && hearing::hears((leg, hearing), (speaks.leg, speaks.hearing)) {
+                if !std::mem::replace(&mut more, true) {
+                    private.copy_from_slice(sum);
+                }
+                sum::add(&speaks.frame[..private.len()], private);
+            }
+        }
+        if let Some(play) = &mut members[key].play {
+            if !std::mem::replace(&mut more, true) {
+                private.copy_from_slice(sum);
+            }
+            play.add_to(private);
+        }
+        if more { Hears::More } else { Hears::Sum }
+    }
+
+    fn mix(&self, member: &Member, hears: Hears, own: bool, scratch: &mut Scratch, n: usize) {
+        let Scratch { sum, private, mixed, .. } = scratch;
+        let own = own.then_some(&member.frame[..n]);
+        match hears {
+            Hears::Nothing => mixed[..n].fill(0),
+            Hears::Sum => mix::minus(&sum[..n], own, &self.gain, &mut mixed[..n]),
+            Hears::More => mix::minus(&private[..n], own, &self.gain, &mut mixed[..n]),
+        }
+    }
+
+    /// The packet of all who hear the sum, or silence, in a codec at the room's rate.
+    fn share<'a>(&self, place: usize, silence: bool, scratch: &'a mut Scratch, n: usize) -> (&'a [u8], usize) {
+        let Scratch { sum, mixed, shared, packets, .. } = scratch;
+        let packet = &mut packets[place][usize::from(silence)];
+        let len = *shared[place][usize::from(silence)].get_or_insert_with(|| {
+            match silence {
+                true => mixed[..n].fill(0),
+                false => mix::minus(&sum[..n], None, &self.gain, &mut mixed[..n]),
+            }
+            encode(SHARED[place], &mixed[..n], packet)
+        });
+        (&packet[..len], n)
+    }
+}
+
+/// What a listener hears.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hears {
+    Nothing,
+    Sum,
+    /// The sum and somebody or something for it alone.
+    More,
+}
+
+fn stop_when(last: bool, member: &mut Member) {
+    if last {
+        member.listens = false;
+        if member.parting == Parting::StopsListening {
+            member.parting = Parting::Stays;
+        }
+    }
+}
+
+fn shared_place(kind: Kind) -> Option<usize> {
+    SHARED.iter().position(|shared| *shared == kind)
+}
+
+/// Encodes a frame; the bytes written.
+fn encode(kind: Kind, samples: &[i16], out: &mut [u8; MAX_BYTES]) -> usize {
+    let n = samples.len();
+    match kind {
+        Kind::Pcma => g711::encode_alaw(samples, &mut out[..n]),
+        Kind::L16 => {
+            pcm::encode_l16(samples, &mut out[..2 * n]);
+            return 2 * n;
+        }
+        _ => g711::encode_ulaw(samples, &mut out[..n]),
+    }
+    n
+}
+
+impl Play {
+    /// `None` for nothing. Converts to the room's rate.
+    pub fn new(what: &Announcement, rate: u32, scratch: &Scratch) -> Option<Self> {
+        let Announcement::Samples { samples, repeat } = what else { return None };
+        let samples = if rate == 16_000 { scratch.kernels.double(samples).into() } else { samples.clone() };
+        let play = Self { samples, position: 0, repeat: *repeat, frame: rate as usize / 50 };
+        Some(play).filter(|play| !play.samples.is_empty())
+    }
+
+    fn add_to(&mut self, sum: &mut [i32]) {
+        let mut done = 0;
+        while done < sum.len() && self.position < self.samples.len() {
+            let n = (self.samples.len() - self.position).min(sum.len() - done);
+            sum::add(&self.samples[self.position..self.position + n], &mut sum[done..done + n]);
+            self.forward(n);
+            done += n;
+        }
+    }
+
+    pub fn skip(&mut self) {
+        let n = self.frame.min(self.samples.len() - self.position);
+        self.forward(n);
+    }
+
+    fn forward(&mut self, n: usize) {
+        self.position += n;
+        if self.repeat && self.position == self.samples.len() {
+            self.position = 0;
+        }
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.position >= self.samples.len()
+    }
+}
