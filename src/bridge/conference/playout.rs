@@ -29,7 +29,7 @@ const PAUSE_MS: i64 = 80;
 const MAX_SPANS: usize = 32;
 
 /// Packets remembered by where they began.
-const RECENT: usize = 8;
+const RECENT: usize = 16;
 
 /// The least slack is kept at or above the first, and is brought to the second.
 const LOW_MS: i64 = 1;
@@ -102,6 +102,10 @@ pub struct Playout {
     newest: i64,
     /// Where the last packets began, to tell one that comes twice from one that comes late.
     recent: [i64; RECENT],
+    /// The time of the next tick, counted in samples of ticks.
+    time: i64,
+    /// Samples that waited at the last tick, those that it took included.
+    depth: i64,
     /// The next sample to be heard.
     play: i64,
     /// Where the frame before ended, when it does not end at `play`: the next frame glides from there.
@@ -129,6 +133,8 @@ impl Playout {
             ssrc: None,
             newest: i64::MIN,
             recent: [i64::MIN; RECENT],
+            time: 0,
+            depth: 0,
             play: 0,
             from: None,
             begun: false,
@@ -146,10 +152,9 @@ impl Playout {
         self.rate
     }
 
-    /// What waits to be heard, in ms.
+    /// What waited to be heard at the last tick, in ms.
     pub fn delay_ms(&self) -> u32 {
-        let waits = self.spans.back().map_or(0, |last| last.end - self.play);
-        (waits.max(0) * 1_000 / i64::from(self.rate)) as u32
+        (self.depth.max(0) * 1_000 / i64::from(self.rate)) as u32
     }
 
     /// A packet of audio came, so many nanoseconds before the next tick.
@@ -180,7 +185,10 @@ impl Playout {
         self.recent.rotate_right(1);
         self.recent[0] = start;
         self.newest = self.newest.max(end);
-        self.slack.note(start - self.play + until);
+        let slack = self.slack_of(start, until);
+        if slack > -self.samples(MAX_DELAY_MS) {
+            self.slack.note(self.time - until - start);
+        }
         self.meant = None;
         if end <= self.play || self.is_there(start.max(self.play), end) {
             return Taken::Late;
@@ -211,9 +219,9 @@ impl Playout {
             out.fill(0);
             return Made::default();
         }
-        self.slack.tick();
         let mut made = Made { sound: true, ..Made::default() };
         let n = out.len() as i64;
+        self.depth = self.newest - self.play;
         self.rested = self.rested.saturating_add(1);
         if let Some(from) = self.from.take() {
             self.glide_to(from, without, out);
@@ -228,6 +236,8 @@ impl Playout {
             self.read(self.play, out);
             self.play += n;
         }
+        self.time += n;
+        self.slack.tick();
         self.forget();
         made
     }
@@ -236,6 +246,7 @@ impl Playout {
     pub fn skip(&mut self, samples: usize) {
         if self.begun {
             self.leap(self.play + samples as i64);
+            self.time += samples as i64;
         }
     }
 
@@ -256,6 +267,12 @@ impl Playout {
         self.slack = Slack::default();
     }
 
+    /// How long before the tick that needs it a packet came: samples in the midst of a frame are needed when that begins.
+    fn slack_of(&self, start: i64, until: i64) -> i64 {
+        let n = i64::from(self.rate) / 50;
+        (start - self.play).div_euclid(n) * n + until
+    }
+
     /// Where playing goes on when it has not begun or has run dry.
     fn anchor(&mut self, start: i64, until: i64) {
         if !self.begun {
@@ -270,23 +287,23 @@ impl Playout {
         if !self.spans.is_empty() {
             return;
         }
-        let slack = start - self.play + until;
+        let slack = self.slack_of(start, until);
         if self.starved > (PAUSE_MS / 20) as u32 || (start > self.play && self.concealer.is_silent()) {
             // A talkspurt: the delay is free to be what the jitter of before asks for.
             let wanted = self.samples(AIM_MS) + self.slack.spread().min(self.samples(MAX_DELAY_MS / 2));
-            let wait = (wanted - until).max(0);
+            // In whole ticks, so that the packet begins a frame.
+            let n = i64::from(self.rate) / 50;
+            let wait = ((wanted - until).max(0) + n - 1) / n * n;
             self.move_to(start - wait);
         } else if slack < 0 {
             // It comes late, and nothing else is there: it is heard late, and the delay has grown.
-            self.move_to((start + until - self.samples(LOW_MS)).min(start));
+            self.move_to(start);
         }
     }
 
     /// Playing goes on elsewhere; nothing waits.
     fn move_to(&mut self, play: i64) {
-        let shift = play - self.play;
-        self.slack.moved(shift);
-        if shift != 0 && !self.concealer.is_active() {
+        if play != self.play && !self.concealer.is_active() {
             self.begin_hole(self.play, true);
         }
         self.play = play;
@@ -366,7 +383,10 @@ impl Playout {
         if self.rested < REST_TICKS || without.stretch || self.concealer.is_active() {
             return None;
         }
-        let least = self.slack.least()?;
+        // A sample in the midst of a frame is needed when the frame begins.
+        let into_frame = |start: &i64| (start - self.play).rem_euclid(n);
+        let deepest = self.recent[..2].iter().filter(|start| **start != i64::MIN).map(into_frame).max()?;
+        let least = self.time - self.play - deepest - self.slack.latest()?;
         let aim = self.samples(AIM_MS);
         let wanted = match least {
             least if least < self.samples(LOW_MS) => least - aim,
@@ -400,7 +420,6 @@ impl Playout {
         let over = (shift.unsigned_abs() as usize).max(out.len() / 4).min(out.len());
         pitch::glide(around, before as usize, shift as isize, over, out);
         self.play += n + shift;
-        self.slack.moved(shift);
     }
 
     /// What was skipped is glided over.
@@ -426,9 +445,7 @@ impl Playout {
         let end = self.newest;
         let most = self.samples(MAX_DELAY_MS);
         if end - self.play > most {
-            let shift = end - most - self.play;
-            self.leap(self.play + shift);
-            self.slack.moved(shift);
+            self.leap(end - most);
         }
     }
 
@@ -534,23 +551,24 @@ fn ring_len(rate: u32) -> usize {
 }
 const _: () = assert!(8_000 * RING_MS / 1_000 == 4_096, "the ring's length is a power of two at both rates");
 
-/// The least slack of the last seconds, in samples.
+/// How late packets came in the last seconds: arrival less timestamp, in samples, from an origin of the buffer's own.
 #[derive(Debug, Clone, Default)]
 struct Slack {
+    /// The latest of each part.
     parts: [Option<i64>; PARTS],
     /// What is usual: a mean that forgets.
     usual: Option<i64>,
     part: usize,
     ticks: u32,
-    /// Parts since the last change.
+    /// Parts since the beginning.
     age: usize,
 }
 
 impl Slack {
-    fn note(&mut self, slack: i64) {
-        let least = &mut self.parts[self.part];
-        *least = Some(least.map_or(slack, |least| least.min(slack)));
-        self.usual = Some(self.usual.map_or(slack, |usual| usual + (slack - usual) / 16));
+    fn note(&mut self, transit: i64) {
+        let latest = &mut self.parts[self.part];
+        *latest = Some(latest.map_or(transit, |latest| latest.max(transit)));
+        self.usual = Some(self.usual.map_or(transit, |usual| usual + (transit - usual) / 16));
     }
 
     fn tick(&mut self) {
@@ -563,8 +581,8 @@ impl Slack {
         }
     }
 
-    fn least(&self) -> Option<i64> {
-        self.parts.iter().flatten().copied().min()
+    fn latest(&self) -> Option<i64> {
+        self.parts.iter().flatten().copied().max()
     }
 
     fn is_full(&self) -> bool {
@@ -573,12 +591,6 @@ impl Slack {
 
     /// How much later than usual the latest came.
     fn spread(&self) -> i64 {
-        self.usual.zip(self.least()).map_or(0, |(usual, least)| (usual - least).max(0))
-    }
-
-    /// Playing has moved by so many samples: everything else is that much earlier.
-    fn moved(&mut self, shift: i64) {
-        self.parts.iter_mut().flatten().for_each(|slack| *slack -= shift);
-        self.usual.iter_mut().for_each(|slack| *slack -= shift);
+        self.usual.zip(self.latest()).map_or(0, |(usual, latest)| (latest - usual).max(0))
     }
 }
