@@ -13,7 +13,7 @@ use stickytape::sip::values::{EventPackage, Replaces, SubscriptionState, TargetD
 const REFER_TO: &str = "Refer-To: <sip:carol@192.0.2.1>\r\nContact: <sip:them@198.51.100.7:5060>\r\n";
 
 fn transfers() -> Options {
-    let allow = [Options::default().allow, vec![Method::Refer, Method::Notify]].concat();
+    let allow = [Options::default().allow, vec![Method::Refer, Method::Notify, Method::Subscribe]].concat();
     Options { allow, supported: vec!["replaces", "norefersub", "record-aware"], ..options() }
 }
 
@@ -336,6 +336,115 @@ fn the_contact_of_an_accepted_refer_is_where_its_notifies_go() {
         trace.goes(ms, &code.to_string());
         assert_eq!(trace.endpoint.dialog(dialog).unwrap().remote_target, target, "{code}");
     }
+}
+
+// Dialogs of REFER and SUBSCRIBE
+
+/// A request of theirs outside a dialog.
+fn comes_alone(trace: &mut Trace, method: &str, extra: &str) -> ServerTx {
+    trace.comes(0, &theirs(method, "z9hG4bKalone", 7, extra));
+    let Event::Request { tx, dialog: None, .. } = trace.event(0) else { panic!() };
+    tx
+}
+
+fn open(trace: &mut Trace, tx: ServerTx) -> Result<DialogId, Refused> {
+    trace.does(0, |endpoint, _| endpoint.open_dialog(tx, Peer::new(addr(US))))
+}
+
+#[test]
+fn a_refer_or_subscribe_outside_a_dialog_makes_one_that_carries_notifies_only() {
+    for method in ["REFER", "SUBSCRIBE"] {
+        let mut trace = trace();
+        let tx = comes_alone(&mut trace, method, REFER_TO);
+        let dialog = open(&mut trace, tx).unwrap();
+        trace.does(0, |endpoint, now| endpoint.respond(tx, Some(dialog), Reply::new(202), now)).unwrap();
+        let ok = trace.goes(0, "202");
+        assert!(header(&ok, Name::Contact).ends_with("@192.0.2.1:5060>"));
+        let id = notify(&mut trace, 0, dialog, 100).unwrap();
+        let sent = trace.goes(0, "NOTIFY");
+        assert_eq!((tag(&sent, Name::From), tag(&sent, Name::To)), (tag(&ok, Name::To), "theirs".to_owned()));
+        assert_eq!(request_of(sent.clone()).uri, "sip:them@198.51.100.7:5060");
+        trace.comes(10, &answer(&sent, 200, "", ""));
+        answered(&mut trace, 10, id);
+
+        trace.comes(20, &in_dialog(&ok, method, "z9hG4bKnext", 8, REFER_TO));
+        let Event::Request { tx, dialog: Some(of), .. } = trace.event(20) else { panic!() };
+        assert_eq!(of, dialog);
+        respond(&mut trace, 20, tx, 202);
+        trace.goes(20, "202");
+        for (cseq, method) in [(9, "BYE"), (10, "INVITE")] {
+            trace.comes(30, &in_dialog(&ok, method, &format!("z9hG4bK{cseq}"), cseq, ""));
+            trace.goes(30, "481");
+            if method == "INVITE" {
+                trace.comes(30, &in_dialog(&ok, "ACK", &format!("z9hG4bK{cseq}"), cseq, ""));
+            }
+        }
+        for method in [Method::Bye, Method::Invite] {
+            let made = trace.does(40, |endpoint, now| endpoint.request(dialog, method, Headers::new(), None, now));
+            assert_eq!(made, Err(Refused::WrongState));
+        }
+        // RFC 3891 §3: what no INVITE has made is not replaced.
+        assert_eq!(find(&mut trace, 40, "their-call", &tag(&ok, Name::To), "theirs"), None);
+        trace.does(50, |endpoint, now| endpoint.drop_dialog(dialog, now));
+        assert_eq!(find(&mut trace, 50, "their-call", &tag(&ok, Name::To), "theirs"), None);
+        trace.ends();
+    }
+}
+
+#[test]
+fn a_refer_that_is_refused_or_never_answered_leaves_no_dialog() {
+    let mut refused = trace();
+    let tx = comes_alone(&mut refused, "REFER", REFER_TO);
+    let dialog = open(&mut refused, tx).unwrap();
+    respond(&mut refused, 0, tx, 403);
+    refused.goes(0, "403");
+    assert!(refused.endpoint.dialog(dialog).is_none());
+    refused.ends();
+
+    let mut silent = trace();
+    let tx = comes_alone(&mut silent, "REFER", REFER_TO);
+    let dialog = open(&mut silent, tx).unwrap();
+    silent.silent(31_999);
+    assert!(silent.endpoint.dialog(dialog).is_some());
+    silent.silent(32_000);
+    assert!(silent.endpoint.dialog(dialog).is_none());
+    silent.ends();
+}
+
+#[test]
+fn a_refer_may_be_accepted_without_a_dialog() {
+    // Refer-Sub: false; and a dialog that is opened and dropped before the answer.
+    for drops in [false, true] {
+        let mut trace = trace();
+        let tx = comes_alone(&mut trace, "REFER", REFER_TO);
+        if drops {
+            let dialog = open(&mut trace, tx).unwrap();
+            trace.does(0, |endpoint, now| endpoint.drop_dialog(dialog, now));
+            let made = trace.does(0, |endpoint, now| endpoint.respond(tx, Some(dialog), Reply::new(202), now));
+            assert_eq!(made, Err(Refused::NoDialog));
+        }
+        respond(&mut trace, 0, tx, 202);
+        assert!(!trace.goes(0, "202").headers().has(Name::Contact));
+        assert_eq!(trace.endpoint.load().dialogs, 0);
+        trace.ends();
+    }
+}
+
+#[test]
+fn a_refer_makes_one_dialog_and_needs_a_contact() {
+    let mut once = trace();
+    let tx = comes_alone(&mut once, "REFER", REFER_TO);
+    open(&mut once, tx).unwrap();
+    assert_eq!(open(&mut once, tx), Err(Refused::WrongState));
+    for (method, extra) in [("REFER", "Refer-To: <sip:carol@192.0.2.1>\r\n"), ("NOTIFY", THEIR_CONTACT)] {
+        let mut trace = trace();
+        let tx = comes_alone(&mut trace, method, extra);
+        assert_eq!(open(&mut trace, tx), Err(Refused::WrongState), "{method}");
+    }
+    let (mut trace, _, ok) = their_call(trace());
+    trace.comes(0, &in_dialog(&ok, "REFER", "z9hG4bKrefer", 2, REFER_TO));
+    let Event::Request { tx, .. } = trace.event(0) else { panic!() };
+    assert_eq!(open(&mut trace, tx), Err(Refused::WrongState), "in a dialog");
 }
 
 // Option tags and Replaces

@@ -40,6 +40,8 @@ pub struct Dialog {
     pub key: DialogKey,
     /// True when we sent the INVITE: we own the Call-ID, and From is ours.
     pub is_caller: bool,
+    /// True when an INVITE has made it; else a REFER or SUBSCRIBE, and it carries NOTIFYs only.
+    pub is_session: bool,
     /// How far it is.
     pub state: State,
     /// From of our requests, with tag (§12.2.1.1).
@@ -151,6 +153,7 @@ mod tests {
         Dialog {
             key: DialogKey { call_id: "c".into(), local_tag: "l".into(), remote_tag: "r".into() },
             is_caller: true,
+            is_session: true,
             state: State::Confirmed,
             local: "<sip:a@b>;tag=l".into(),
             remote: "<sip:c@d>;tag=r".into(),

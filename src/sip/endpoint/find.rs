@@ -64,7 +64,7 @@ impl NotReplaced {
 
 impl Endpoint {
     /// The dialog with this Call-ID, our tag and the peer's, byte by byte; the tag `0` also stands for none (RFC 2543
-    /// peers, RFC 3891 §6.1). `None`: no dialog, or two that differ in no more than that.
+    /// peers, RFC 3891 §6.1). `None`: no dialog that an INVITE has made, or two that differ in no more than that.
     pub fn find_dialog(&self, call_id: &[u8], local_tag: &[u8], remote_tag: &[u8], now: Instant) -> Option<Found> {
         let key = |remote_tag: &[u8]| DialogKey {
             call_id: Bytes::copy_from_slice(call_id),
@@ -108,7 +108,7 @@ impl Endpoint {
         let Some(&dialog) = self.dialog_keys.get(key) else {
             return self.ended.has(self.number_of(key), now).then_some(Found::Ended);
         };
-        let known = &self.dialogs.get(&dialog)?.dialog;
+        let known = Some(&self.dialogs.get(&dialog)?.dialog).filter(|known| known.is_session)?;
         Some(match known.state {
             State::Early => Found::Early { dialog, is_ours: known.is_caller },
             State::Confirmed => Found::Confirmed { dialog, is_ours: known.is_caller },

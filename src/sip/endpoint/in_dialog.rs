@@ -8,7 +8,6 @@ use super::Endpoint;
 use super::api::*;
 use super::build::authorization_of;
 use super::invite::contact_of;
-use super::notify::Notifies;
 use super::tables::*;
 use super::uac::Answer;
 use crate::sip::dialog::State;
@@ -51,6 +50,7 @@ impl Endpoint {
         match method {
             Method::Ack | Method::Cancel => return Err(Refused::WrongState),
             _ if state == State::Ended => return Err(Refused::WrongState),
+            Method::Invite | Method::Bye if !record.dialog.is_session => return Err(Refused::WrongState),
             Method::Invite | Method::Bye if state == State::Early => return Err(Refused::WrongState),
             Method::Invite if record.is_invite_open() => return Err(Refused::InvitePending),
             Method::Bye => {}
@@ -95,7 +95,6 @@ impl Endpoint {
             return;
         };
         let requests = std::mem::take(&mut record.requests);
-        record.notifies = Notifies::default();
         record.own_invite = None;
         if let Some(tx) = record.their_invite.take() {
             // Refused only when it is over already.
@@ -286,7 +285,9 @@ impl Endpoint {
             return;
         };
         self.dialog_keys.remove(&record.dialog.key);
-        self.note_ended(&record.dialog.key, now);
+        if record.dialog.is_session {
+            self.note_ended(&record.dialog.key, now);
+        }
         self.timers.clear(Timer::Answer, id.0);
         self.timers.clear(Timer::Ack, id.0);
         for request in record.requests {

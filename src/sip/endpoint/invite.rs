@@ -104,6 +104,7 @@ impl Endpoint {
                     remote_tag: Bytes::copy_from_slice(answer.essentials.to.tag().unwrap_or_default()),
                 },
                 is_caller: true,
+                is_session: true,
                 state,
                 local: invite.from.clone(),
                 remote: remote.into(),

@@ -280,13 +280,18 @@ impl Endpoint {
     /// Makes an early dialog with a To tag of its own for an [`Event::Invite`]; several are possible (a B2BUA whose
     /// call has forked). The 2xx goes out in one of them, the others end with it.
     ///
+    /// For a REFER or SUBSCRIBE outside a dialog: the one dialog in which its NOTIFYs go. It takes and sends neither
+    /// INVITE nor BYE; when the last NOTIFY has its answer, [`Self::drop_dialog`] ends it.
+    ///
     /// # Errors
-    /// [`Refused::TransactionOver`], [`Refused::Full`].
+    /// [`Refused::TransactionOver`], [`Refused::Full`]; [`Refused::WrongState`] for other requests, those in a dialog, a
+    /// second dialog of a REFER or SUBSCRIBE, and one without a Contact.
     pub fn open_dialog(&mut self, tx: ServerTx, peer: Peer) -> Result<DialogId, Refused> {
         self.open_early(tx, peer)
     }
 
-    /// Answers a request. `dialog` names the early dialog for 101…299 to an [`Event::Invite`]; otherwise `None`.
+    /// Answers a request. `dialog` names the early dialog for 101…299 to an [`Event::Invite`], and the dialog that a 2xx to a
+    /// REFER or SUBSCRIBE makes; otherwise `None`.
     /// A final answer other than 2xx ends all early dialogs of an INVITE. 2xx to an INVITE or re-INVITE is repeated
     /// until its ACK, then [`Event::Ack`], or [`Event::NoAck`].
     ///

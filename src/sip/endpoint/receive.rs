@@ -214,6 +214,10 @@ impl Endpoint {
             self.refuse(tx, Reply::new(code), now);
             return;
         }
+        if !record.dialog.is_session && matches!(method, Method::Invite | Method::Bye) {
+            self.refuse(tx, Reply::new(481), now);
+            return;
+        }
         if !record.dialog.take_remote_seq(incoming.essentials.cseq.number) {
             self.counters.out_of_order += 1;
             self.refuse(tx, Reply::new(500), now);

@@ -24,7 +24,8 @@ impl Endpoint {
             Some(incoming) if record.machine.is_open() => incoming,
             _ => return Err(Refused::TransactionOver),
         };
-        if record.method != Method::Invite || record.dialog.is_some() {
+        let is_session = record.method == Method::Invite;
+        if !makes_dialogs(&record.method) || record.dialog.is_some() || (!is_session && !record.early.is_empty()) {
             return Err(Refused::WrongState);
         }
         if record.early.len() >= MAX_EARLY || self.dialogs.len() >= self.options.max_dialogs {
@@ -33,7 +34,7 @@ impl Endpoint {
         }
         let (headers, essentials, flow) = (&incoming.request.headers, &incoming.essentials, record.flow);
         let route_set = route_set(headers, false);
-        // An INVITE without a Contact was refused before.
+        // An INVITE without a Contact was refused before; a REFER or SUBSCRIBE may come here without.
         let target = contact_of(headers).ok_or(Refused::WrongState)?;
         let to: Bytes = headers.get(Name::To).unwrap_or_default().into_owned().into();
         let from: Bytes = headers.get(Name::From).unwrap_or_default().into_owned().into();
@@ -46,6 +47,7 @@ impl Endpoint {
             remote: from,
             key: DialogKey { call_id, local_tag, remote_tag },
             is_caller: false,
+            is_session,
             state: State::Early,
             // Our first number in the dialog is arbitrary (§12.1.1): 1 comes next.
             local_seq: 0,
@@ -61,7 +63,7 @@ impl Endpoint {
             is_natted,
             contact_user,
             own_invite: None,
-            their_invite: Some(tx),
+            their_invite: is_session.then_some(tx),
             to_ack: None,
             unacked: None,
             delayed_bye: None,
@@ -88,12 +90,17 @@ impl Endpoint {
         if !(101..=699).contains(&code) {
             return Err(Refused::WrongState);
         }
-        let begins = record.method == Method::Invite && record.dialog.is_none();
+        let begins = makes_dialogs(&record.method) && record.dialog.is_none();
+        let is_invite = record.method == Method::Invite;
         let dialog = match (begins, dialog) {
             (false, _) => record.dialog,
-            (true, Some(dialog)) if record.early.contains(&dialog) => Some(dialog),
+            (true, Some(dialog)) if record.early.contains(&dialog) && self.dialogs.contains_key(&dialog) => {
+                Some(dialog)
+            }
             (true, Some(_)) => return Err(Refused::NoDialog),
-            (true, None) if code < 300 => return Err(Refused::WrongState),
+            (true, None) if code < 300 && is_invite => return Err(Refused::WrongState),
+            // A REFER with Refer-Sub: false makes no dialog (RFC 4488 §4).
+            (true, None) if code < 300 => None,
             // All answers outside its dialogs have one tag; with a single early dialog it is that one's (§8.2.6.2).
             (true, None) => record.early.first().copied().filter(|_| record.early.len() == 1),
         };
@@ -111,9 +118,10 @@ impl Endpoint {
         if let (Some(id), Some(target), false) = (dialog, target, begins) {
             self.refresh_target(id, target, &flow);
         }
-        match self.servers.get(&tx.0).map(|record| record.method.clone()) {
-            Some(Method::Invite) if code >= 200 => self.invite_answered(tx, dialog, code, seq, now),
-            _ => {}
+        if is_invite && code >= 200 {
+            self.invite_answered(tx, dialog, code, seq, now);
+        } else if begins && code >= 200 {
+            self.subscription_answered(tx, dialog.filter(|_| code < 300), now);
         }
         Ok(())
     }
@@ -167,6 +175,17 @@ impl Endpoint {
         self.timers.set(Timer::Ack, id.0, now + self.intervals.give_up());
     }
 
+    /// Their REFER or SUBSCRIBE outside a dialog has its final answer; `kept` is the dialog that it has made.
+    fn subscription_answered(&mut self, tx: ServerTx, kept: Option<DialogId>, now: Instant) {
+        let early = self.servers.get_mut(&tx.0).map(|record| std::mem::take(&mut record.early)).unwrap_or_default();
+        for dialog in early.into_iter().filter(|early| Some(*early) != kept) {
+            self.remove_dialog(dialog, now);
+        }
+        if let Some(record) = kept.and_then(|id| self.dialogs.get_mut(&id)) {
+            record.dialog.state = State::Confirmed;
+        }
+    }
+
     /// Does what a server machine wants.
     pub(super) fn server_step(&mut self, id: u64, step: Step, now: Instant) {
         if step.send == Send::Message {
@@ -198,6 +217,10 @@ impl Endpoint {
         if let Some(merge) = record.merge {
             self.merges.remove(&merge);
         }
+        // A dialog for a REFER or SUBSCRIBE that nobody has answered in time.
+        for dialog in record.early {
+            self.remove_dialog(dialog, now);
+        }
         // A BYE that our user has not answered in time ends its dialog as well.
         if record.method == Method::Bye
             && record.incoming.is_some()
@@ -219,6 +242,11 @@ impl Endpoint {
             self.counters.unsent += 1;
         }
     }
+}
+
+/// The requests that make a dialog when they come outside of one (RFC 3261 §12.1, RFC 3515 §2.2, RFC 6665 §4.4.1).
+fn makes_dialogs(method: &Method) -> bool {
+    matches!(method, Method::Invite | Method::Refer | Method::Subscribe)
 }
 
 /// The requests whose Contact takes the place of the remote target, and whose 2xx carries ours (RFC 3261 §12.2, RFC 3311
