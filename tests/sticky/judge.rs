@@ -193,8 +193,8 @@ fn segments(segments: &[Segment], first_owner: LegId, rate: u32, played: &Played
     for (index, segment) in segments.iter().enumerate() {
         let ms = (segment.end_sample - segment.start_sample) * 1_000 / u64::from(rate);
         let at = begun.take().unwrap_or(segment.start_sample);
-        if ms < TRANSITION_MS && index + 1 < segments.len() {
-            let around = [index.checked_sub(1), Some(index + 1)].into_iter().flatten().map(|i| &segments[i]);
+        if ms < TRANSITION_MS && segments.len() > 1 {
+            let around = [index.checked_sub(1), Some(index + 1)].into_iter().flatten().filter_map(|i| segments.get(i));
             let known: Vec<_> = around.flat_map(|s| &s.speakers).collect();
             if segment.speakers.iter().all(|speaker| known.contains(&speaker)) {
                 begun = Some(at);
@@ -227,7 +227,7 @@ fn words(segment: &Segment, first_owner: LegId, played: &Played) -> String {
             text.push_str(word);
         }
     }
-    if segment.owner != first_owner {
+    if name(segment.owner, played) != name(first_owner, played) {
         text.push_str(&format!(" owner={}", name(segment.owner, played)));
     }
     text

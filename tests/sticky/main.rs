@@ -51,8 +51,58 @@ fn a_basic_call_is_recorded_as_the_table_says() {
 }
 
 #[test]
+fn each_trigger_chooses_its_owner() {
+    hold("triggers");
+}
+
+#[test]
 fn hold_and_retrieve_are_recorded_as_the_table_says() {
     hold("hold");
+}
+
+#[test]
+fn a_blind_transfer_is_recorded_as_the_table_says() {
+    hold("blind");
+}
+
+#[test]
+fn termination_on_transfer_is_as_the_table_says() {
+    hold("maintain");
+}
+
+#[test]
+fn an_attended_transfer_is_recorded_as_the_table_says() {
+    hold("attended");
+}
+
+#[test]
+fn invite_with_replaces_is_recorded_as_the_table_says() {
+    hold("replaces");
+}
+
+#[test]
+fn transfers_by_request_are_recorded_as_the_table_says() {
+    hold("requests");
+}
+
+#[test]
+fn a_consultation_is_recorded_as_the_table_says() {
+    hold("consult");
+}
+
+#[test]
+fn recording_by_request_is_as_the_table_says() {
+    hold("record");
+}
+
+#[test]
+fn each_layout_has_everybody_in_its_place() {
+    hold("layouts");
+}
+
+#[test]
+fn messages_that_cross_are_recorded_as_the_table_says() {
+    hold("glare");
 }
 
 #[test]

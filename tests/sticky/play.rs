@@ -8,7 +8,8 @@ use stickytape::call::options::Options;
 use stickytape::call::request::{Ask, OwnerWish, Request, Ticket};
 use stickytape::config::Config;
 use stickytape::id::{ConnId, LegId, RecordingId};
-use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Phone};
+use stickytape::record::metadata::Role;
+use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Leave, Phone, Refer};
 use stickytape::testing::tones::Voice;
 use toml::{Table, Value};
 
@@ -20,6 +21,8 @@ pub const TONES: [(char, f64); 4] = [('1', 320.0), ('2', 500.0), ('3', 800.0), (
 /// What the program plays: ringback (eu), hold audio.
 pub const PLAYED: [(char, f64); 2] = [('r', 425.0), ('m', 2_000.0)];
 
+/// Lines of each phone.
+const LINES: usize = 2;
 const CUSTOMER: &str = "+4930900001";
 
 /// What came out of a run.
@@ -59,6 +62,9 @@ fn is_customer(run: &Run, who: &str) -> bool {
 
 /// What one party dials to reach another.
 fn dialled(run: &Run, to: &str) -> String {
+    if to == "nobody" {
+        return NOBODY.into();
+    }
     let number = number(run, to);
     if is_customer(run, to) {
         return number.replace('+', "9");
@@ -74,6 +80,19 @@ fn sip_address(run: &Run, who: &str) -> String {
         _ if is_customer(run, who) => "198.51.100.10".into(),
         ("D3", Third::Trunk) => "198.51.100.20".into(),
         _ => format!("10.0.0.{}", &who[1..]),
+    }
+}
+
+/// A number that leads nowhere.
+const NOBODY: &str = "5999";
+
+/// When a phone hangs up the call that it transfers: at NOTIFY 200, at the 202, or never by itself.
+fn leave(words: &[&str]) -> Result<Leave, String> {
+    match words {
+        [] => Ok(Leave::WhenDone),
+        ["and", "leaves"] => Ok(Leave::AtOnce),
+        ["and", "stays"] => Ok(Leave::Never),
+        _ => Err(format!("nobody knows how to refer {}", words.join(" "))),
     }
 }
 
@@ -124,8 +143,16 @@ fn options(run: &Run) -> Result<Options, String> {
     config.insert("dn".into(), Value::Array((1..=4).map(dn).collect()));
     let recording = config["recording"].as_table_mut().unwrap();
     recording.insert("default".into(), Value::String(run.default.clone()));
+    let hold_audio = tempfile::Builder::new().suffix(".wav").tempfile().map_err(|error| error.to_string())?;
     for (key, value) in &run.row.set {
-        set(run, &mut config, key, value);
+        let value = match value.as_str() {
+            Some("TONE") => {
+                std::fs::write(hold_audio.path(), tone_wav()).map_err(|error| error.to_string())?;
+                Value::String(hold_audio.path().display().to_string())
+            }
+            _ => value.clone(),
+        };
+        set(run, &mut config, key, &value);
     }
     let parsed = Config::parse(&config.to_string());
     let parsed = parsed.map_err(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
@@ -134,6 +161,25 @@ fn options(run: &Run) -> Result<Options, String> {
     let mut media = parsed.media;
     media.ports_ahead = 8;
     Ok(Options { listeners: parsed.listen, sip, media, recording: parsed.recording, plan: parsed.plan })
+}
+
+/// Two seconds of the tone of hold audio, as a file.
+fn tone_wav() -> Vec<u8> {
+    let mut samples = vec![0_i16; 16_000];
+    Voice::Tone { hz: PLAYED[1].1, dbfs: -12.0 }.fill(0, 8_000, &mut samples);
+    let (data, rate) = (samples.len() as u32 * 2, 8_000_u32);
+    let mut wav = Vec::new();
+    wav.extend(b"RIFF");
+    wav.extend((36 + data).to_le_bytes());
+    wav.extend(b"WAVEfmt ");
+    wav.extend(16_u32.to_le_bytes());
+    wav.extend([1_u16, 1].into_iter().flat_map(u16::to_le_bytes));
+    wav.extend([rate, rate * 2].into_iter().flat_map(u32::to_le_bytes));
+    wav.extend([2_u16, 16].into_iter().flat_map(u16::to_le_bytes));
+    wav.extend(b"data");
+    wav.extend(data.to_le_bytes());
+    wav.extend(samples.into_iter().flat_map(i16::to_le_bytes));
+    wav
 }
 
 /// `section.key`, `D2.key` (its DN or trunk) or `route.key` (all routes).
@@ -193,6 +239,7 @@ impl<'a> Stage<'a> {
             let mut options = phone::Options::new(&number(run, who), sip, rtp, addr("192.0.2.1:5060"));
             options.voice = Voice::Tone { hz, dbfs: -12.0 };
             options.incoming = Incoming::Manual;
+            (options.lines, options.call_waiting) = (LINES, true);
             phones.insert(who.to_owned(), world.phone(Phone::new(options)));
         }
         Ok(Self { run, world, phones, tickets: Vec::new(), at: Duration::ZERO })
@@ -215,14 +262,33 @@ impl<'a> Stage<'a> {
             return self.ask(who, &words[1..]);
         }
         let action = self.action(&words)?;
-        let phone = *self.phones.get(who).ok_or(format!("nobody is called {who}"))?;
-        self.world.act(phone, action);
+        let (phone, line) = self.line(who)?;
+        self.world.act(phone, Action::on(line, action));
         Ok(())
+    }
+
+    /// `D2` is line 1 of D2's phone, `D2.2` line 2.
+    fn line(&self, who: &str) -> Result<(usize, usize), String> {
+        let (who, line) = who.split_once('.').unwrap_or((who, "1"));
+        let phone = *self.phones.get(who).ok_or(format!("nobody is called {who}"))?;
+        let line: usize = line.parse().map_err(|_| format!("{who} has no line {line}"))?;
+        Ok((phone, line - 1))
     }
 
     fn action(&self, words: &[&str]) -> Result<Action, String> {
         Ok(match words {
+            ["calls", "nobody"] => Action::call(NOBODY),
             ["calls", to] => Action::call(&dialled(self.run, to)),
+            ["picks", "up", of] => {
+                let (phone, line) = self.line(of)?;
+                let dialog = self.world.phones[phone].dialog(line).ok_or(format!("{of} has no call"))?;
+                Action::call_replacing(&dialled(self.run, of), &dialog)
+            }
+            ["refers", "line", "2", rest @ ..] => Action::Refer(Refer { leave: leave(rest)?, ..Refer::to_line(1) }),
+            ["refers", "nobody", rest @ ..] => Action::Refer(Refer { leave: leave(rest)?, ..Refer::to(NOBODY) }),
+            ["refers", to, rest @ ..] => {
+                Action::Refer(Refer { leave: leave(rest)?, ..Refer::to(&dialled(self.run, to)) })
+            }
             ["rings"] => Action::Ring,
             ["rings", "with", "media"] => Action::EarlyMedia,
             ["answers"] => Action::Answer,
@@ -323,9 +389,10 @@ impl<'a> Stage<'a> {
         };
         let answers = self.tickets.iter().map(answer).collect();
         let start = self.world.start;
-        let heard = self.phones.iter().map(|(who, phone)| {
-            let samples = self.world.phones[*phone].heard().samples(start, 8_000);
-            (who.clone(), samples)
+        let heard = self.phones.iter().flat_map(|(who, phone)| {
+            let phone = &self.world.phones[*phone];
+            let name = move |line| if line == 0 { who.clone() } else { format!("{who}.{}", line + 1) };
+            (0..LINES).map(move |line| (name(line), phone.heard_on(line).samples(start, 8_000)))
         });
         let heard = heard.collect();
         let legs = legs(&self.world, self.run, &tapes);
@@ -351,7 +418,9 @@ fn legs(world: &World, run: &Run, tapes: &[Tape]) -> HashMap<LegId, String> {
         let found = numbers.iter().find(|(number, _)| text.contains(number.trim_start_matches('+')));
         found.map(|(_, who)| (*who).to_owned())
     };
-    let mut legs = HashMap::new();
+    let participants = || tapes.iter().flat_map(|tape| &tape.recording.participants);
+    let system = participants().filter(|participant| participant.role == Role::System);
+    let mut legs: HashMap<LegId, String> = system.map(|participant| (participant.leg_id, "S".to_owned())).collect();
     let mut add = |leg: LegId, text: &str| {
         if let Some(who) = name(text) {
             legs.entry(leg).or_insert(who);
@@ -367,7 +436,7 @@ fn legs(world: &World, run: &Run, tapes: &[Tape]) -> HashMap<LegId, String> {
             _ => {}
         }
     }
-    for participant in tapes.iter().flat_map(|tape| &tape.recording.participants) {
+    for participant in participants() {
         add(participant.leg_id, participant.dn.as_deref().unwrap_or(&participant.uri));
     }
     legs

@@ -120,7 +120,8 @@ pub struct Run {
 impl Run {
     /// Names it in messages.
     pub fn name(&self) -> String {
-        format!("{} / {} [{:?}, default = {}]", self.group, self.row.name, self.place, self.default).to_lowercase()
+        let place = format!("{:?}", self.place).to_lowercase();
+        format!("{} / {} [{place}, default = {}]", self.group, self.row.name, self.default)
     }
 }
 
