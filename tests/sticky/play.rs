@@ -60,8 +60,8 @@ fn is_customer(run: &Run, who: &str) -> bool {
     }
 }
 
-/// What one party dials to reach another.
-fn dialled(run: &Run, to: &str) -> String {
+/// What one party dials to reach another: customers dial the outside number of an agent.
+fn dialled(run: &Run, from: &str, to: &str) -> String {
     if to == "nobody" {
         return NOBODY.into();
     }
@@ -71,6 +71,7 @@ fn dialled(run: &Run, to: &str) -> String {
     }
     match (to, run.row.third) {
         ("D3", Third::Trunk) => number.replace('+', "8"),
+        _ if is_customer(run, from) => format!("+4930{number}"),
         _ => number,
     }
 }
@@ -261,7 +262,7 @@ impl<'a> Stage<'a> {
         if words[0] == "asks" {
             return self.ask(who, &words[1..]);
         }
-        let action = self.action(&words)?;
+        let action = self.action(who, &words)?;
         let (phone, line) = self.line(who)?;
         self.world.act(phone, Action::on(line, action));
         Ok(())
@@ -275,19 +276,19 @@ impl<'a> Stage<'a> {
         Ok((phone, line - 1))
     }
 
-    fn action(&self, words: &[&str]) -> Result<Action, String> {
+    fn action(&self, who: &str, words: &[&str]) -> Result<Action, String> {
         Ok(match words {
             ["calls", "nobody"] => Action::call(NOBODY),
-            ["calls", to] => Action::call(&dialled(self.run, to)),
+            ["calls", to] => Action::call(&dialled(self.run, who, to)),
             ["picks", "up", of] => {
                 let (phone, line) = self.line(of)?;
                 let dialog = self.world.phones[phone].dialog(line).ok_or(format!("{of} has no call"))?;
-                Action::call_replacing(&dialled(self.run, of), &dialog)
+                Action::call_replacing(&dialled(self.run, who, of), &dialog)
             }
             ["refers", "line", "2", rest @ ..] => Action::Refer(Refer { leave: leave(rest)?, ..Refer::to_line(1) }),
             ["refers", "nobody", rest @ ..] => Action::Refer(Refer { leave: leave(rest)?, ..Refer::to(NOBODY) }),
             ["refers", to, rest @ ..] => {
-                Action::Refer(Refer { leave: leave(rest)?, ..Refer::to(&dialled(self.run, to)) })
+                Action::Refer(Refer { leave: leave(rest)?, ..Refer::to(&dialled(self.run, who, to)) })
             }
             ["rings"] => Action::Ring,
             ["rings", "with", "media"] => Action::EarlyMedia,
@@ -312,7 +313,7 @@ impl<'a> Stage<'a> {
             conn = of;
             rest = &rest[2..];
         }
-        let to = || rest.first().map(|to| dialled(self.run, to)).ok_or(format!("{name} whom?"));
+        let to = || rest.first().map(|to| dialled(self.run, who, to)).ok_or(format!("{name} whom?"));
         let conns = conns(&self.world);
         let conn_of = |name: &str| name[1..].parse::<usize>().ok().and_then(|n| conns.get(n - 1)).copied();
         let other = || rest.first().map(|other| conn_of(other).ok_or("no such call")).transpose();

@@ -34,7 +34,7 @@ pub struct Row {
     pub heard: BTreeMap<String, String>,
     #[serde(default)]
     pub telephony: Vec<String>,
-    /// Whose leg owns decides: with the wrong owner this row must turn red.
+    /// Whose leg owns decides: with the wrong owner the row turns red, and no other does.
     #[serde(default)]
     pub sticky: bool,
 }
@@ -142,6 +142,22 @@ impl Row {
             }
         }
         runs
+    }
+
+    /// Gives the session of D1's leg what D2's should hold, and the reverse. False: there are not both.
+    pub fn exchange_owners(&mut self) -> bool {
+        let owned_by = |who: &str| self.sessions.iter().position(|session| session.owner == who);
+        let (Some(first), Some(second)) = (owned_by("D1"), owned_by("D2")) else { return false };
+        let relabelled = |holds: &Session, label: &Session| Session {
+            owner: label.owner.clone(),
+            trigger: label.trigger.clone(),
+            side: label.side.clone(),
+            ..holds.clone()
+        };
+        let (one, two) = (&self.sessions[first], &self.sessions[second]);
+        let exchanged = (relabelled(two, one), relabelled(one, two));
+        (self.sessions[first], self.sessions[second]) = exchanged;
+        true
     }
 
     /// The row as it reads in a place, with the sessions of a default.
