@@ -124,6 +124,9 @@ impl Proxy {
                         }
                     }
                     Output::Media(worker, command) => {
+                        if let Command::Move { leg, to } = &command {
+                            back.push(Input::Media(*to, Notice::Moved { leg: *leg }));
+                        }
                         if let Command::RemoveLeg(leg) = &command {
                             self.pairs_left += 1;
                             let stats = Default::default();
