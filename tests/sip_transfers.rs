@@ -3,6 +3,7 @@
 mod sip_trace;
 
 use sip_trace::*;
+use stickytape::sip::auth::{Credentials, Password};
 use stickytape::sip::endpoint::*;
 use stickytape::sip::headers::Headers;
 use stickytape::sip::message::Message;
@@ -152,6 +153,32 @@ fn notifies_of_one_dialog_do_not_wait_for_those_of_another() {
     // Other requests of the dialog do not wait either.
     trace.does(30, |endpoint, now| endpoint.request(theirs, Method::Info, Headers::new(), None, now)).unwrap();
     trace.goes(30, "INFO");
+}
+
+#[test]
+fn a_challenged_notify_goes_again_before_the_next_with_the_next_number_of_the_dialog() {
+    let (mut trace, dialog, _) = their_call(trace());
+    let credentials = Credentials { username: "ann".into(), password: Password::new("s3cret"), realm: None };
+    let peer = Peer { credentials: Some(credentials.into()), ..Peer::new(addr(US)) };
+    trace.does(0, |endpoint, _| endpoint.set_peer(dialog, peer));
+    let first = notify(&mut trace, 0, dialog, 100).unwrap();
+    let second = notify(&mut trace, 0, dialog, 180).unwrap();
+    let challenged = trace.goes(0, "NOTIFY");
+    // Another request takes number 2 meanwhile.
+    trace.does(5, |endpoint, now| endpoint.request(dialog, Method::Info, Headers::new(), None, now)).unwrap();
+    assert_eq!(header(&trace.goes(5, "INFO"), Name::CSeq), "2 INFO");
+    let challenge = "WWW-Authenticate: Digest realm=\"r\", nonce=\"n\", qop=\"auth\"\r\n";
+    trace.comes(10, &answer(&challenged, 401, "", challenge));
+    let again = trace.goes(10, "NOTIFY");
+    assert_eq!((body(&again), header(&again, Name::CSeq)), (body(&challenged), "3 NOTIFY".into()));
+    assert!(again.headers().has(Name::Authorization));
+    trace.silent(10);
+    trace.comes(20, &answer(&again, 200, "", ""));
+    answered(&mut trace, 20, first);
+    let next = trace.goes(20, "NOTIFY");
+    assert_eq!((body(&next), header(&next, Name::CSeq)), ("SIP/2.0 180 Ringing\r\n".into(), "4 NOTIFY".into()));
+    trace.comes(30, &answer(&next, 200, "", ""));
+    answered(&mut trace, 30, second);
 }
 
 #[test]

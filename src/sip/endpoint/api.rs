@@ -330,7 +330,8 @@ pub enum Event {
         /// The INVITE.
         request: Request,
     },
-    /// Any other request that wants an answer: in a dialog (re-INVITE, UPDATE, BYE, INFO …) or out of one (REGISTER …).
+    /// Any other request that wants an answer: in a dialog (re-INVITE, UPDATE, BYE, INFO, REFER, NOTIFY …) or out of one
+    /// (REGISTER, REFER, NOTIFY …).
     /// OPTIONS is answered by the endpoint. After a BYE the dialog takes and sends no more requests.
     Request {
         /// Answers it.

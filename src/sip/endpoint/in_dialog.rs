@@ -14,6 +14,7 @@ use crate::sip::dialog::State;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
 use crate::sip::method::Method;
+use crate::sip::name::Name;
 use crate::sip::timers::Timer;
 
 /// How long a re-INVITE may live on provisional answers.
@@ -215,9 +216,14 @@ impl Endpoint {
             return false;
         };
         let (old, has_tried, dialog) = (own.tx, own.has_tried, own.dialog);
-        let Some(request) = self.authorize(old, response, &credentials, has_tried) else {
+        let Some(mut request) = self.authorize(old, response, &credentials, has_tried) else {
             return false;
         };
+        if let Some(record) = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
+            // Other requests of the dialog may have gone since: the next number of it, not of this request (§12.2.1.1).
+            let seq = record.dialog.next_seq();
+            request.headers.set(Name::CSeq, format!("{seq} {}", request.method));
+        }
         let is_invite = request.method == Method::Invite;
         let Some(tx) = self.begin_again(old, request, now) else {
             return false;
@@ -227,11 +233,8 @@ impl Endpoint {
             own.tx = tx;
             own.has_tried = true;
         }
-        if let Some(record) = dialog.and_then(|dialog| self.dialogs.get_mut(&dialog)) {
-            record.dialog.next_seq();
-            if is_invite {
-                record.own_invite = Some(tx);
-            }
+        if let Some(record) = dialog.filter(|_| is_invite).and_then(|dialog| self.dialogs.get_mut(&dialog)) {
+            record.own_invite = Some(tx);
         }
         true
     }

@@ -5,7 +5,8 @@
 //!
 //! By itself the endpoint: answers what it cannot take (400, 405, 416, 420, 481, 482, 483, 500, 501, 503, 505) and
 //! OPTIONS; sends 100 for every INVITE; retransmits; acknowledges failures; matches CANCEL; repeats 2xx until its ACK
-//! and ACK for every repeated 2xx; ends the dialogs of a 2xx that nobody wants; adds credentials once.
+//! and ACK for every repeated 2xx; ends the dialogs of a 2xx that nobody wants; adds credentials once; keeps the NOTIFYs
+//! of a dialog in order.
 //!
 //! A name in a Contact or Route (not an IP address) is looked up among those told to [`Endpoint::learn`]; an unknown
 //! one stands for the address that the dialog's last message came from.
