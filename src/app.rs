@@ -1,7 +1,7 @@
 //! Builds every part, joins the queues, owns start and stop order.
 //!
-//! Start: folder of recordings → SIP and HTTP sockets → recorders → media threads → signaling → first ports → ready.
-//! Stop: signaling drains → sockets → media threads → recorders → publisher. Each part ends because what fed it is gone.
+//! Start: folder of recordings → SIP and HTTP sockets → recorders → media and mixer threads → signaling → first ports → ready.
+//! Stop: signaling drains → sockets → media threads → mixers → recorders → publisher. Each part ends because what fed it is gone.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::{Config, ConfigError};
 use crate::disk::floor::Room;
 use crate::disk::store;
-use crate::id::{RecorderId, WorkerId};
+use crate::id::{MixerId, RecorderId, WorkerId};
 use crate::net::bind::BindError;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
@@ -32,7 +32,7 @@ use crate::runtime::metrics::{Metrics, Observer};
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox, Told};
-use crate::runtime::{levels, log, media, ring};
+use crate::runtime::{levels, log, media, mixer, ring};
 use crate::sip::endpoint;
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
@@ -41,6 +41,15 @@ const RING_SECONDS: usize = 2;
 
 /// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
 const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
+
+/// Media threads that one mixer thread serves: making a packet costs a small part of sending it.
+const WORKERS_PER_MIXER: usize = 4;
+
+/// Most bytes of a ring between a media and a mixer thread; what waits there is less than a tick of packets.
+const MIXER_RING: usize = 4 << 20;
+
+/// Members of all rooms of one mixer; one more is refused.
+const MEMBERS_PER_MIXER: usize = 8_192;
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +63,9 @@ pub enum StartError {
     /// A media thread.
     #[error(transparent)]
     Media(#[from] media::Error),
+    /// A mixer thread.
+    #[error("cannot start a mixer: {0}")]
+    Mixer(io::Error),
     /// A recorder thread.
     #[error("cannot start a recorder: {0}")]
     Recorder(io::Error),
@@ -80,6 +92,7 @@ pub struct Server {
     web: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     sockets: Arc<SipSockets>,
     media: Vec<media::Handle>,
+    mixers: Vec<mixer::Handle>,
     recorders: Vec<Arc<RecorderHandle>>,
     keeper: Arc<Keeper>,
     draining: Arc<AtomicBool>,
@@ -147,13 +160,18 @@ impl Server {
 
         let (taps, rings) = tap_rings(&config);
         let recorders = start_recorders(&config, epoch, rings, &keeper, &inbox)?;
-        let media = start_media(&config, epoch, taps, &inbox, &metrics)?;
+        let (media, mixers) = start_media(&config, epoch, taps, &inbox, &metrics)?;
 
-        let calls = Calls::new(call_options(&config, &listeners), seats(media.len(), recorders.len()), clock::now());
+        let calls = Calls::new(
+            call_options(&config, &listeners),
+            seats(media.len(), mixers.len(), recorders.len()),
+            clock::now(),
+        );
         let sending = sockets.clone();
         let edges = Edges {
             sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
+            mixers: mixers.iter().map(mixer::Handle::sender).collect(),
             recorders: recorders.clone(),
             facts: told(Observer::new(metrics.clone()), teller),
         };
@@ -164,6 +182,7 @@ impl Server {
             metrics.clone(),
             sockets.counters().clone(),
             recorders.clone(),
+            mixers.iter().map(mixer::Handle::counters).collect(),
             keeper.clone(),
             events.events.clone(),
         ));
@@ -191,6 +210,7 @@ impl Server {
             web,
             sockets,
             media,
+            mixers,
             recorders,
             keeper,
             draining,
@@ -256,11 +276,13 @@ impl Server {
             sockets.close().await;
         }
         let _ = self.events.keeping.await;
-        let (media, recorders, keeper, event_log) = (self.media, self.recorders, self.keeper, self.events.log);
+        let (media, mixers, recorders) = (self.media, self.mixers, self.recorders);
+        let (keeper, event_log) = (self.keeper, self.events.log);
         let rest = tokio::task::spawn_blocking(move || {
             for worker in media {
                 worker.join();
             }
+            mixers.into_iter().for_each(mixer::Handle::join);
             for recorder in recorders {
                 match Arc::try_unwrap(recorder) {
                     Ok(recorder) => recorder.shutdown(),
@@ -348,10 +370,11 @@ fn call_options(config: &Config, listeners: &[Listener]) -> Options {
     }
 }
 
-fn seats(workers: usize, recorders: usize) -> Seats {
-    // Both are at most `config::MAX_WORKERS`.
+fn seats(workers: usize, mixers: usize, recorders: usize) -> Seats {
+    // Each is at most `config::MAX_WORKERS`.
     Seats {
         workers: (0..workers).map(|n| WorkerId(n as u8)).collect(),
+        mixers: (0..mixers).map(|n| MixerId(n as u8)).collect(),
         recorders: (0..recorders).map(|n| RecorderId(n as u8)).collect(),
         reach: Reach::new(reach::local_for as fn(IpAddr) -> Option<IpAddr>),
         seed: rand::random(),
@@ -426,13 +449,21 @@ fn start_media(
     taps: Vec<Vec<ring::Producer>>,
     inbox: &Inbox,
     metrics: &Arc<Metrics>,
-) -> Result<Vec<media::Handle>, StartError> {
+) -> Result<(Vec<media::Handle>, Vec<mixer::Handle>), StartError> {
+    let mut to_mixers: Vec<Vec<media::MixerEnds>> = taps.iter().map(|_| vec![]).collect();
+    let mut to_media: Vec<Vec<mixer::MediaEnds>> = vec![];
+    for _ in 0..taps.len().div_ceil(WORKERS_PER_MIXER) {
+        let (media, mixer): (Vec<_>, Vec<_>) = taps.iter().map(|_| mixer::rings(MIXER_RING)).unzip();
+        to_mixers.iter_mut().zip(media).for_each(|(worker, ends)| worker.push(ends));
+        to_media.push(mixer);
+    }
     let ports = media::split_ports(config.threads.ports.clone(), taps.len());
     let workers = taps
         .into_iter()
+        .zip(to_mixers)
         .zip(ports)
         .enumerate()
-        .map(|(n, (taps, ports))| media::Worker {
+        .map(|(n, ((taps, mixers), ports))| media::Worker {
             options: media::Options {
                 worker: WorkerId(n as u8),
                 ports,
@@ -443,16 +474,41 @@ fn start_media(
                 seed: rand::random(),
             },
             taps,
-            mixers: vec![],
+            mixers,
         })
         .collect();
-    let (inbox, metrics) = (inbox.clone(), metrics.clone());
-    Ok(media::spawn(workers, move |worker, notice| {
+    let (told, metrics) = (inbox.clone(), metrics.clone());
+    let media = media::spawn(workers, move |worker, notice| {
         if let Notice::Removed { stats, .. } = &notice {
             metrics.leg_ended(stats);
         }
-        inbox.send(Input::Media(worker, notice));
-    })?)
+        told.send(Input::Media(worker, notice));
+    })?;
+    let mixers = start_mixers(config, epoch, to_media, &media, inbox).map_err(StartError::Mixer)?;
+    Ok((media, mixers))
+}
+
+fn start_mixers(
+    config: &Config,
+    epoch: std::time::Instant,
+    rings: Vec<Vec<mixer::MediaEnds>>,
+    media: &[media::Handle],
+    inbox: &Inbox,
+) -> io::Result<Vec<mixer::Handle>> {
+    let start = |(n, ends): (usize, Vec<mixer::MediaEnds>)| {
+        let options = mixer::Options {
+            mixer: MixerId(n as u8),
+            priority: config.threads.priority,
+            epoch,
+            max_members: MEMBERS_PER_MIXER,
+        };
+        let inbox = inbox.clone();
+        let workers = media.iter().map(media::Handle::sender).collect();
+        mixer::spawn(options, ends, workers, move |mixer, notice| {
+            inbox.send(Input::Mix(mixer, notice));
+        })
+    };
+    rings.into_iter().enumerate().map(start).collect()
 }
 
 fn announce(listeners: &[Listener], http: Option<SocketAddr>, config: &Config) {

@@ -491,8 +491,13 @@ fn a_device_on_a_connection_is_called_on_it_and_at_its_contact_when_it_has_ended
     let tcp = stickytape::call::options::Listener { transport: Transport::Tcp, address: addr(PROXY) };
     options.listeners.push(tcp);
     let start = stickytape::clock::now();
-    let seats =
-        Seats { workers: vec![WorkerId(0)], recorders: vec![RecorderId(0)], reach: Reach::new(|_| None), seed: 7 };
+    let seats = Seats {
+        workers: vec![WorkerId(0)],
+        mixers: vec![],
+        recorders: vec![RecorderId(0)],
+        reach: Reach::new(|_| None),
+        seed: 7,
+    };
     let mut bare = Bare { calls: Calls::new(options, seats, start), start };
     let flow = Flow {
         transport: Transport::Tcp,

@@ -47,13 +47,15 @@ fn media_thread() -> (media::Handle, mpsc::Receiver<Input>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sip_is_answered_only_when_the_first_ports_are_bound() {
-    let seats = Seats { workers: vec![WorkerId(0)], recorders: vec![], reach: Reach::new(|_| None), seed: 1 };
+    let seats =
+        Seats { workers: vec![WorkerId(0)], mixers: vec![], recorders: vec![], reach: Reach::new(|_| None), seed: 1 };
     let calls = Calls::new(options(), seats, stickytape::clock::now());
     assert!(!calls.is_able());
     let (media, withheld) = media_thread();
     let (inbox, queue) = signaling::inbox();
     let (sent, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let edges = Edges {
+        mixers: vec![],
         sip: Box::new(move |transmit| drop(sent.send(transmit.bytes))),
         media: vec![media.sender()],
         recorders: vec![],

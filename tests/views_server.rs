@@ -123,12 +123,14 @@ async fn a_refused_request_is_told_once_with_the_refusal_that_its_asker_gets() {
         recording: RecordingOptions::default(),
         plan: Plan::default(),
     };
-    let seats = Seats { workers: vec![WorkerId(0)], recorders: vec![], reach: Reach::new(|_| None), seed: 1 };
+    let seats =
+        Seats { workers: vec![WorkerId(0)], mixers: vec![], recorders: vec![], reach: Reach::new(|_| None), seed: 1 };
     let calls = Calls::new(options, seats, stickytape::clock::now());
     let (media, _withheld) = media_thread();
     let (inbox, queue) = signaling::inbox();
     let (tell, told) = mpsc::channel();
     let edges = Edges {
+        mixers: vec![],
         sip: Box::new(|_| {}),
         media: vec![media.sender()],
         recorders: vec![],

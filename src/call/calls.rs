@@ -62,6 +62,8 @@ impl Calls {
                 self.core.endpoint.handle(input, now);
             }
             Input::Media(worker, notice) => self.on_media(worker, notice),
+            // No call opens a room of its own accord: there is none that a mixer could tell of.
+            Input::Mix(..) => {}
             Input::Record(_, notice) => self.on_record(notice),
             Input::Space { ok } => self.core.space_ok = ok,
             Input::Congested(congested) => self.core.congested = congested,

@@ -44,7 +44,7 @@ pub use calls::Calls;
 pub use peers::Reach;
 
 use crate::bridge::command::{self, Command};
-use crate::id::{RecorderId, WorkerId};
+use crate::id::{MixerId, RecorderId, WorkerId};
 use crate::record::mark::{self, Mark};
 use crate::sip::endpoint;
 
@@ -55,6 +55,8 @@ pub enum Input {
     Sip(endpoint::Input),
     /// From a media thread.
     Media(WorkerId, command::Notice),
+    /// From a mixer thread.
+    Mix(MixerId, command::mix::MixNotice),
     /// From a recorder thread.
     Record(RecorderId, mark::Notice),
     /// Whether the disk has room for new sessions. True until told otherwise.
@@ -90,6 +92,8 @@ pub enum Output {
     Sip(endpoint::Transmit),
     /// Tell a media thread.
     Media(WorkerId, Command),
+    /// Tell a mixer thread.
+    Mix(MixerId, command::mix::MixCommand),
     /// Tell a recorder thread.
     Mark(RecorderId, Mark),
     /// This happened.
@@ -127,6 +131,8 @@ pub enum Reason {
 pub struct Seats {
     /// Media threads, at least one.
     pub workers: Vec<WorkerId>,
+    /// Mixer threads, at least one.
+    pub mixers: Vec<MixerId>,
     /// Recorder threads, at least one.
     pub recorders: Vec<RecorderId>,
     /// The system's routing table.

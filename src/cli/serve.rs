@@ -32,7 +32,9 @@ pub fn run(args: &Serve) -> ExitCode {
             eprintln!("{error}");
             ExitCode::from(match error {
                 StartError::Recordings(_) | StartError::Bind(_) | StartError::EventLog { .. } => exit::UNAVAILABLE,
-                StartError::Media(_) | StartError::Recorder(_) | StartError::Runtime(_) => exit::FAILED,
+                StartError::Media(_) | StartError::Mixer(_) | StartError::Recorder(_) | StartError::Runtime(_) => {
+                    exit::FAILED
+                }
             })
         }
     }

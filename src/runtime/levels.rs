@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::events::Events;
 use super::metrics::Metrics;
+use super::mixer;
 use super::recorder::{Keeper, RecorderHandle};
 use super::signaling::Inbox;
 use crate::call::Input;
@@ -19,6 +20,7 @@ pub async fn run(
     metrics: Arc<Metrics>,
     sockets: Arc<sip::Counters>,
     recorders: Vec<Arc<RecorderHandle>>,
+    mixers: Vec<Arc<mixer::Counters>>,
     keeper: Arc<Keeper>,
     events: Events,
 ) {
@@ -37,6 +39,7 @@ pub async fn run(
             tracing::warn!(congested, "marks wait for a recorder thread: new calls are refused while it is congested");
         }
         metrics.recorders(backlogs.sum(), keeper.unpublished());
+        metrics.mixers(&mixers);
         metrics.room(keeper.room());
         metrics.events(&events.counters());
         // statvfs may hang on a dead network disk.

@@ -22,7 +22,12 @@ use crate::call::fact::{Fact, What};
 use crate::disk::floor::Room;
 use crate::id::ConnId;
 use crate::net::sip;
+use crate::runtime::mixer;
 use crate::sip::endpoint;
+
+mod mixing;
+
+use mixing::Mixing;
 
 /// Labels of one family: static words, so that their number stays bounded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,6 +81,7 @@ pub struct Metrics {
     recordings_failed: Family<Cause, Counter>,
     recordings_unpublished: Gauge,
     recorder_backlog: Gauge,
+    mixing: Mixing,
     packets_received: Counter,
     packets_sent: Counter,
     packets_lost: Counter,
@@ -143,8 +149,10 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("stickytape");
+        let mixing = Mixing::register(&mut registry);
         let mut made = Self {
             registry: Registry::default(),
+            mixing,
             calls: Gauge::default(),
             calls_started: Counter::default(),
             calls_answered: Counter::default(),
@@ -382,6 +390,11 @@ impl Metrics {
     pub fn recorders(&self, backlog: usize, unpublished: usize) {
         self.recorder_backlog.set(level(backlog));
         self.recordings_unpublished.set(level(unpublished));
+    }
+
+    /// Sets what the mixer threads have counted.
+    pub fn mixers(&self, mixers: &[Arc<mixer::Counters>]) {
+        self.mixing.set(mixers);
     }
 
     /// Sets what the disk allows.

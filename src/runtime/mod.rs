@@ -8,6 +8,7 @@ pub mod log;
 pub mod media;
 pub mod metrics;
 pub mod mixer;
+pub mod realtime;
 pub mod recorder;
 pub mod ring;
 pub mod shutdown;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::{media, recorder};
+use super::{media, mixer, recorder};
 use crate::call::fact::Fact;
 use crate::call::request::{Accepted, Denied, Request, Ticket};
 use crate::call::{Calls, Input, Output};
@@ -44,6 +44,8 @@ pub struct Edges {
     pub sip: Box<dyn Fn(Transmit) + Send>,
     /// By `WorkerId`.
     pub media: Vec<media::Sender>,
+    /// By `MixerId`.
+    pub mixers: Vec<mixer::Sender>,
     /// By `RecorderId`.
     pub recorders: Vec<Arc<recorder::RecorderHandle>>,
     /// Told every fact and every refused request, in order: log, metrics and events. It must not wait for anything.
@@ -207,6 +209,7 @@ impl Task {
             match output {
                 Output::Sip(transmit) => (self.edges.sip)(transmit),
                 Output::Media(worker, command) => self.edges.media[usize::from(worker.0)].send(command),
+                Output::Mix(mixer, command) => self.edges.mixers[usize::from(mixer.0)].send(command),
                 Output::Mark(recorder, mark) => self.mark(usize::from(recorder.0), mark),
                 Output::Fact(fact) => (self.edges.facts)(Told::Fact(&fact)),
                 Output::Resolve { host } => self.resolve(host),

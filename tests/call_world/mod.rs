@@ -63,6 +63,7 @@ impl Proxy {
 
     pub fn with_pairs(options: Options, start: Instant, pairs_left: usize) -> Self {
         let seats = Seats {
+            mixers: vec![stickytape::id::MixerId(0)],
             workers: vec![WorkerId(0), WorkerId(1)],
             recorders: vec![RecorderId(0), RecorderId(1)],
             reach: Reach::new(|_| None),
@@ -133,6 +134,9 @@ impl Proxy {
                             back.push(Input::Media(worker, Notice::Removed { leg: *leg, stats }));
                         }
                         self.commands.push((worker, command));
+                    }
+                    Output::Mix(mixer, command) => {
+                        panic!("{mixer:?} is told {command:?}: no conference is asked for here")
                     }
                     Output::Mark(recorder, mark) => self.marks.push((recorder, mark)),
                     Output::Fact(fact) => self.facts.push(fact),

@@ -176,6 +176,7 @@ impl Product {
     pub fn new(options: Options, threads: Threads, start: Instant) -> Self {
         let address = options.listeners[0].address;
         let seats = Seats {
+            mixers: vec![stickytape::id::MixerId(0)],
             workers: (0..threads.media).map(WorkerId).collect(),
             recorders: (0..threads.recorders).map(RecorderId).collect(),
             reach: Reach::new(|_| None),
@@ -251,6 +252,7 @@ impl Product {
                 Output::Media(worker, command) => {
                     self.deliver(Way::ToMedia(usize::from(worker.0)), Parcel::Command(command), now);
                 }
+                Output::Mix(mixer, command) => panic!("{mixer:?} is told {command:?}: no conference is asked for here"),
                 Output::Mark(recorder, mark) => {
                     self.marks.push(mark.clone());
                     self.deliver(Way::ToRecorder(usize::from(recorder.0)), Parcel::Mark(mark), now);

@@ -9,10 +9,6 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 
 use super::mixers::Mixers;
 use super::pace::Pace;
@@ -25,7 +21,7 @@ use crate::clock;
 use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{Pair, Poller, Ready};
 use crate::record::tap::TapHeader;
-use crate::runtime::ring;
+use crate::runtime::{realtime, ring};
 
 /// Messages handled in one pass.
 const MESSAGES: usize = 256;
@@ -39,8 +35,6 @@ const SEND_AFTER: Duration = Duration::from_secs(10);
 const ROUTE_PATIENCE: Duration = Duration::from_millis(200);
 /// Longest wait: housekeeping is due once a second.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Where in SCHED_RR's range of 1…99 media threads stand, in percent: above ordinary real-time work, below the kernel's.
-const REALTIME_PERCENT: u8 = 20;
 /// The largest UDP datagram.
 const DATAGRAM: usize = 65_535;
 /// NTP counts from 1900 (RFC 3550 §4).
@@ -58,7 +52,7 @@ pub(super) struct Edges {
 pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
     let Worker { options, taps, mixers } = worker;
     if options.priority == Priority::Realtime {
-        ask_for_realtime(options.worker);
+        realtime::ask(&format!("media-{}", options.worker.0));
     }
     let relay = Relay::new(relay::Options {
         epoch: options.epoch,
@@ -85,15 +79,6 @@ pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
         options,
     };
     this.run();
-}
-
-fn ask_for_realtime(worker: WorkerId) {
-    let percent =
-        ThreadPriorityValue::try_from(REALTIME_PERCENT).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), percent, policy) {
-        tracing::warn!(worker = worker.0, ?error, "no real-time priority: under load packets will be late or lost");
-    }
 }
 
 fn epoch_ntp(epoch: Instant) -> u64 {

@@ -1,0 +1,18 @@
+//! The scheduling class of threads that must not be late.
+
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
+
+/// Where in SCHED_RR's range of 1…99 such threads stand, in percent: above ordinary real-time work, below the kernel's.
+const PERCENT: u8 = 20;
+
+/// Asks for SCHED_RR for the calling thread; where the system refuses it, it stays as it is and the log says so.
+pub fn ask(thread: &str) {
+    let percent = ThreadPriorityValue::try_from(PERCENT).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), percent, policy) {
+        tracing::warn!(thread, ?error, "no real-time priority: under load packets will be late or lost");
+    }
+}
