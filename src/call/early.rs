@@ -11,7 +11,7 @@ use super::fact::What;
 use super::headers::{Content, passed};
 use super::leg::route_both;
 use crate::codec::Direction;
-use crate::id::LegId;
+use crate::id::{ConnId, LegId};
 use crate::sdp::Session;
 use crate::sip::endpoint::{DialogId, InviteId, Peer, Reply, Transport};
 use crate::sip::message::Response;
@@ -85,7 +85,7 @@ impl Call {
             _ => None,
         };
         if first_ringing {
-            self.tell_ringing(core, leg, early.is_some());
+            self.tell_ringing(core, self.conn_id, leg, early.is_some());
         }
         // While several devices ring, who will speak is not known: the sessions start with the answer.
         if early.is_some() && alone && core.options.recording.early_media && !self.start_sessions(core) {
@@ -95,9 +95,9 @@ impl Call {
         self.pass_provisional(core, response, content, early);
     }
 
-    fn tell_ringing(&mut self, core: &mut Core, leg: LegId, early_media: bool) {
+    fn tell_ringing(&self, core: &mut Core, conn_id: ConnId, leg: LegId, early_media: bool) {
         if let Some(party) = self.leg(leg).map(Call::party) {
-            self.fact(core, What::Ringing { leg, party, early_media });
+            core.fact(Some(conn_id), What::Ringing { leg, party, early_media });
         }
     }
 
@@ -132,7 +132,10 @@ impl Call {
             dial.early = Some(leg);
         }
         if first_ringing {
-            self.tell_ringing(core, leg, heard.is_some());
+            // Who is consulted rings in the consult call, also when the transfer is already asked for.
+            let consult = self.transfer().and_then(|transfer| transfer.consult);
+            let conn_id = consult.unwrap_or_else(|| self.dialled_as(id));
+            self.tell_ringing(core, conn_id, leg, heard.is_some());
         }
         self.report_progress(core, response);
         self.settle(core);

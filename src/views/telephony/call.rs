@@ -3,7 +3,7 @@
 use super::event::{CallType, DnRole};
 use super::rows;
 use crate::call::fact::{Party, Transfer};
-use crate::id::{CallUuid, LegId, RecordingId};
+use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::Side;
 
 /// Parties of one call: more than a room may have.
@@ -14,6 +14,8 @@ const MAX_MEMBERS: usize = 512;
 pub(super) struct Call {
     pub uuid: CallUuid,
     pub kind: CallType,
+    /// The call that its caller holds for it.
+    pub consult_of: Option<ConnId>,
     /// The caller first.
     pub members: Vec<Member>,
     pub transfer: Option<Pending>,
@@ -45,6 +47,8 @@ pub(super) struct Member {
     pub who: Who,
     pub role: DnRole,
     pub stage: Stage,
+    /// It has been told that it holds.
+    pub holds: bool,
 }
 
 /// How far a party has come.
@@ -82,7 +86,7 @@ pub(super) struct Recording {
 
 impl Member {
     pub(super) fn called(party: &Party) -> Self {
-        Self { leg: None, who: Who::of(party), role: DnRole::Destination, stage: Stage::Called }
+        Self { leg: None, who: Who::of(party), role: DnRole::Destination, stage: Stage::Called, holds: false }
     }
 
     /// It is called, and has not answered.

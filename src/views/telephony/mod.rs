@@ -105,6 +105,13 @@ impl Telephony {
             let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
             return transferred(told, call, what, consult);
         }
+        if let What::PartyLeft { leg } = what {
+            let consults = |consult: &&Call| consult.consult_of == Some(told.conn_id);
+            let consulted = self.calls.values().find(consults).and_then(|consult| consult.members.get(1));
+            let consulted = consulted.map(|member| member.who.clone());
+            let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
+            return left(told, call, *leg, consulted);
+        }
         if let What::Released { cause, by, .. } = what {
             let Some(call) = self.calls.remove(&told.conn_id) else { return };
             return released(told, &call, *cause, *by);
@@ -113,11 +120,10 @@ impl Telephony {
         match what {
             What::Ringing { leg, party, .. } => ringing(told, call, *leg, party),
             What::Answered { leg, party } => answered(told, call, *leg, party),
-            What::Held { leg } => by_leg(told, call, *leg, &rows::HELD),
-            What::Retrieved { leg } => by_leg(told, call, *leg, &rows::RETRIEVED),
+            What::Held { leg } => holds(told, call, *leg, true),
+            What::Retrieved { leg } => holds(told, call, *leg, false),
             What::TransferStarted { by, to, how } => transfer_started(call, *by, to, *how),
             What::TransferFailed { by, to, cause } => transfer_failed(told, call, *by, to, *cause),
-            What::PartyLeft { leg } => left(told, call, *leg),
             What::Redirected { from, to } => redirected(told, call, from, to),
             What::Replaced { leg, by, party } => replaced(told, call, *leg, *by, party),
             What::Preference { leg, wish, .. } => preference(told, call, *leg, wish),
@@ -143,7 +149,7 @@ impl Telephony {
                 call.recordings.retain(|known| known.id != *id);
             }
             What::RecordingFailed { id, cause, .. } => failed(told, call, *id, cause),
-            What::CallStarted { .. } | What::Transferred { .. } | What::Released { .. } => {}
+            What::CallStarted { .. } | What::Transferred { .. } | What::PartyLeft { .. } | What::Released { .. } => {}
             What::Refused { .. }
             | What::RecordingBegun { .. }
             | What::RecordingPublished { .. }
@@ -157,10 +163,17 @@ impl Telephony {
         if self.calls.len() >= self.max_calls {
             return;
         }
-        let member = Member { leg: Some(*leg), who: Who::of(caller), role: DnRole::Origination, stage: Stage::Calling };
+        let member = Member {
+            leg: Some(*leg),
+            who: Who::of(caller),
+            role: DnRole::Origination,
+            stage: Stage::Calling,
+            holds: false,
+        };
         let call = Call {
             uuid: *call_uuid,
             kind: rows::call_type(caller, called, consult_of.is_some()),
+            consult_of: *consult_of,
             members: vec![member, Member::called(called)],
             transfer: None,
             redirected: false,
@@ -173,10 +186,11 @@ impl Telephony {
     }
 }
 
-/// Rows 4, 9 and 10.
-fn by_leg(told: &mut Told<'_>, call: &Call, leg: LegId, row: &Row) {
-    if let Some(at) = call.find(leg) {
-        told.tell(call, at, row, None);
+/// Rows 4, 9 and 10. A party that holds by its phone and by a request is told so once.
+fn holds(told: &mut Told<'_>, call: &mut Call, leg: LegId, now: bool) {
+    let Some(at) = call.find(leg) else { return };
+    if std::mem::replace(&mut call.members[at].holds, now) != now {
+        told.tell(call, at, if now { &rows::HELD } else { &rows::RETRIEVED }, None);
     }
 }
 
@@ -229,6 +243,7 @@ fn transferred(told: &mut Told<'_>, call: &mut Call, what: &What, consult: Optio
             was_called.unwrap_or_else(|| Member::called(party))
         }
     };
+    target_member.holds = false;
     let before = std::mem::replace(&mut target_member.stage, Stage::Talking);
     target_member.leg = Some(*target);
 
@@ -292,20 +307,16 @@ fn transfer_failed(told: &mut Told<'_>, call: &mut Call, by: LegId, to: &Party, 
     told.events.push(event);
 }
 
-/// A transferor that hangs up while the target is called; else a party that is gone.
-fn left(told: &mut Told<'_>, call: &mut Call, leg: LegId) {
+/// A transferor hangs up while the target is called, or the party it has `consulted`; else somebody is gone.
+fn left(told: &mut Told<'_>, call: &mut Call, leg: LegId, consulted: Option<Who>) {
     let Some(at) = call.find(leg) else { return };
-    match &call.transfer {
-        Some(pending) if pending.by == leg => {
-            told.tell(call, at, &rows::transferor(pending.how), Some(&pending.to));
-        }
-        _ if call.members[at].stage == Stage::Ringing => {
-            told.tell(call, at, &rows::ABANDONED, None);
-        }
-        _ => {
-            told.tell(call, at, &rows::RELEASED, None);
-        }
-    }
+    let pending = call.transfer.as_ref().filter(|pending| pending.by == leg);
+    let (row, to) = match (pending, consulted) {
+        (Some(pending), _) => (rows::transferor(pending.how), Some(pending.to.clone())),
+        (None, Some(consulted)) => (rows::transferor(Transfer::Consulted), Some(consulted)),
+        (None, None) => (rows::RELEASED, None),
+    };
+    told.tell(call, at, &row, to.as_ref());
     call.members.remove(at);
 }
 
