@@ -193,6 +193,7 @@ impl Server {
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
         let answers = Answers {
             inbox: inbox.clone(),
+            events: events.events.clone(),
             store: keeper.store().clone(),
             metrics: metrics.clone(),
             readiness: readiness(draining.clone(), &keeper),

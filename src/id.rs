@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// A call's connection id (`ConnID`, spec/events.md §1): 16 hexadecimal digits. A consult call has its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ToSchema)]
-#[schema(value_type = String, example = "00ABCDEF01234567")]
+#[schema(value_type = String, pattern = "^[0-9A-Fa-f]{1,16}$", example = "00ABCDEF01234567")]
 pub struct ConnId(pub u64);
 
 impl fmt::Display for ConnId {
@@ -22,7 +22,8 @@ impl FromStr for ConnId {
     type Err = std::num::ParseIntError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        u64::from_str_radix(s, 16).map(Self)
+        // A sign would be taken: it is no digit.
+        u64::from_str_radix(s.strip_prefix('+').map_or(s, |_| "+"), 16).map(Self)
     }
 }
 
@@ -131,6 +132,9 @@ mod tests {
         let id = ConnId(0x00ab_cdef_0123_4567);
         assert_eq!(id.to_string(), "00ABCDEF01234567");
         assert_eq!(id.to_string().parse::<ConnId>().unwrap(), id);
+        for wrong in ["", "+AB", "-AB", "0xAB", "00ABCDEF012345678"] {
+            assert!(wrong.parse::<ConnId>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,29 +1,45 @@
 //! The routes, who may ask, and what each answers.
 
 use std::future::Future;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tracing::Instrument;
+use utoipa::ToSchema;
 
 use super::limit::Limited;
-use super::problem::Problem;
-use super::{Backend, RecordingQuery};
+use super::problem::{self, Kind, Problem};
+use super::rate::Rates;
+use super::references::References;
+use super::{Backend, Deletion, RecordingPage, RecordingQuery, events, media, openapi, requests};
+use crate::call::view::CallView;
+use crate::clock;
 use crate::id::{ConnId, RecordingId};
+use crate::record::metadata::Recording;
 
 /// Connections at once; more wait.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 512;
 
-/// A request that takes longer is answered with 503.
+/// Event streams at once, each on one of the connections: a quarter of these is left for requests.
+pub(super) const MAX_STREAMS: usize = MAX_CONNECTIONS / 4 * 3;
+
+/// Bytes of a request's body.
+const MAX_BODY: usize = 64 * 1024;
+
+/// A request whose answer has not begun after this time is answered with 503.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long requests under way may take once the listener stops.
@@ -32,31 +48,62 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Asked by machines that have no token, as often as they like.
+pub(super) const PROBES: [&str; 2] = ["/healthz", "/readyz"];
+
+/// What every handler has.
 #[derive(Clone)]
-struct Shared {
-    backend: Arc<dyn Backend>,
+pub(super) struct Shared {
+    pub(super) backend: Arc<dyn Backend>,
     /// SHA-256 of the token: equal lengths, so that a comparison takes the same time whatever a client guesses.
     token: Option<Arc<[u8; 32]>>,
+    rates: Arc<Mutex<Rates>>,
+    pub(super) references: Arc<Mutex<References>>,
+    /// One permit per event stream.
+    pub(super) streams: Arc<Semaphore>,
+    /// True from the moment at which event streams have to end.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
-/// Answers requests until `stop` is ready, then finishes those under way and returns. `token` is the content of
-/// `api.token-file`; without it only requests that name a loopback host are answered.
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer(IpAddr);
+
+impl Connected<IncomingStream<'_, Limited>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        Self(stream.remote_addr().ip())
+    }
+}
+
+/// Answers requests until `stop` is ready, then ends event streams, finishes requests under way and returns. `token` is
+/// the content of `api.token-file`; without it only requests that name a loopback host are answered.
 pub async fn serve(
     listener: TcpListener,
     backend: Arc<dyn Backend>,
     token: Option<&str>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) {
-    let shared = Shared { backend, token: token.map(|token| Arc::new(digest(token))) };
-    let (stopped, when_stopped) = tokio::sync::oneshot::channel();
+    let (stopped, stopping) = watch::channel(false);
+    let shared = Shared {
+        backend,
+        token: token.map(|token| Arc::new(digest(token))),
+        rates: Arc::default(),
+        references: Arc::default(),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        stopping: stopping.clone(),
+    };
     let stop = async move {
         stop.await;
-        let _ = stopped.send(());
+        stopped.send_replace(true);
     };
-    let server = axum::serve(Limited::new(listener, MAX_CONNECTIONS), router(shared)).with_graceful_shutdown(stop);
+    let service = router(shared).into_make_service_with_connect_info::<Peer>();
+    let server = axum::serve(Limited::new(listener, MAX_CONNECTIONS), service).with_graceful_shutdown(stop);
     // A client that keeps its connection open must not keep the process.
+    let mut when_stopped = stopping;
     let too_late = async {
-        let _ = when_stopped.await;
+        let _ = when_stopped.wait_for(|stopping| *stopping).await;
         tokio::time::sleep(STOP_TIMEOUT).await;
     };
     tokio::select! {
@@ -68,52 +115,110 @@ pub async fn serve(
 fn router(shared: Shared) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(async || Json(openapi::document())))
         .route("/v1/calls", get(calls))
         .route("/v1/calls/{conn_id}", get(call))
+        .route("/v1/calls/{conn_id}/{request}", post(requests::request))
+        .route("/v1/events", get(events::server_sent))
+        .route("/v1/events/ws", get(events::web_socket))
         .route("/v1/recordings", get(recordings))
-        .route("/v1/recordings/{id}", get(recording))
+        .route("/v1/recordings/{id}", get(recording).delete(delete))
+        .route("/v1/recordings/{id}/media/{file}", get(media::media))
         .route_layer(middleware::from_fn_with_state(shared.clone(), authorize));
     Router::new()
-        .route("/healthz", get(async || Json(json!({"alive": true}))))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .merge(guarded)
         .fallback(async || Problem::not_found("nothing is at this path"))
         .method_not_allowed_fallback(async || {
-            let status = StatusCode::METHOD_NOT_ALLOWED;
-            Problem::new(status, "method-not-allowed", "The path does not take this method", "use GET")
+            Problem::new(Kind::MethodNotAllowed, "the Allow header names the methods that it takes")
         })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(shared.clone(), limit_rate))
         .layer(middleware::from_fn(frame))
         .with_state(shared)
 }
 
-/// What every answer has: a time limit and headers that keep it out of caches and guesses.
+/// What every answer has: a time limit, an id that the log names too, headers that keep it out of caches and guesses.
 async fn frame(request: Request, next: Next) -> Response {
-    let mut response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::unavailable("it took too long").into_response(),
+    let id = request_id(request.headers());
+    // The pattern, not the path: a query may hold a number.
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let span = tracing::info_span!("http", id = id.to_str().unwrap_or_default(), method = %request.method(), path);
+    let answer = async {
+        let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::unavailable("it took too long").into_response(),
+        };
+        match response.status() {
+            status if status.is_server_error() => tracing::warn!(status = status.as_u16(), "answered"),
+            status => tracing::debug!(status = status.as_u16(), "answered"),
+        }
+        response
     };
+    let mut response = answer.instrument(span).await;
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
+    headers.insert(REQUEST_ID, id);
     response
+}
+
+/// The client's own id when it is short and harmless, else a new one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let harmless = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    match headers.get(REQUEST_ID) {
+        Some(id) if (1..=64).contains(&id.len()) && id.as_bytes().iter().all(|c| harmless(*c)) => id.clone(),
+        _ => HeaderValue::from_str(&format!("{:016x}", rand::random::<u64>())).expect("digits are a header's value"),
+    }
+}
+
+/// A client that asks too often has to wait. Probes are not counted.
+async fn limit_rate(State(shared): State<Shared>, from: ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if PROBES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let ConnectInfo(Peer(address)) = from;
+    let taken = shared.rates.lock().unwrap_or_else(PoisonError::into_inner).take(address, clock::now());
+    match taken {
+        Ok(()) => next.run(request).await,
+        Err(wait) => {
+            let detail = format!("at most {} a second and {} at once", super::rate::PER_SECOND, super::rate::BURST);
+            let seconds = wait.as_secs() + 1;
+            Problem::new(Kind::TooManyRequests, detail).retry_after(seconds).into_response()
+        }
+    }
 }
 
 /// With a token: only who knows it. Without: only who asked for a loopback host, because a page in the operator's
 /// browser can make a name of its own resolve to 127.0.0.1 (DNS rebinding) and read what we answer.
 async fn authorize(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let headers = request.headers();
+    if !same_origin(headers) {
+        let detail = "a page of another origin may not ask";
+        return Problem::new(Kind::Forbidden, detail).into_response();
+    }
     match &shared.token {
         Some(token) if bearer(headers).is_some_and(|given| same(&digest(given), token)) => next.run(request).await,
         Some(_) => {
             let detail = "send `Authorization: Bearer TOKEN` with the token of api.token-file";
-            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "A token is needed", detail).into_response()
+            Problem::new(Kind::Unauthorized, detail).into_response()
         }
         None if names_loopback(headers, request.uri().host()) => next.run(request).await,
         None => {
             let detail = "without api.token-file only requests to a loopback address are answered";
-            Problem::new(StatusCode::FORBIDDEN, "forbidden", "This host is not served", detail).into_response()
+            Problem::new(Kind::Forbidden, detail).into_response()
         }
     }
+}
+
+/// True when no page asks, or one that came from the host that is asked. Other pages could read nothing anyway (no
+/// answer has a CORS header), but a WebSocket of theirs could.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    origin.is_some_and(|origin| host.is_some_and(|host| host.eq_ignore_ascii_case(origin)))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -144,56 +249,198 @@ fn names_loopback(headers: &HeaderMap, of_uri: Option<&str>) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
+/// A call's id in a path.
+pub(super) fn conn_id(text: &str) -> Result<ConnId, Problem> {
+    text.parse().map_err(|_| Problem::bad_request("a ConnID is 16 hexadecimal digits"))
+}
+
+/// A recording's id in a path.
+pub(super) fn recording_id(text: &str) -> Result<RecordingId, Problem> {
+    text.parse().map_err(|_| Problem::bad_request("a recording's id is a UUID"))
+}
+
+/// The server's process answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Alive {
+    alive: bool,
+}
+
+/// True as long as the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "server",
+    responses((status = 200, description = "alive", body = Alive)),
+    security(()),
+)]
+pub(super) async fn alive() -> Json<Alive> {
+    Json(Alive { alive: true })
+}
+
+/// Whether new calls are taken and recorded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Ready {
+    ready: bool,
+    /// `draining`: new calls get 503; `no-space`: the disk is below its floor, nothing new is recorded.
+    reasons: Vec<&'static str>,
+}
+
+/// Whether new calls are taken and recorded.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "server",
+    responses((status = 200, description = "ready", body = Ready), (status = 503, description = "not ready", body = Ready)),
+    security(()),
+)]
+pub(super) async fn ready(State(shared): State<Shared>) -> Response {
     let readiness = shared.backend.readiness();
     let reasons = [(readiness.draining, "draining"), (readiness.no_space, "no-space")];
     let reasons: Vec<_> = reasons.into_iter().filter_map(|(is, reason)| is.then_some(reason)).collect();
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
+    (status, Json(Ready { ready: reasons.is_empty(), reasons })).into_response()
 }
 
-async fn metrics(State(shared): State<Shared>) -> Response {
+/// All metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    operation_id = "metrics",
+    tag = "server",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")),
+)]
+pub(super) async fn metrics(State(shared): State<Shared>) -> Response {
     ([(header::CONTENT_TYPE, OPEN_METRICS)], shared.backend.metrics()).into_response()
 }
 
-async fn calls(State(shared): State<Shared>) -> Result<Json<Value>, Problem> {
-    let calls = shared.backend.calls().await.ok_or_else(stopping)?;
-    Ok(Json(json!({"calls": calls})))
+/// The live calls.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CallList {
+    calls: Vec<CallView>,
 }
 
-async fn call(State(shared): State<Shared>, Path(conn_id): Path<String>) -> Result<Json<Value>, Problem> {
-    let wanted: ConnId = conn_id.parse().map_err(|_| Problem::bad_request("a ConnID is 16 hexadecimal digits"))?;
-    let calls = shared.backend.calls().await.ok_or_else(stopping)?;
+/// The live calls.
+#[utoipa::path(
+    get,
+    path = "/v1/calls",
+    operation_id = "calls",
+    tag = "calls",
+    responses(
+        (status = 200, description = "all of them", body = CallList),
+        (status = 503, description = "unavailable", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn calls(State(shared): State<Shared>) -> Result<Json<CallList>, Problem> {
+    let calls = shared.backend.calls().await.ok_or_else(Problem::stopping)?;
+    Ok(Json(CallList { calls }))
+}
+
+/// One live call.
+#[utoipa::path(
+    get,
+    path = "/v1/calls/{ConnID}",
+    operation_id = "call",
+    tag = "calls",
+    params(("ConnID" = ConnId, Path, description = "16 hexadecimal digits")),
+    responses(
+        (status = 200, description = "the call", body = CallView),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "not-found", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "unavailable", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn call(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<CallView>, Problem> {
+    let wanted = conn_id(&id)?;
+    let calls = shared.backend.calls().await.ok_or_else(Problem::stopping)?;
     let call = calls.into_iter().find(|call| call.conn_id == wanted);
-    let call = call.ok_or_else(|| Problem::not_found(format!("no live call has the ConnID {wanted}")))?;
-    Ok(Json(json!(call)))
+    Ok(Json(call.ok_or_else(|| Problem::not_found(format!("no live call has the ConnID {wanted}")))?))
 }
 
-fn stopping() -> Problem {
-    Problem::unavailable("the server is stopping")
-}
-
-async fn recordings(
+/// Recordings, newest first, running ones included.
+#[utoipa::path(
+    get,
+    path = "/v1/recordings",
+    operation_id = "recordings",
+    tag = "recordings",
+    params(RecordingQuery),
+    responses(
+        (status = 200, description = "a page of them", body = RecordingPage),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "unavailable", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn recordings(
     State(shared): State<Shared>,
     query: Result<Query<RecordingQuery>, QueryRejection>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<RecordingPage>, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     if !(1..=RecordingQuery::MAX_LIMIT).contains(&query.limit) {
         return Err(Problem::bad_request(format!("limit must be from 1 to {}", RecordingQuery::MAX_LIMIT)));
     }
-    let page = blocking(move || shared.backend.recordings(&query)).await?;
-    Ok(Json(json!({"recordings": page.recordings, "next": page.next})))
+    Ok(Json(blocking(move || shared.backend.recordings(&query)).await?))
 }
 
-async fn recording(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let id: RecordingId = id.parse().map_err(|_| Problem::bad_request("a recording's id is a UUID"))?;
+/// A recording's metadata.
+#[utoipa::path(
+    get,
+    path = "/v1/recordings/{id}",
+    operation_id = "recording",
+    tag = "recordings",
+    params(("id" = uuid::Uuid, Path, description = "the recording")),
+    responses(
+        (status = 200, description = "its recording.json", body = Recording),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "not-found", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "unavailable", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn recording(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Recording>, Problem> {
+    let id = recording_id(&id)?;
     let found = blocking(move || shared.backend.recording(id)).await?;
-    let recording = found.ok_or_else(|| Problem::not_found(format!("there is no recording {id}")))?;
-    Ok(Json(json!(recording)))
+    Ok(Json(found.ok_or_else(|| no_recording(id))?))
+}
+
+/// Deletes a recording with its files.
+#[utoipa::path(
+    delete,
+    path = "/v1/recordings/{id}",
+    operation_id = "deleteRecording",
+    tag = "recordings",
+    params(("id" = uuid::Uuid, Path, description = "the recording")),
+    responses(
+        (status = 204, description = "it is gone"),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "not-found", body = problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "recording-running", body = problem::Body,
+            content_type = "application/problem+json"),
+        (status = 503, description = "unavailable", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let id = recording_id(&id)?;
+    match blocking(move || shared.backend.delete(id)).await? {
+        Deletion::Done => {
+            tracing::info!(recording = %id, "recording deleted by an HTTP request");
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Deletion::Unknown => Err(no_recording(id)),
+        Deletion::Running => {
+            Err(Problem::new(Kind::RecordingRunning, "it can be deleted when it is published: stop it first"))
+        }
+    }
+}
+
+fn no_recording(id: RecordingId) -> Problem {
+    Problem::not_found(format!("there is no recording {id}"))
 }
 
 /// Runs what reads the disk where it stops nobody else. The reason of a failure is for the log only.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, super::Unavailable> + Send + 'static,
 ) -> Result<T, Problem> {
     let read = tokio::task::spawn_blocking(read).await;
@@ -205,6 +452,3 @@ async fn blocking<T: Send + 'static>(
     tracing::warn!(%reason, "recordings could not be read for an HTTP request");
     Err(Problem::unavailable("the recordings cannot be read; the server's log says why"))
 }
-
-#[cfg(test)]
-mod tests;

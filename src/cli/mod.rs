@@ -1,8 +1,11 @@
-//! The command line: serve · demo · check · recordings. Logs go to stderr, results to stdout.
+//! The command line: serve · demo · check · recordings · calls · request. Logs go to stderr, results to stdout.
 
+pub mod calls;
 pub mod check;
+pub mod client;
 pub mod demo;
 pub mod recordings;
+pub mod request;
 pub mod serve;
 
 use std::io::IsTerminal;
@@ -16,21 +19,22 @@ use crate::config::{Config, ConfigError};
 
 /// Exit codes of the program, as `--help` and the README tell them.
 pub mod exit {
-    /// It could not do what it was asked, or a recording is wrong.
+    /// It could not do what it was asked, a request was refused, or a recording is wrong.
     pub const FAILED: u8 = 1;
     /// The configuration is wrong, or asks for more than this machine carries (EX_USAGE of sysexits.h).
     pub const CONFIG: u8 = 64;
-    /// An address, a port or the folder of recordings cannot be had (EX_UNAVAILABLE of sysexits.h).
+    /// An address, a port or the folder of recordings cannot be had, or the server that is asked does not answer
+    /// (EX_UNAVAILABLE of sysexits.h).
     pub const UNAVAILABLE: u8 = 69;
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done
-  1   failed, or a recording is wrong
+  1   failed, a request was refused, or a recording is wrong
   2   the command line is wrong
   64  the configuration is wrong: file, line, key and a suggestion are on stderr
-  69  an address, a port or the folder of recordings cannot be had";
+  69  an address, a port or the folder of recordings cannot be had, or the server that is asked does not answer";
 
 /// A call-recording media proxy for SIP and RTP.
 #[derive(Debug, Parser)]
@@ -62,6 +66,10 @@ enum Command {
     Check(check::Check),
     /// List, show, verify, repair, export and delete recordings.
     Recordings(Library),
+    /// List, show and follow the live calls of a running server.
+    Calls(calls::Calls),
+    /// Ask something of a live call: hold, transfer, record, release.
+    Request(request::Request),
 }
 
 /// `stickytape recordings` and the configuration that names the folder.
@@ -102,6 +110,8 @@ pub fn run() -> ExitCode {
             Ok(config) => recordings::run(library.recordings, &config.storage.directory),
             Err(error) => refuse(&error),
         },
+        Command::Calls(args) => calls::run(args),
+        Command::Request(args) => request::run(args),
     }
 }
 
@@ -142,6 +152,11 @@ mod tests {
             "recordings list --json",
             "recordings --config a.toml verify",
             "recordings repair",
+            "calls list --json",
+            "calls show 00000000000000AB --api http://127.0.0.1:9000",
+            "calls --token-file t follow --dn 2001 --after 0",
+            "request hold-call 00000000000000AB --this-dn 2001",
+            "request record-start AB --this-dn 2001 --extension record=destination --reference-id r --json",
         ] {
             let arguments = std::iter::once("stickytape").chain(line.split(' '));
             assert!(Root::try_parse_from(arguments).is_ok(), "{line}");

@@ -328,7 +328,8 @@ fn files_table(recording: &Recording) -> Table {
     table
 }
 
-fn new_table(header: &[&str]) -> Table {
+/// An empty table as all commands print them.
+pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY).set_header(header.iter().copied());
     table

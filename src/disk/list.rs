@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::civil::Date;
 
+use super::File;
 use super::store::{Error, METADATA, Store};
 use crate::id::RecordingId;
-use crate::record::metadata::{Recording, State};
+use crate::record::metadata::{MediaFile, Recording, State};
 
 /// Which recordings; every field that is set must agree.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +45,14 @@ pub struct Found {
     pub folder: PathBuf,
     /// False while it is under `.active`.
     pub published: bool,
+}
+
+/// A media file of a recording, opened for reading.
+pub struct OpenMedia {
+    /// What the metadata says of it.
+    pub media: MediaFile,
+    /// Its bytes.
+    pub file: Box<dyn File>,
 }
 
 /// The place of a recording in a list: newest first, and no two alike.
@@ -118,6 +127,27 @@ impl Store {
             }
         }
         Err(Error::NotFound(id))
+    }
+
+    /// Opens a media file for reading, running or published; `None` when the metadata names no such file. Nothing else in
+    /// the folder, and nothing outside, can be opened by this.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is no such recording, or it cannot be read.
+    pub fn open_media(&self, id: RecordingId, name: &str) -> Result<Option<OpenMedia>, Error> {
+        // The second look is for one that is published between reading its metadata and opening its file.
+        let mut missing = None;
+        for _ in 0..2 {
+            let found = self.find(id)?;
+            let media = found.recording.media_files.into_iter().find(|media| media.file == name);
+            let Some(media) = media.filter(|media| is_plain(&media.file)) else { return Ok(None) };
+            let path = found.folder.join(&media.file);
+            match self.disk().open_read(&path) {
+                Ok(file) => return Ok(Some(OpenMedia { media, file })),
+                Err(error) => missing = Some(Error::io("open", &path)(error)),
+            }
+        }
+        Err(missing.unwrap_or(Error::NotFound(id)))
     }
 
     /// Removes a published recording. It vanishes from lists at once and whole.
@@ -216,6 +246,11 @@ impl Store {
         let ids = entries.filter_map(|e| e.name.parse::<RecordingId>().ok());
         Ok(ids.filter_map(|id| self.read_metadata(&day.join(id.to_string()).join(METADATA), id).ok()).collect())
     }
+}
+
+/// True for the name of a file in the folder itself, whatever a damaged recording.json says.
+fn is_plain(name: &str) -> bool {
+    !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 fn place(recording: &Recording) -> Place {

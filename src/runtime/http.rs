@@ -1,14 +1,19 @@
 //! The HTTP listener's view of the process: live calls from signaling, recordings from the disk.
 
-use std::future::Future;
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
 
+use super::events::{self, Events, Kept};
 use super::metrics::Metrics;
 use super::signaling::Inbox;
-use crate::api::{Backend, Readiness, RecordingPage, RecordingQuery, Unavailable};
+use crate::api::{
+    Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
+    Unavailable,
+};
+use crate::call::request::{Accepted, Denied, Request};
 use crate::call::view::CallView;
-use crate::disk::list::Filter;
+use crate::disk::File;
+use crate::disk::list::{Filter, OpenMedia};
 use crate::disk::store::{self, Store};
 use crate::id::RecordingId;
 use crate::record::metadata::Recording;
@@ -19,6 +24,8 @@ pub struct Answers {
     pub inbox: Inbox,
     /// The folder of recordings.
     pub store: Arc<Store>,
+    /// The kept events.
+    pub events: Events,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Whether new calls are taken and recorded; must not block.
@@ -26,8 +33,16 @@ pub struct Answers {
 }
 
 impl Backend for Answers {
-    fn calls(&self) -> Pin<Box<dyn Future<Output = Option<Vec<CallView>>> + Send + '_>> {
+    fn calls(&self) -> Answer<'_, Option<Vec<CallView>>> {
         Box::pin(self.inbox.ask(|calls| calls.snapshot()))
+    }
+
+    fn request(&self, request: Request) -> Answer<'_, Option<Result<Accepted, Denied>>> {
+        Box::pin(self.inbox.request(request))
+    }
+
+    fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription> {
+        Box::new(self.events.subscribe(dn, after))
     }
 
     fn recordings(&self, query: &RecordingQuery) -> Result<RecordingPage, Unavailable> {
@@ -51,12 +66,67 @@ impl Backend for Answers {
         }
     }
 
+    fn media(&self, id: RecordingId, file: &str) -> Result<Option<Media>, Unavailable> {
+        match self.store.open_media(id, file) {
+            Ok(Some(OpenMedia { media, file })) => {
+                let len = file.len().map_err(|error| Unavailable(error.to_string()))?;
+                let content = Arc::new(Opened(file));
+                Ok(Some(Media { len, media_type: media.media_type, sha256: media.sha256, content }))
+            }
+            Ok(None) | Err(store::Error::NotFound(_)) => Ok(None),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    fn delete(&self, id: RecordingId) -> Result<Deletion, Unavailable> {
+        match self.store.delete(id) {
+            Ok(()) => Ok(Deletion::Done),
+            Err(store::Error::NotFound(_)) => Ok(Deletion::Unknown),
+            Err(store::Error::Running(_)) => Ok(Deletion::Running),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
     fn readiness(&self) -> Readiness {
         (self.readiness)()
     }
 
     fn metrics(&self) -> String {
         self.metrics.encode()
+    }
+}
+
+impl Subscription for events::Subscription {
+    fn next(&mut self) -> Answer<'_, Option<Item>> {
+        Box::pin(async {
+            Some(match events::Subscription::next(self).await? {
+                events::Item::Event(kept) => Item::Event(kept),
+                events::Item::Lost { count, next } => Item::Lost { count, next },
+            })
+        })
+    }
+}
+
+impl Event for Kept {
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn json(&self) -> &str {
+        &self.json
+    }
+}
+
+/// A file of the disk as the listener reads it.
+struct Opened(Box<dyn File>);
+
+impl Content for Opened {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(out, offset)
     }
 }
 

@@ -1,0 +1,218 @@
+//! `GET /v1/events` (server-sent events) and `/v1/events/ws` (WebSocket): the same events, one stream per client.
+//!
+//! What a client does not read waits in its connection, then in its subscription, whose limit is the backend's; beyond it
+//! the client is told how much it has lost. A connection that takes no byte for 30 s is closed.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use futures_util::stream::unfold;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use utoipa::IntoParams;
+
+use super::http::Shared;
+use super::problem::{Kind, Problem};
+use super::{Item, Subscription, problem};
+
+/// Something is sent at least so often, that both sides notice when the other is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Pings in a row that a WebSocket client may leave unanswered.
+const PINGS: u32 = 2;
+
+/// A frame that is not taken within this time ends the WebSocket.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A WebSocket client has nothing to say but pongs and its close.
+const MAX_MESSAGE: usize = 4_096;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Which events.
+#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct EventQuery {
+    /// Only those whose recipient is this DN; without it those of all DNs.
+    pub dn: Option<String>,
+    /// First what is kept with a higher `seq`; 0: all that is kept. Without it only what comes next.
+    pub after: Option<u64>,
+}
+
+/// One client's stream: its events, and the end when the server stops.
+struct Stream {
+    subscription: Box<dyn Subscription>,
+    stopping: watch::Receiver<bool>,
+    /// Held for as long as the stream lives.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    fn open(shared: &Shared, query: EventQuery) -> Result<Self, Problem> {
+        let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
+            let detail = format!("at most {} may be open", super::http::MAX_STREAMS);
+            return Err(Problem::new(Kind::TooManyStreams, detail).retry_after(5));
+        };
+        let subscription = shared.backend.events(query.dn, query.after);
+        Ok(Self { subscription, stopping: shared.stopping.clone(), _permit: permit })
+    }
+
+    /// The next item. `None` at the end, which comes only when nothing is left to be told.
+    async fn next(&mut self) -> Option<Item> {
+        tokio::select! {
+            biased;
+            item = self.subscription.next() => item,
+            // A sender that is gone means the same.
+            _ = self.stopping.wait_for(|stopping| *stopping) => self.subscription.next().now_or_never().flatten(),
+        }
+    }
+}
+
+/// What is sent for events that are missing.
+fn lost(count: u64, next: u64) -> String {
+    json!({"event": "lost", "lost": count, "next": next}).to_string()
+}
+
+/// Server-sent events: `id` is the `seq`, `event` the name, `data` the event of spec/events.md §1.
+///
+/// A client that was too slow, or asks for what is no longer kept, gets `event: lost` with `{"event": "lost", "lost": N,
+/// "next": SEQ}` in the place of N events (those of other DNs are counted, too; 0: the server was started again since
+/// `after`). A comment is sent every 15 s. A reconnecting client's `Last-Event-ID` goes before `after`.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "events",
+    tag = "events",
+    params(EventQuery, ("Last-Event-ID" = Option<u64>, Header, description = "the last `seq` that was read")),
+    responses(
+        (status = 200, description = "the stream", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "too-many-streams", body = problem::Body,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn server_sent(
+    State(shared): State<Shared>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Query(mut query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    if let Some(last) = headers.get(LAST_EVENT_ID) {
+        let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
+        query.after = Some(last.ok_or_else(|| Problem::bad_request("Last-Event-ID is the seq of an event"))?);
+    }
+    let stream = unfold(Stream::open(&shared, query)?, async |mut stream| {
+        let item = stream.next().await?;
+        Some((Ok::<_, Infallible>(frame(&item)), stream))
+    });
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+    let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
+    // Proxies that collect an answer before they pass it on are asked not to.
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+fn frame(item: &Item) -> sse::Event {
+    match item {
+        Item::Event(event) => sse::Event::default().id(event.seq().to_string()).event(event.name()).data(event.json()),
+        // A client that reconnects now has been told of what is missing before `next`.
+        Item::Lost { count, next } => {
+            sse::Event::default().id(next.saturating_sub(1).to_string()).event("lost").data(lost(*count, *next))
+        }
+    }
+}
+
+/// The same over WebSocket: every text frame is one event, or the `lost` object.
+///
+/// The server pings every 15 s; a client that leaves two pings unanswered is disconnected. It has nothing to send: a
+/// message of it ends the stream with 1003. When the server stops it says 1001. Browsers must come from the same origin.
+#[utoipa::path(
+    get,
+    path = "/v1/events/ws",
+    operation_id = "eventsOverWebSocket",
+    tag = "events",
+    params(EventQuery),
+    responses(
+        (status = 101, description = "the stream"),
+        (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "too-many-streams", body = problem::Body,
+            content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn web_socket(
+    State(shared): State<Shared>,
+    query: Result<Query<EventQuery>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let upgrade = upgrade.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let stream = Stream::open(&shared, query)?;
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    Ok(upgrade.on_upgrade(|socket| talk(socket, stream)))
+}
+
+/// Why a WebSocket ends.
+enum End {
+    /// The client has gone, or takes nothing.
+    Gone,
+    /// We say why.
+    Close(u16, &'static str),
+}
+
+async fn talk(mut socket: WebSocket, mut stream: Stream) {
+    if let End::Close(code, reason) = run(&mut socket, &mut stream).await {
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // Whoever has gone meanwhile needs no farewell.
+        let _ = timeout(SEND_TIMEOUT, socket.send(close)).await;
+    }
+}
+
+async fn run(socket: &mut WebSocket, stream: &mut Stream) -> End {
+    let mut ping = interval(KEEP_ALIVE);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping.tick().await;
+    let mut unanswered = 0;
+    loop {
+        let message = tokio::select! {
+            item = stream.next() => match item {
+                Some(Item::Event(event)) => Message::text(event.json()),
+                Some(Item::Lost { count, next }) => Message::text(lost(count, next)),
+                None => return End::Close(close_code::AWAY, "the server is stopping"),
+            },
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Pong(_))) => {
+                    unanswered = 0;
+                    continue;
+                }
+                // The answer to a ping is sent by the socket itself.
+                Some(Ok(Message::Ping(_))) => continue,
+                Some(Ok(Message::Text(_) | Message::Binary(_))) => {
+                    return End::Close(close_code::UNSUPPORTED, "this stream takes no messages");
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
+            },
+            _ = ping.tick() => {
+                if unanswered == PINGS {
+                    return End::Gone;
+                }
+                unanswered += 1;
+                Message::Ping(Default::default())
+            }
+        };
+        match timeout(SEND_TIMEOUT, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return End::Gone,
+        }
+    }
+}
