@@ -285,10 +285,10 @@ impl Call {
         loop {
             let Some(dial) = self.dial_mut(id) else { return Tried::NoneLeft };
             let is_beside = |t: &Target| opened.is_none_or(|group| t.registered.is_some() && t.group == group);
-            let next = dial.targets.pop_front_if(|target| is_beside(target));
-            let Some(target) = next else {
+            if !dial.targets.front().is_some_and(is_beside) {
                 return if opened.is_some() { Tried::Open } else { Tried::NoneLeft };
-            };
+            }
+            let Some(target) = dial.targets.pop_front() else { return Tried::NoneLeft };
             let group = target.group;
             let stands_alone = target.registered.is_none();
             let Some(way) = way(core, target) else { continue };

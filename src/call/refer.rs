@@ -62,7 +62,7 @@ impl Call {
     pub(super) fn on_refer(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
         let read = match read(request) {
             Ok(read) => read,
-            Err(reply) => return core.answer(tx, None, reply),
+            Err(reply) => return core.answer(tx, None, *reply),
         };
         let Some(by) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
         if !matches!(self.state, State::Talking(_)) || !self.leg(by).is_some_and(|l| l.identity.transfer) {
@@ -172,8 +172,8 @@ pub(super) fn asked_transport(uri: &Uri) -> Option<Transport> {
 }
 
 /// Reads a REFER; else what it is refused with.
-fn read(request: &Request) -> Result<Read, Reply> {
-    let refused = |code: u16, why: String| Reply { reason: why.into(), ..Reply::new(code) };
+fn read(request: &Request) -> Result<Read, Box<Reply>> {
+    let refused = |code: u16, why: String| Box::new(Reply { reason: why.into(), ..Reply::new(code) });
     let malformed = |error: ValueError| refused(400, error.to_string());
     let refer = ReferTo::of(&request.headers).map_err(|error| refused(error.code(), error.to_string()))?;
     if refer.method != Method::Invite {
