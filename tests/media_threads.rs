@@ -290,6 +290,99 @@ fn pairs_that_move_between_threads_while_they_talk_lose_nothing_and_hear_nobody_
     }
 }
 
+/// Four phones of two calls: `staying` and `first` on thread 0, `coming` and `second` on thread 1.
+struct Joined {
+    staying: Phone,
+    first: Phone,
+    coming: Phone,
+    second: Phone,
+}
+
+/// What a talker said is heard exactly once and in order by two listeners together, and by nobody else.
+#[track_caller]
+fn heard_once(by: [&Vec<(u8, u16, u16)>; 2], talker: &Phone, sent: u16) {
+    let name = talker.leg.0 as u8;
+    let numbers = |heard: &Vec<(u8, u16, u16)>| -> Vec<u16> {
+        heard.iter().filter(|(from, ..)| *from == name).map(|(_, number, _)| *number).collect()
+    };
+    let parts = by.map(numbers);
+    assert!(parts.iter().all(|part| part.len() > 20 && part.is_sorted()), "{name}: each hears it, in order");
+    let mut all = parts.concat();
+    all.sort_unstable();
+    assert_eq!(all, (0..sent).collect::<Vec<_>>(), "{name}");
+}
+
+#[test]
+fn calls_on_two_threads_that_are_joined_a_thousand_times_lose_nothing_and_reach_no_wrong_peer() {
+    let threads = Threads::start(2, 23_240..=23_319, Duration::from_millis(1));
+    let sets: Vec<Joined> = (0..5)
+        .map(|set| Joined {
+            staying: threads.phone(0, 4 * set + 1),
+            first: threads.phone(0, 4 * set + 2),
+            coming: threads.phone(1, 4 * set + 3),
+            second: threads.phone(1, 4 * set + 4),
+        })
+        .collect();
+    for set in &sets {
+        threads.bridge(0, &set.staying, &set.first);
+        threads.bridge(1, &set.coming, &set.second);
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let all = |set: &Joined| {
+        [&set.staying, &set.first, &set.coming, &set.second].map(|phone| (listen(phone), talk(phone, stop.clone())))
+    };
+    let running: Vec<_> = sets.iter().map(all).collect();
+    for round in 0..200_usize {
+        let (from, to) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
+        let worker = WorkerId(to as u8);
+        for set in &sets {
+            threads.handles[from].send(Command::Move { leg: set.coming.leg, to: worker });
+        }
+        let mut moved = HashSet::new();
+        while moved.len() < sets.len() {
+            moved.insert(threads.wait(|worker, notice| match notice {
+                Notice::Moved { leg } => Some((worker, leg)),
+                _ => None,
+            }));
+        }
+        let route = |worker: usize, from: &Phone, to: Option<&Phone>| {
+            threads.handles[worker].send(Command::Route { from: from.leg, to: to.map(|to| to.leg) });
+        };
+        for set in &sets {
+            // Who is left alone is read again, heard by nobody or by who it had before.
+            let (left_on, left) = if to == 0 { (1, &set.second) } else { (0, &set.staying) };
+            if to == 0 {
+                route(left_on, left, None);
+                route(0, &set.staying, Some(&set.coming));
+                route(0, &set.coming, Some(&set.staying));
+            } else {
+                route(left_on, left, Some(&set.first));
+                route(0, &set.first, Some(&set.staying));
+                route(1, &set.coming, Some(&set.second));
+                route(1, &set.second, Some(&set.coming));
+            }
+        }
+        thread::sleep(Duration::from_millis(7 + round as u64 % 29));
+    }
+    thread::sleep(Duration::from_millis(300));
+    stop.store(true, Ordering::Relaxed);
+    for (set, running) in sets.iter().zip(running) {
+        let ended = running.map(|(listener, talker)| (talker.join().unwrap(), listener.join().unwrap()));
+        let [(from_staying, at_staying), (_, at_first), (from_coming, at_coming), (_, at_second)] = &ended;
+        heard_once([at_staying, at_second], &set.coming, *from_coming);
+        heard_once([at_first, at_coming], &set.staying, *from_staying);
+        let names = |heard: &Vec<(u8, u16, u16)>| heard.iter().map(|(from, ..)| *from).collect::<HashSet<u8>>();
+        let name = |phone: &Phone| phone.leg.0 as u8;
+        assert_eq!(names(at_staying), HashSet::from([name(&set.coming), name(&set.first)]));
+        assert_eq!(names(at_coming), HashSet::from([name(&set.staying), name(&set.second)]));
+        assert_eq!(names(at_first), HashSet::from([name(&set.staying)]));
+        assert_eq!(names(at_second), HashSet::from([name(&set.coming)]));
+        for heard in [at_staying, at_first, at_coming, at_second] {
+            assert!(heard.windows(2).all(|pair| pair[1].2 == pair[0].2.wrapping_add(1)), "one stream each");
+        }
+    }
+}
+
 #[test]
 fn a_leg_whose_partner_has_moved_away_is_read_again_after_a_while() {
     let threads = Threads::start(2, 23_200..=23_219, Duration::from_millis(1));

@@ -16,6 +16,7 @@ use super::timers::Armed;
 use super::tone::Tone;
 use super::waiting::Waiting;
 use super::watchdog::Watchdog;
+use crate::audio::coding::Coding;
 use crate::audio::convert::Converter;
 use crate::codec::{Direction, Payload};
 use crate::id::{LegId, RecorderId};
@@ -205,6 +206,12 @@ impl Leg {
     /// True while its peer hears a digit, in band or as an event of ours.
     pub fn sounds(&self, now: Instant) -> bool {
         self.presses.speaks() || self.tone.as_ref().is_some_and(|tone| !tone.is_over(now))
+    }
+
+    /// How the samples of a payload type towards its peer are coded.
+    pub fn coding_of(&self, payload_type: u8) -> Option<Coding> {
+        let payload = self.send_payloads.iter().find(|payload| payload.payload_type == payload_type)?;
+        Coding::of(&payload.codec)
     }
 
     /// True while packets of our own carry a beep to its peer.

@@ -1,5 +1,6 @@
 //! The relay in virtual time: the sentences of spec/sip.md §7 on RTP and RTCP, each as a trace of packets.
 
+mod beeps;
 mod continuity;
 mod digits;
 mod inactivity;
@@ -7,6 +8,7 @@ mod playback;
 mod rtcp;
 mod sources;
 mod tap;
+mod transcoding;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use stickytape::bridge::Relay;
 use stickytape::bridge::command::{LatchMode, LegStats, NewLeg, Notice, Remote};
-use stickytape::bridge::relay::{Channel, MAX_TRANSMIT, Options, Slot, Transmit, Verdict};
+use stickytape::bridge::relay::{Channel, MAX_TRANSMIT, Options, Slot, TAP_AT, Taps, Transmit, Verdict};
 use stickytape::codec::{Codec, Direction, Payload};
 use stickytape::id::{LegId, PortId};
 use stickytape::rtp::packet::Packet;
@@ -41,6 +43,18 @@ pub(crate) struct Sent {
     pub(crate) leg: LegId,
     pub(crate) to: SocketAddr,
     pub(crate) packet: Packet,
+}
+
+/// The header of a copy of what is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) leg: LegId,
+    pub(crate) taps: Taps,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    pub(crate) ssrc: u32,
+    pub(crate) payload_type: u8,
+    pub(crate) marker: bool,
 }
 
 impl World {
@@ -138,11 +152,15 @@ impl World {
 
     /// Everything that the relay sends by itself until `ms`, with the time of each.
     pub(crate) fn run_until(&mut self, ms: u64) -> Vec<(u64, Transmit, Vec<u8>)> {
+        self.run(ms, |transmit, out| out[..transmit.len].to_vec())
+    }
+
+    fn run<T>(&mut self, ms: u64, read: impl Fn(&Transmit, &[u8; MAX_TRANSMIT]) -> T) -> Vec<(u64, Transmit, T)> {
         let mut all = vec![];
         let mut out = [0; MAX_TRANSMIT];
         loop {
             while let Some(transmit) = self.relay.poll_transmit(self.now(), &mut out) {
-                all.push((self.ms, transmit, out[..transmit.len].to_vec()));
+                all.push((self.ms, transmit, read(&transmit, &out)));
             }
             let Some((due, _)) = self.relay.poll_timeout() else { break };
             let due = due.saturating_duration_since(self.start).as_nanos().div_ceil(1_000_000) as u64;
@@ -153,6 +171,24 @@ impl World {
         }
         self.ms = ms;
         all
+    }
+
+    /// As [`World::run_until`], each packet with its copy for the recorders.
+    #[expect(clippy::type_complexity, reason = "read in one place")]
+    pub(crate) fn run_until_with_taps(
+        &mut self,
+        ms: u64,
+    ) -> Vec<(u64, Transmit, (Vec<u8>, Option<(Copied, Vec<u8>)>))> {
+        self.run(ms, |transmit, out| {
+            let copy = transmit.tap.map(|tap| {
+                let header = tap.header;
+                let (sequence, timestamp, ssrc) = (header.sequence, header.timestamp, header.ssrc);
+                let (payload_type, marker) = (header.payload_type, header.marker);
+                let copied = Copied { leg: tap.leg, taps: tap.taps, sequence, timestamp, ssrc, payload_type, marker };
+                (copied, out[TAP_AT..][header.payload()].to_vec())
+            });
+            (out[..transmit.len].to_vec(), copy)
+        })
     }
 
     /// Only the RTP of it, read.

@@ -54,6 +54,8 @@ impl Relay {
         beep.played(samples, now);
         let next = if beep.due() > now { beep.due() } else { beep.alone_from(None) };
         self.timers.arm(&mut leg.armed, key, Reason::Beep, next);
+        // A mixer that comes back goes on behind this packet.
+        leg.mixed_tick = None;
         self.write_own(key, steps, now, out)
     }
 }

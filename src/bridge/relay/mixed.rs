@@ -1,15 +1,17 @@
 //! Legs in conferences: what their peers send goes to a mixer, what a mixer made goes to their peers.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Channel, Error, MAX_TRANSMIT, Relay, Slot, Transmit};
 use crate::bridge::command::mix::Mixing;
 use crate::bridge::leg::Leg;
 use crate::bridge::outgoing::Steps;
+use crate::bridge::recode::Recoding;
 use crate::id::{LegId, MixerId};
 use crate::rtp::Header;
 use crate::rtp::seq::timestamp_ahead;
-use crate::rtp::view::FIXED_LEN;
+use crate::rtp::view::{self, FIXED_LEN};
 
 /// A packet of a leg that is in a conference; its payload stands untouched in the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +84,20 @@ impl Relay {
         if packet.last {
             leg.stop_listening();
         }
-        let (to, len) = sent?;
+        let (to, header) = sent?;
+        let len = FIXED_LEN + packet.payload.len();
+        if let Some(coding) = leg.coding_of(packet.payload_type) {
+            let recoding = Recoding { from: coding, to: coding };
+            let beep = leg.beep.as_mut().zip(recoding.samples(packet.payload.len())).and_then(|(beep, samples)| {
+                let part = beep.relayed(header.timestamp, packet.clock_rate, samples, now)?;
+                Some((part, samples))
+            });
+            if let Some((part, samples)) = beep {
+                let payload = packet.payload;
+                let made = self.recoder.packet(&header, payload, recoding, samples, Some(part), &mut leg.converter);
+                out.get_mut(..made)?.copy_from_slice(&self.recoder.datagram()[..made]);
+            }
+        }
         Some(Transmit { slot: Slot(slot.0), channel: Channel::Rtp, to, len, tap: None })
     }
 }
@@ -105,7 +120,7 @@ impl Leg {
         packet: MixedPacket<'_>,
         now: Instant,
         out: &mut [u8; MAX_TRANSMIT],
-    ) -> Option<(std::net::SocketAddr, usize)> {
+    ) -> Option<(SocketAddr, view::Outgoing)> {
         let known = self.send_payloads.iter().any(|payload| payload.payload_type == packet.payload_type);
         let Some(to) = self.rtp_destination().filter(|_| known && !self.sounds(now)) else {
             // What is sent after a hold or a digit is later than what was sent before it.
@@ -124,6 +139,6 @@ impl Leg {
         let header = self.outgoing.own(packet.payload_type, packet.clock_rate, packet.ticks, steps, now);
         self.outgoing.count(packet.payload.len());
         out[..FIXED_LEN].copy_from_slice(&header.encode());
-        Some((to, end))
+        Some((to, header))
     }
 }
