@@ -88,6 +88,10 @@ impl World {
         self.start + Duration::from_millis(self.ms)
     }
 
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.ms
+    }
+
     pub(crate) fn at(&mut self, ms: u64) {
         assert!(ms >= self.ms, "time goes forward");
         self.ms = ms;

@@ -115,7 +115,7 @@ impl Relay {
         let onward = leg.map.get(packet.header.payload_type);
         let samples = onward.map(|onward| onward.recoding.map(|recoding| recoding.samples(packet.sent_len)));
         let known = onward.filter(|_| samples != Some(Some(None)));
-        let heard = known.filter(|onward| !to.sounds(now) && !(onward.recoding.is_none() && to.beeps_alone()));
+        let heard = known.filter(|onward| !(to.sounds(now) || onward.recoding.is_none() && to.beeps_alone()));
         let Some(onward) = heard else {
             to.outgoing.leave_out(packet.from, packet.header);
             if known.is_some() {
