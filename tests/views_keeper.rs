@@ -126,6 +126,35 @@ async fn who_is_slow_is_told_what_it_has_missed_and_nobody_else_misses_anything(
     assert_eq!(events.counters().lost, LEAST);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_subscribers_that_read_lose_nothing_while_one_does_not_read_at_all() {
+    const EVENTS: u64 = 5_000;
+    let (events, mut publisher) = keeper(EVENTS as usize);
+    let idle = events.subscribe(None, None);
+    let readers: Vec<_> = (0..200)
+        .map(|n| {
+            let mut reader = events.subscribe((n % 2 == 0).then(|| "2001".to_owned()), None);
+            tokio::spawn(async move {
+                let mut count = 0;
+                while let Some(item) = reader.next().await {
+                    assert!(matches!(item, Item::Event(_)), "nothing is lost");
+                    count += 1;
+                }
+                count
+            })
+        })
+        .collect();
+    for n in 0..EVENTS {
+        publisher.publish(time(), event(if n % 2 == 0 { "2001" } else { "2002" }));
+    }
+    drop(publisher);
+    for (n, reader) in readers.into_iter().enumerate() {
+        assert_eq!(reader.await.unwrap(), if n % 2 == 0 { EVENTS / 2 } else { EVENTS });
+    }
+    assert_eq!((events.counters().lost, events.counters().dropped), (0, 0));
+    drop(idle);
+}
+
 #[tokio::test]
 async fn a_client_that_comes_back_too_late_is_told_so() {
     let (events, mut publisher) = keeper(0);

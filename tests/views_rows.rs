@@ -269,6 +269,16 @@ fn row_4_only_the_holder_is_told() {
 }
 
 #[test]
+fn row_4_who_holds_by_its_phone_and_by_a_request_is_told_so_once() {
+    let mut tape = Tape::new();
+    tape.talk(C1, (A, dn("A")), (B, dn("B")));
+    let mut told = |what| tape.tell(C1, what).len();
+    assert_eq!(told(What::Retrieved { leg: B }), 0);
+    assert_eq!([told(What::Held { leg: B }), told(What::Held { leg: B })], [1, 0]);
+    assert_eq!([told(What::Retrieved { leg: B }), told(What::Retrieved { leg: B })], [1, 0]);
+}
+
+#[test]
 fn row_5_a_consultation_has_its_own_conn_id_and_names_the_call_before() {
     // By one dialog and by a second one alike.
     for leg in [B, B2] {
@@ -376,6 +386,20 @@ fn row_6_a_target_that_still_rings_is_established_in_the_main_call() {
             "C Established C1 Internal ThisDNRole=Destination OtherDN=A OtherDNRole=Origination CallState=OK",
         ],
     );
+}
+
+#[test]
+fn row_6_a_transferor_that_hangs_up_while_the_consulted_party_rings_names_it() {
+    let mut tape = Tape::consult(dn("A"), B2, false);
+    tells(
+        tape.tell(C1, What::PartyLeft { leg: B }),
+        &["B Released C1 Internal ThisDNRole=Destination OtherDN=A OtherDNRole=Origination ThirdPartyDN=C \
+           ThirdPartyDNRole=Destination CallState=Transferred"],
+    );
+    let found = tape.tell(C1, transferred(Transfer::Consulted, Some(C2)));
+    let told: Vec<&str> = found.iter().map(|line| line.split(" Internal").next().unwrap()).collect();
+    assert_eq!(told[1..], ["A PartyChanged C1", "C PartyChanged C1", "C Established C1"]);
+    assert!(found[0].starts_with("B Released C2 Consult") && found[1].contains("ThirdPartyDN=B"), "{found:?}");
 }
 
 fn single_step(caller: Party) -> Tape {

@@ -310,13 +310,14 @@ fn transfer_failed(told: &mut Told<'_>, call: &mut Call, by: LegId, to: &Party, 
 /// A transferor hangs up while the target is called, or the party it has `consulted`; else somebody is gone.
 fn left(told: &mut Told<'_>, call: &mut Call, leg: LegId, consulted: Option<Who>) {
     let Some(at) = call.find(leg) else { return };
-    let pending = call.transfer.as_ref().filter(|pending| pending.by == leg);
-    let (row, to) = match (pending, consulted) {
-        (Some(pending), _) => (rows::transferor(pending.how), Some(pending.to.clone())),
-        (None, Some(consulted)) => (rows::transferor(Transfer::Consulted), Some(consulted)),
-        (None, None) => (rows::RELEASED, None),
+    if let Some(to) = consulted.filter(|_| call.transfer.is_none()) {
+        let transferor = call.members[at].who.clone();
+        call.transfer = Some(Pending { by: leg, transferor, to, how: Transfer::Consulted });
+    }
+    match call.transfer.as_ref().filter(|pending| pending.by == leg) {
+        Some(pending) => told.tell(call, at, &rows::transferor(pending.how), Some(&pending.to)),
+        None => told.tell(call, at, &rows::RELEASED, None),
     };
-    told.tell(call, at, &row, to.as_ref());
     call.members.remove(at);
 }
 
