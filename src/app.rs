@@ -191,13 +191,7 @@ impl Server {
         let _ = first_ports.await;
         let draining = Arc::new(AtomicBool::new(false));
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
-        let answers = Answers {
-            inbox: inbox.clone(),
-            events: events.events.clone(),
-            store: keeper.store().clone(),
-            metrics: metrics.clone(),
-            readiness: readiness(draining.clone(), &keeper),
-        };
+        let answers = answers(&inbox, &events.events, &keeper, &metrics, &draining);
         let token = config.api.token.clone();
         let web = web.map(|listener| serve_http(listener, answers, token));
 
@@ -388,6 +382,22 @@ fn as_endpoint(listener: &Listener) -> endpoint::Listener {
 
 fn as_bound(listener: &endpoint::Listener) -> Listener {
     Listener { transport: listener.transport, address: listener.local }
+}
+
+fn answers(
+    inbox: &Inbox,
+    events: &Events,
+    keeper: &Keeper,
+    metrics: &Arc<Metrics>,
+    draining: &Arc<AtomicBool>,
+) -> Answers {
+    Answers {
+        inbox: inbox.clone(),
+        events: events.clone(),
+        store: keeper.store().clone(),
+        metrics: metrics.clone(),
+        readiness: readiness(draining.clone(), keeper),
+    }
 }
 
 fn readiness(draining: Arc<AtomicBool>, keeper: &Keeper) -> Box<dyn Fn() -> Readiness + Send + Sync> {

@@ -62,6 +62,8 @@
 //!   [`sip`] → [`net`].
 //! - **An RTP packet:** [`net::udp`] → [`runtime::media`] → [`bridge`] (view → latch → source → route) → send → a copy to
 //!   [`runtime::ring`] → [`runtime::recorder`] → [`record`] (timeline → track → mixdown) → [`disk::wav`].
+//! - **A request:** [`api::requests`] → [`call::request`] → the inbox of [`runtime::signaling`] → [`call`], which answers
+//!   now; the outcome comes as facts → [`views`] → [`runtime::events`] → [`api`].
 //! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
 //!   [`record::verify`] proves.
 //! - **An event:** [`call`] makes a fact → [`views::telephony`] tells it to each DN → [`runtime::events`] numbers and keeps
@@ -80,8 +82,8 @@
 //!
 //! Transfers and consultations: `call/transfer.rs`, `call/consult.rs`; a leg already is a value and a call already has
 //! N of them. Conferences: `bridge/conference.rs` (N legs, mix-minus), `bridge/hearing.rs`, `runtime/mixer.rs`; the
-//! recorder already mixes any number of tracks. Requests and events: `call/request.rs`, `views/` over [`call`]'s facts,
-//! `api/events.rs`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
+//! recorder already mixes any number of tracks. The other two views of [`call`]'s facts:
+//! `views/`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]
 
 pub mod clock;

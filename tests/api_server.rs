@@ -133,7 +133,10 @@ async fn a_call_is_seen_followed_and_its_recording_heard_over_http() {
     let both = async { (ann.join().await, bob.join().await) };
     tokio::time::timeout(Duration::from_secs(30), both).await.expect("the call ends");
     let seen = tokio::task::block_in_place(|| live.join().unwrap());
-    assert_eq!(names(&seen), ["EventRinging", "EventEstablished", "EventReleased"]);
+    let wanted = ["EventRinging", "EventEstablished", "EventHeld", "EventRetrieved", "EventReleased"];
+    assert_eq!(names(&seen), wanted, "a repeated request happens once");
+    let held = seen.iter().find(|event| event["event"] == "EventHeld").unwrap();
+    assert_eq!(held["ReferenceID"], "hold-call");
     assert!(seen.iter().all(|event| event["ConnID"] == conn_id.as_str() && event["ThisDN"] == "2001"));
     replayed(api, &seen);
     published(api, &id).await;
@@ -172,6 +175,17 @@ async fn while_it_runs(api: Api, conn_id: &str) -> String {
         r#"{"ThisDN": "2001"}"#,
     );
     assert_eq!(unknown.refusal(), (404, "unknown-call".into()), "the calls themselves refuse it");
+
+    for (request, state) in [("hold-call", "held"), ("retrieve-call", "talking")] {
+        let path = format!("/v1/calls/{conn_id}/{request}");
+        let body = format!(r#"{{"ThisDN": "2001", "ReferenceID": "{request}"}}"#);
+        for _ in 0..2 {
+            let answer = api.ask("POST", &path, &[("content-type", "application/json")], &body);
+            assert_eq!((answer.status, &answer.json()["ConnID"]), (202, &json!(conn_id)), "{request}");
+        }
+        let path = format!("/v1/calls/{conn_id}");
+        api.wait_for(request, &path, |call| (call["state"] == state).then_some(())).await;
+    }
 
     let id = api
         .wait_for("the recording is listed", "/v1/recordings?state=recording", |list| {
