@@ -166,7 +166,7 @@ fn rows_2_and_3() {
     for (incoming, action, expected) in cases {
         let mut world = World::new(unrecorded());
         world.phone(1, |_| {});
-        world.phone(2, |o| o.incoming = incoming.clone());
+        world.phone(2, |o| o.incoming = incoming);
         world.phone(3, |_| {});
         let mut office = Office { world, view: Telephony::new(10), told: Cell::new(0), conns: Vec::new(), tickets: 0 };
         office.act(0, Action::call("2002"));
