@@ -305,14 +305,13 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// `WHO asks REQUEST [of CONN] [ARGUMENT]`.
+    /// `WHO asks [of CONN] REQUEST [ARGUMENT]`.
     fn ask(&mut self, who: &str, words: &[&str]) -> Result<(), String> {
-        let (name, mut rest) = words.split_first().ok_or("asks for nothing")?;
-        let mut conn = "C1";
-        if let ["of", of, ..] = rest {
-            conn = of;
-            rest = &rest[2..];
-        }
+        let (conn, words) = match words {
+            ["of", conn, rest @ ..] => (*conn, rest),
+            words => ("C1", words),
+        };
+        let (name, rest) = words.split_first().ok_or("asks for nothing")?;
         let to = || rest.first().map(|to| dialled(self.run, who, to)).ok_or(format!("{name} whom?"));
         let conns = conns(&self.world);
         let conn_of = |name: &str| name[1..].parse::<usize>().ok().and_then(|n| conns.get(n - 1)).copied();
