@@ -77,7 +77,10 @@ impl Call {
                 .and_then(|by| self.talk()?.opposite(by))
                 .ok_or_else(|| required("not one other party: name the owner by OtherDN")),
             OwnerWish::Dn(dn) => {
-                let leg = self.legs.iter().find(|l| l.identity.dn.as_ref() == Some(dn));
+                let is_dn = |l: &&Leg| l.identity.dn.as_ref() == Some(dn);
+                // A party behind a trunk is named by its number, as events name it.
+                let has_number = |l: &&Leg| l.identity.dn.is_none() && l.number == *dn;
+                let leg = self.legs.iter().find(is_dn).or_else(|| self.legs.iter().find(has_number));
                 leg.map(|l| l.id).ok_or_else(|| required("OtherDN has no leg in the call"))
             }
         }

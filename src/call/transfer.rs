@@ -216,6 +216,7 @@ impl Call {
         if let Some(consult) = consult {
             core.index.conns.remove(&consult);
         }
+        self.note(core, "transferred", by);
         self.fact(core, What::Transferred { by, stays, target, party, how, consult });
         if !self.start_own(core, target) {
             return self.refuse_unrecorded(core);
@@ -258,6 +259,7 @@ impl Call {
         let Some(talk) = self.talk_mut() else { return };
         let Doing::Transfer(transfer) = std::mem::replace(&mut talk.doing, Doing::Nothing) else { return };
         let Transfer { by, is_gone, second, stays, to, report, consult, .. } = *transfer;
+        self.note(core, "transfer-failed", by);
         self.fact(core, What::TransferFailed { by, to, cause });
         if let Some(consult) = consult {
             core.index.conns.remove(&consult);
@@ -296,6 +298,7 @@ impl Call {
         self.hand_over(core, by, Some(stays));
         self.update_conversations(core);
         leg.end(core);
+        self.note(core, "party-left", by);
         self.fact(core, What::PartyLeft { leg: by });
         self.settle(core);
     }

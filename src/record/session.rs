@@ -224,6 +224,7 @@ impl Session {
             self.note_overruns(legs);
             self.render(stop, legs, tools, sink);
             if stop == end {
+                self.tell_last_events(end);
                 self.finish(legs, tools, sink);
                 return true;
             }
@@ -241,6 +242,17 @@ impl Session {
             sink.metadata(self.id, self.report.running(self.written() as u64, legs));
         }
         false
+    }
+
+    /// What happened at the very end is told, too: often it is the reason.
+    fn tell_last_events(&mut self, end: i64) {
+        for (sample, change) in std::mem::take(&mut self.pending) {
+            if let Change::Event { name, attributes, .. } = change
+                && sample <= end
+            {
+                self.report.event(end as u64, &name, &attributes);
+            }
+        }
     }
 
     /// What speakers said while this session was too late to read it is a gap of ours.

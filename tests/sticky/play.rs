@@ -183,7 +183,7 @@ fn tone_wav() -> Vec<u8> {
     wav
 }
 
-/// `section.key`, `D2.key` (its DN or trunk) or `route.key` (all routes).
+/// `section.key`, `D2.key` (its DN or trunk), `customer.key` (the trunk) or `route.key` (all routes).
 fn set(run: &Run, config: &mut Table, key: &str, value: &Value) {
     let (section, key) = key.split_once('.').expect("section.key");
     let entries = |config: &'_ mut Table, list: &str| -> Vec<Value> { config[list].as_array().unwrap().clone() };
@@ -196,6 +196,7 @@ fn set(run: &Run, config: &mut Table, key: &str, value: &Value) {
     };
     match section {
         "route" => change(config, "route", &|_| true),
+        "customer" => change(config, "trunk", &|trunk| trunk["name"].as_str() == Some("carrier")),
         who if who.starts_with('D') && is_customer(run, who) => {
             change(config, "trunk", &|trunk| trunk["name"].as_str() == Some("carrier"));
         }
@@ -363,7 +364,8 @@ impl<'a> Stage<'a> {
         let until = self.at + Duration::from_secs(1);
         self.world.run_until(until);
         if !self.world.product.calls.snapshot().is_empty() {
-            complaints.push("a call is left after the last step".to_owned());
+            let states: Vec<&str> = self.world.product.calls.snapshot().iter().map(|call| call.state).collect();
+            complaints.push(format!("a call is left after the last step: {}", states.join(", ")));
         }
         self.world.run_until(until + Duration::from_secs(150));
         let product = &self.world.product;
