@@ -3,6 +3,7 @@
 use super::call::{Call, State};
 use super::core::Core;
 use super::fact::What;
+use super::leg::Leg;
 use super::owners::Owner;
 use super::recording::Unable;
 use super::request::{Accepted, Ask, Code, Denied, OwnerWish};
