@@ -16,7 +16,8 @@ pub const PENDING: &[&str] = &[
     "consult / alternate twice, the consultation is recorded",
     // `recording.hold-music`.
     "hold / hold music is recorded for the owner that hears it",
-    // `dn.pickup-group`.
+    // INVITE with Replaces to us, `dn.pickup-group`.
+    "replaces / another line of the same DN goes on with it",
     "replaces / another DN takes the call over",
     "replaces / a DN of another group may not",
     // The failure of a mute transfer is no event of the metadata.
