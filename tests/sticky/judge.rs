@@ -63,6 +63,7 @@ fn expected(row: &Row) -> Vec<String> {
     let mut lines: Vec<String> = sessions.into_iter().flat_map(session_lines).collect();
     lines.extend(row.answers.iter().enumerate().map(|(n, answer)| format!("answer {}: {answer}", n + 1)));
     lines.extend(row.heard.iter().map(|(who, heard)| format!("{who} hears {heard}")));
+    lines.extend(row.telephony.iter().map(|event| format!("told {event}")));
     lines
 }
 
@@ -104,6 +105,9 @@ fn found(row: &Row, played: &Played) -> Vec<String> {
         let seconds = expected.split(' ').count();
         let samples = played.heard.get(who).map_or(&[][..], Vec::as_slice);
         lines.push(format!("{who} hears {}", seconds_of(samples, 0, seconds)));
+    }
+    if !row.telephony.is_empty() {
+        lines.extend(played.telephony.iter().map(|event| format!("told {event}")));
     }
     lines.extend(played.complaints.iter().map(|complaint| format!("! {complaint}")));
     lines

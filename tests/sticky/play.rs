@@ -11,6 +11,8 @@ use stickytape::id::{ConnId, LegId, RecordingId};
 use stickytape::record::metadata::Role;
 use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Leave, Phone, Refer};
 use stickytape::testing::tones::Voice;
+use stickytape::views::telephony::Telephony;
+use stickytape::views::telephony::event::{Event, Name};
 use toml::{Table, Value};
 
 use crate::row::{Place, Run, Third};
@@ -32,6 +34,8 @@ pub struct Played {
     pub answers: Vec<String>,
     /// Samples at 8,000 Hz from the start on, by party.
     pub heard: HashMap<String, Vec<i16>>,
+    /// What is told to DNs after the answer of the first call, but news of recordings.
+    pub telephony: Vec<String>,
     pub legs: HashMap<LegId, String>,
     pub conns: Vec<ConnId>,
     /// Wall-clock time of the start, in ms since 1970.
@@ -398,13 +402,33 @@ impl<'a> Stage<'a> {
         });
         let heard = heard.collect();
         let legs = legs(&self.world, self.run, &tapes);
+        let telephony = telephony(&self.world, self.run);
         let first_fact = self.world.product.facts.first();
         let start_ms = first_fact.map_or(0, |fact| {
             let after = fact.at.saturating_duration_since(start).as_millis() as i64;
             fact.wall.as_millisecond() - after
         });
-        Played { tapes, answers, heard, legs, conns: conns(&self.world), start_ms, complaints }
+        Played { tapes, answers, heard, telephony, legs, conns: conns(&self.world), start_ms, complaints }
     }
+}
+
+/// The telephony events of a run as `RECIPIENT EVENT CONN`.
+fn telephony(world: &World, run: &Run) -> Vec<String> {
+    let (mut view, mut is_answered, mut lines) = (Telephony::new(100), false, Vec::new());
+    let conns = conns(world);
+    let line = |event: &Event| {
+        let recipient = ["D1", "D2", "D3", "D4"].into_iter().find(|who| number(run, who) == event.this_dn);
+        let conn = conns.iter().position(|conn| *conn == event.conn_id).map_or(0, |n| n + 1);
+        format!("{} {} C{conn}", recipient.unwrap_or("nobody"), event.name.as_str())
+    };
+    for fact in &world.product.facts {
+        let events = view.project(fact);
+        if is_answered {
+            lines.extend(events.iter().filter(|event| event.name != Name::EventPrivateInfo).map(line));
+        }
+        is_answered |= matches!(fact.what, What::Answered { .. });
+    }
+    lines
 }
 
 /// ConnIDs in the order in which their calls began: C1, C2, … .
