@@ -44,6 +44,7 @@ impl Consult {
     pub(super) fn conversation_of(&self, call: &Call, owner: LegId, members: &[LegId]) -> (Vec<LegId>, Connection) {
         let follows = owner == self.by && call.leg(owner).is_some_and(|l| l.identity.record_consult);
         match &self.target {
+            _ if members.len() < 2 => (members.to_vec(), Connection::Unbridged),
             _ if !self.is_active => (members.to_vec(), Connection::Talking),
             Target::Talking(target) if follows => (vec![self.by, *target], Connection::Consulting),
             _ => (members.to_vec(), Connection::Held),
@@ -171,6 +172,9 @@ impl Call {
         if busy {
             return self.settle(core);
         }
+        if consult.is_mute {
+            self.note(core, "transfer-failed", consult.by);
+        }
         self.retrieved(core, consult.by);
     }
 
@@ -249,12 +253,7 @@ impl Call {
     pub(super) fn held_left(&mut self, core: &mut Core, leg: LegId) {
         let Some(consult) = self.consult() else { return };
         let (by, conn_id, target) = (consult.by, consult.conn_id, self.consulted());
-        let follows = self.leg(by).is_some_and(|l| l.identity.record_consult);
         self.stop_sessions_of(core, leg, StopCause::Released);
-        if !follows {
-            // The call that was recorded is over.
-            self.stop_sessions_of(core, by, StopCause::Released);
-        }
         let before = std::mem::replace(&mut self.conn_id, conn_id);
         core.index.conns.remove(&before);
         core.fact(Some(before), What::Released { cause: ReleaseCause::Released, by: Some(leg), answered: true });
@@ -289,7 +288,8 @@ impl Call {
         core.fact(Some(held), What::Held { leg: by });
         core.fact(Some(active), What::Retrieved { leg: by });
         self.settle(core);
-        self.note(core, "alternated", by);
+        // The recordings are told of the call that they belong to.
+        self.note(core, if held == main { "held" } else { "retrieved" }, by);
         self.rebridge(core, by);
     }
 

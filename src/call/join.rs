@@ -11,11 +11,12 @@ use super::call::{Call, Ending, Purpose, State};
 use super::core::{Core, Join, Timer};
 use super::fact;
 use super::leg::Leg;
+use super::refer::Report;
 use super::talk::Doing;
 use super::transfer::{Phase, Transfer};
 use crate::id::LegId;
 use crate::record::mark::Channel;
-use crate::sip::endpoint::{DialogId, Reply};
+use crate::sip::endpoint::{DialogId, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
 
@@ -80,16 +81,16 @@ fn joinable(first: &Call, by: LegId, second: &Call, named: DialogId) -> Result<L
 }
 
 impl Call {
-    fn accept(&self, core: &mut Core, tx: crate::sip::endpoint::ServerTx, report: &super::refer::Report) {
+    fn accept(&self, core: &mut Core, tx: ServerTx, report: &Report) {
         let mut reply = Reply::new(202);
-        if matches!(report, super::refer::Report::Refer { is_subscribed: false, .. }) {
+        if matches!(report, Report::Refer { is_subscribed: false, .. }) {
             reply.headers.push(Name::ReferSub, "false");
         }
         core.answer(tx, None, reply);
     }
 
     /// Takes over what is left of another call, and transfers `by`'s counterpart to the other call's.
-    fn absorb(&mut self, core: &mut Core, by: LegId, end: End, report: super::refer::Report) {
+    fn absorb(&mut self, core: &mut Core, by: LegId, end: End, report: Report) {
         let End { call: mut other, by: second } = end;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
         other.refuse_all_waiting(core);
@@ -122,6 +123,10 @@ impl Call {
             State::Over => return,
         };
         self.adopt(core, &mut other);
+        if target.is_none() {
+            // Its INVITE has had its answer: nothing is left of it.
+            self.part(core, second, Some(stays), &Report::Nobody);
+        }
         let to = target.and_then(|t| self.leg(t)).map(Self::party).unwrap_or(fact::Party {
             dn: None,
             trunk: None,
@@ -131,7 +136,7 @@ impl Call {
         let transfer = Transfer {
             by,
             is_gone: false,
-            second: Some(second),
+            second: target.map(|_| second),
             stays,
             to,
             channel,

@@ -74,6 +74,9 @@ impl Call {
         let required = |detail| self.denied(Code::OwnerRequired, detail);
         match owner {
             OwnerWish::Source => by.ok_or_else(|| required("ThisDN has no leg in the call: name the owner by OtherDN")),
+            OwnerWish::Destination if self.consult().is_some_and(|c| Some(c.by) == by && c.is_active) => {
+                Err(self.denied(Code::ConsultedOwner, "the other party is only consulted"))
+            }
             OwnerWish::Destination => by
                 .and_then(|by| self.talk()?.opposite(by))
                 .ok_or_else(|| required("not one other party: name the owner by OtherDN")),

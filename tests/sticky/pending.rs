@@ -8,20 +8,10 @@ pub const PENDING: &[&str] = &[
     "attended / consult and retrieve, the consultation is recorded",
     "attended / the consulted party hangs up",
     "attended / the held customer hangs up, the consultation goes on",
-    // The session of an owner who stays in its consultation ends with the first call.
-    "consult / the held customer hangs up: the consultation is an ordinary call from then on",
-    "consult / the customer hangs up while the target rings",
-    // An alternation is told as `alternated`, not as held and retrieved (events.md §1 row 9).
-    "consult / alternate twice, then reconnect",
-    "consult / alternate twice, the consultation is recorded",
     // `recording.hold-music`.
     "hold / hold music is recorded for the owner that hears it",
     // INVITE with Replaces to us, `dn.pickup-group`.
     "replaces / another line of the same DN goes on with it",
     "replaces / another DN takes the call over",
     "replaces / a DN of another group may not",
-    // The failure of a mute transfer is no event of the metadata.
-    "requests / mute transfer to a target that declines",
-    // `destination` in a consult call names the customer, not the consulted party.
-    "record / refused for a party that is only consulted",
 ];
