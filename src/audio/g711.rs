@@ -1,6 +1,7 @@
 //! G.711 µ-law and A-law by arithmetic, written so that the compiler turns the loops into vector code; the widest
 //! instruction set of the processor is chosen at run time. Bit for bit the tables of ITU-T G.711 / G.191.
 
+#[cfg(not(baseline))]
 use multiversion::multiversion;
 
 /// The byte that decodes to 0 in µ-law.
@@ -29,28 +30,28 @@ pub fn encode_alaw(samples: &[i16], bytes: &mut [u8]) {
     encode_alaw_slices(samples, bytes);
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) {
     for (sample, byte) in samples.iter_mut().zip(bytes) {
         *sample = ulaw_to_linear(*byte);
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) {
     for (sample, byte) in samples.iter_mut().zip(bytes) {
         *sample = alaw_to_linear(*byte);
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn encode_ulaw_slices(samples: &[i16], bytes: &mut [u8]) {
     for (byte, sample) in bytes.iter_mut().zip(samples) {
         *byte = linear_to_ulaw(*sample);
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn encode_alaw_slices(samples: &[i16], bytes: &mut [u8]) {
     for (byte, sample) in bytes.iter_mut().zip(samples) {
         *byte = linear_to_alaw(*sample);

@@ -4,6 +4,7 @@
 //! and one sum per listener. Here one gain per room follows the loudest sum of each frame, and what leaves the range all
 //! the same is bent softly: nothing is ever clipped.
 
+#[cfg(not(baseline))]
 use multiversion::multiversion;
 
 /// Largest magnitude that leaves.
@@ -99,18 +100,18 @@ pub fn fade_out(samples: &mut [i16], rate: u32) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn peak_of(sum: &[i32]) -> u32 {
     sum.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn loudest_of(samples: &[i16]) -> u16 {
     samples.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
 }
 
 /// True when something left the range.
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for ((sample, total), own) in output.iter_mut().zip(sum).zip(own) {
@@ -123,7 +124,7 @@ fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
 }
 
 /// True when something left the range.
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for (sample, total) in output.iter_mut().zip(sum) {
@@ -135,7 +136,7 @@ fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
 }
 
 /// With a gain (none when empty), and a soft knee.
-#[multiversion(targets("x86_64+avx2+fma"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
     for (i, (sample, total)) in output.iter_mut().zip(sum).enumerate() {
         let value = *total - own.get(i).map_or(0, |own| i32::from(*own));

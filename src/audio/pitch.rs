@@ -1,5 +1,6 @@
 //! Pitch periods: how a voice repeats itself, and moving along a signal by whole periods without a click.
 
+#[cfg(not(baseline))]
 use multiversion::multiversion;
 
 /// Shortest and longest period that is looked for, in tenths of ms: voices between 66 and 400 Hz (ITU-T G.711
@@ -41,7 +42,7 @@ pub fn period(before: &[i16], rate: u32) -> (usize, f32) {
 }
 
 /// Coarse, then every lag around the best.
-#[multiversion(targets("x86_64+avx2+fma"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn search(values: &[f32], window: usize, shortest: usize, step: usize) -> (usize, f32) {
     let Some(longest) = values.len().checked_sub(window).filter(|longest| *longest >= shortest) else {
         return (shortest, 0.0);

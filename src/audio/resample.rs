@@ -4,6 +4,7 @@
 
 use std::f64::consts::PI;
 
+#[cfg(not(baseline))]
 use multiversion::multiversion;
 
 use super::pcm::saturate;
@@ -164,7 +165,7 @@ impl Default for Stretch {
 }
 
 /// The inner loop of [`Kernel::convert`], whose first output has the given phase.
-#[multiversion(targets("x86_64+avx2+fma"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn convert(input: &[i16], taps: &[f32], (up, down): (usize, usize), mut phase: usize, output: &mut [i16]) {
     let len = 2 * HALF * down;
     let mut start = 0;
@@ -179,7 +180,7 @@ fn convert(input: &[i16], taps: &[f32], (up, down): (usize, usize), mut phase: u
 }
 
 /// The inner loop of [`Stretch::run`].
-#[multiversion(targets("x86_64+avx2+fma"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn stretch(input: &[i16], taps: &[f32], output: &mut [i16]) {
     const WIDTH: usize = 2 * STRETCH_HALF;
     let len = input.len() - 2 * Stretch::CONTEXT;

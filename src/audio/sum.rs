@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+#[cfg(not(baseline))]
 use multiversion::multiversion;
 
 /// Largest magnitude that leaves the limiter.
@@ -21,20 +22,20 @@ pub fn add(samples: &[i16], sum: &mut [i32]) {
     add_slices(samples, sum);
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn add_slices(samples: &[i16], sum: &mut [i32]) {
     for (total, sample) in sum.iter_mut().zip(samples) {
         *total += i32::from(*sample);
     }
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn exceeds_ceiling(sum: &[i32]) -> bool {
     let peak = sum.iter().fold(0_u32, |peak, value| peak.max(value.unsigned_abs()));
     peak > CEILING as u32
 }
 
-#[multiversion(targets("x86_64+avx2"))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn narrow_slices(sum: &[i32], samples: &mut [i16]) {
     for (sample, total) in samples.iter_mut().zip(sum) {
         // −32,768 is a legal sample of one contributor (L16); sums beyond were limited before.

@@ -3,4 +3,5 @@
 mod hears;
 mod playout;
 mod rooms;
+mod transition;
 mod world;

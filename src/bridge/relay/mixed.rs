@@ -51,11 +51,12 @@ impl Relay {
             self.stop_playing(key);
         }
         let leg = &mut self.legs[key];
-        if leg.mixing != mixing {
+        let heard = leg.hears_mixer();
+        leg.mixing = mixing;
+        if leg.hears_mixer() != heard {
             leg.mixed_tick = None;
             leg.outgoing.interrupt();
         }
-        leg.mixing = mixing;
         Ok(())
     }
 
