@@ -1,6 +1,6 @@
 //! What a conference costs without sockets, in CPU ns per party and 20 ms frame, and what concealment is worth.
 //!
-//! `cargo bench --bench mixing`; with `RUSTFLAGS="--cfg baseline"` the kernels are built for the least processor (SSE2 on
+//! `cargo bench --bench mixing` (`-- --lateness 60`: how late ticks begin); with `RUSTFLAGS="--cfg baseline"` the kernels are built for the least processor (SSE2 on
 //! x86-64). The goal for mixer and recorder together is 150 ns with AVX2 and 350 ns with SSE2.
 
 use std::hint::black_box;
@@ -19,6 +19,8 @@ use stickytape::record::mark::{Change, Channel, Conversation, Layout, Mark, Memb
 use stickytape::record::metadata::Recording;
 use stickytape::record::recorder::{self, FileSpec, Recorder, SessionFiles, Sink};
 use stickytape::record::tap::TapHeader;
+use stickytape::runtime::media::{self, Priority};
+use stickytape::runtime::mixer;
 use stickytape::testing::speech::{self, Speaker};
 use uuid::Uuid;
 
@@ -35,6 +37,18 @@ fn cpu_ns() -> u64 {
 
 fn payloads() -> Vec<Payload> {
     vec![Payload { payload_type: 0, codec: Codec::pcmu() }]
+}
+
+fn join(room: u64, leg: u64) -> Join {
+    Join {
+        room: RoomId(room),
+        leg: LegId(leg),
+        worker: WorkerId(0),
+        hearing: Hearing::MEMBER,
+        listens: true,
+        receive: payloads(),
+        send: payloads(),
+    }
 }
 
 /// 20 ms of each of 64 moments of speech.
@@ -55,23 +69,12 @@ fn voice() -> Vec<[u8; 160]> {
 }
 
 /// The mixer's step for a room in which `speaking` of `parties` say something.
-fn mixer(parties: u64, speaking: u64) -> f64 {
+fn mixer_step(parties: u64, speaking: u64) -> f64 {
     let epoch = clock::now();
     let options = conference::Options { mixer: MixerId(0), epoch, max_members: 256 };
     let mut mixer = Mixer::new(options, epoch);
     mixer.command(MixCommand::Open { room: RoomId(1), sample_rate: 8_000, digits: RoomDigits::Pass }, epoch);
-    for leg in 0..parties {
-        let join = Join {
-            room: RoomId(1),
-            leg: LegId(leg),
-            worker: WorkerId(0),
-            hearing: Hearing::MEMBER,
-            listens: true,
-            receive: payloads(),
-            send: payloads(),
-        };
-        mixer.command(MixCommand::Join(Box::new(join)), epoch);
-    }
+    (0..parties).for_each(|leg| mixer.command(MixCommand::Join(Box::new(join(1, leg))), epoch));
     let voice = voice();
     let (ticks, mut bytes, mut packets) = (FRAMES / parties, 0, 0);
     let mut begun = 0;
@@ -162,7 +165,7 @@ fn session(parties: u64) -> SessionStart {
 }
 
 /// The recorder's step for the same room.
-fn recorder(parties: u64) -> f64 {
+fn recorder_step(parties: u64) -> f64 {
     let epoch = clock::now();
     let mut recorder = Recorder::new(recorder::Options { epoch, max_file_bytes: 1 << 32 });
     let table: Arc<[Payload]> = payloads().into();
@@ -287,14 +290,93 @@ fn concealment() {
     }
 }
 
+/// How late the phases of a mixer thread with 200 members begin, beside a thread that only waits, in the same run. Both
+/// ask for real-time priority. For one core: `taskset -c 0`.
+fn lateness(seconds: u64) {
+    let epoch = clock::now();
+    let (to_mixer, to_media) = mixer::rings(4 << 20);
+    let options = media::Options {
+        worker: WorkerId(0),
+        ports: 40_000..=40_001,
+        cooldown: Duration::ZERO,
+        batch_interval: Duration::from_millis(1),
+        priority: Priority::Realtime,
+        epoch,
+        seed: 1,
+    };
+    let media::MixerEnds { mut to, mut from } = to_mixer;
+    let idle = media::Worker { options, taps: vec![], mixers: vec![] };
+    let media = media::spawn(vec![idle], |_, _| {}).expect("a media thread");
+    let options = mixer::Options { mixer: MixerId(0), priority: Priority::Realtime, epoch, max_members: 256 };
+    let senders = media.iter().map(media::Handle::sender).collect();
+    let mixer = mixer::spawn(options, vec![to_media], senders, |_, _| {}).expect("a mixer thread");
+    // 25 rooms of 8.
+    for room in 0..25 {
+        mixer.send(MixCommand::Open { room: RoomId(room), sample_rate: 8_000, digits: RoomDigits::Pass });
+        (0..8).for_each(|n| mixer.send(MixCommand::Join(Box::new(join(room, 8 * room + n)))));
+    }
+    let bare = std::thread::spawn(move || {
+        stickytape::runtime::realtime::ask("bare timer");
+        let (_sender, never) = std::sync::mpsc::channel::<()>();
+        let mut counts = [0_u64; mixer::LATENESS_US.len() + 1];
+        for phase in 1..=seconds * 200 {
+            let due = epoch + Duration::from_millis(5 * phase);
+            let _ = never.recv_timeout(due.saturating_duration_since(clock::now()));
+            let late = clock::now().saturating_duration_since(due).as_micros() as u64;
+            let bucket = mixer::LATENESS_US.iter().position(|bound| late <= *bound);
+            counts[bucket.unwrap_or(mixer::LATENESS_US.len())] += 1;
+        }
+        counts
+    });
+    let (voice, mut heard) = (voice(), 0_u64);
+    for tick in 0..seconds * 50 {
+        for leg in 0..200_u64 {
+            let header = TapHeader {
+                leg: LegId(leg),
+                arrival_ns: clock::now().saturating_duration_since(epoch).as_nanos() as u64,
+                timestamp: (tick * 160) as u32,
+                ssrc: leg as u32,
+                sequence: tick as u16,
+                len: 0,
+                payload_type: 0,
+                marker: false,
+            };
+            to.push(header, &voice[((tick + 7 * leg) % 64) as usize]);
+        }
+        to.publish();
+        while from.pop(|_| heard += 1).is_some() {}
+        let next = epoch + Duration::from_millis(20 * (tick + 1));
+        std::thread::sleep(next.saturating_duration_since(clock::now()));
+    }
+    let bare = bare.join().expect("the bare timer's counts");
+    let counters = mixer.counters();
+    let mixed = std::array::from_fn(|n| counters.lateness[n].load(std::sync::atomic::Ordering::Relaxed));
+    println!("\nphases of 5 ms by how late they began, {seconds} s, 200 members in 25 rooms, {heard} packets made:");
+    println!("{:>14} {:>12} {:>12}", "up to, us", "mixer", "bare timer");
+    let (mixed_total, bare_total): (u64, u64) = (mixed.iter().sum(), bare.iter().sum());
+    for n in 0..=mixer::LATENESS_US.len() {
+        let bound = mixer::LATENESS_US.get(n).map_or("more".into(), u64::to_string);
+        let part = |counts: &[u64; mixer::LATENESS_US.len() + 1], total: u64| {
+            format!("{:.3} %", 100.0 * counts[..=n].iter().sum::<u64>() as f64 / total as f64)
+        };
+        println!("{bound:>14} {:>12} {:>12}", part(&mixed, mixed_total), part(&bare, bare_total));
+    }
+    mixer.join();
+    media.into_iter().for_each(media::Handle::join);
+}
+
 fn main() {
+    let seconds = std::env::args().skip_while(|argument| argument != "--lateness").nth(1);
+    if let Some(seconds) = seconds {
+        return lateness(seconds.parse().expect("seconds"));
+    }
     let kernels = if cfg!(baseline) { "built for the least processor" } else { "chosen at run time" };
     println!("CPU ns per party and 20 ms frame, PCMU, all speak (least and median of {ROUNDS}); kernels {kernels}");
     println!("{:>8} {:>16} {:>16} {:>16} {:>14}", "parties", "mixer", "recorder", "together", "3 speak, mixer");
     for parties in [3, 8, 32, 128, 256] {
-        let (mix, mix_median) = rounds(|| mixer(parties, parties));
-        let (record, record_median) = rounds(|| recorder(parties));
-        let (few, _) = rounds(|| mixer(parties, 3));
+        let (mix, mix_median) = rounds(|| mixer_step(parties, parties));
+        let (record, record_median) = rounds(|| recorder_step(parties));
+        let (few, _) = rounds(|| mixer_step(parties, 3));
         println!(
             "{parties:>8} {:>16} {:>16} {:>16} {few:>14.0}",
             format!("{mix:.0} / {mix_median:.0}"),

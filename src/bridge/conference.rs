@@ -22,7 +22,6 @@ use super::hearing;
 use super::relay::MixedPacket;
 use crate::id::{LegId, MixerId, RoomId, WorkerId};
 
-mod convert;
 mod load;
 mod member;
 mod playout;

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::convert::{Converter, Kernels};
-use super::playout::{Coding, Playout, Taken, Without};
+use super::playout::{Playout, Taken, Without};
 use super::room::Play;
 use super::{Arrived, Counters};
+use crate::audio::coding::Coding;
+use crate::audio::convert::{self, Converter, Kernels, MAX_CONTEXT};
 use crate::audio::mix;
 use crate::bridge::command::Digit;
 use crate::bridge::command::mix::{Hearing, Join, MixStats};
@@ -24,8 +25,7 @@ const FLOOR: u16 = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Speech {
     pub payload_type: u8,
-    pub kind: Kind,
-    pub rate: u32,
+    pub coding: Coding,
 }
 
 /// What a payload type of its peer means.
@@ -80,14 +80,7 @@ pub struct Member {
 
 /// A codec that is mixed.
 fn coding(codec: &Codec) -> Option<Coding> {
-    let kind = codec.kind();
-    let rates: &[u32] = match kind {
-        Kind::Pcmu | Kind::Pcma => &[8_000],
-        Kind::L16 => &[8_000, 16_000],
-        Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => &[],
-    };
-    let known = codec.channels == 1 && rates.contains(&codec.clock_rate);
-    known.then_some(Coding { kind, rate: codec.clock_rate })
+    Coding::of(codec).filter(|coding| coding.sample_rate() <= 16_000)
 }
 
 fn meanings(receive: &[Payload]) -> Vec<(u8, Meaning)> {
@@ -100,16 +93,13 @@ fn meanings(receive: &[Payload]) -> Vec<(u8, Meaning)> {
 }
 
 fn speech(send: &[Payload]) -> Option<Speech> {
-    send.iter().find_map(|payload| {
-        let Coding { kind, rate } = coding(&payload.codec)?;
-        Some(Speech { payload_type: payload.payload_type, kind, rate })
-    })
+    send.iter().find_map(|payload| Some(Speech { payload_type: payload.payload_type, coding: coding(&payload.codec)? }))
 }
 
 /// The fastest codec that may come.
 fn fastest(meanings: &[(u8, Meaning)]) -> u32 {
     let rate = |(_, meaning): &(u8, Meaning)| match meaning {
-        Meaning::Audio(coding) => coding.rate,
+        Meaning::Audio(coding) => coding.sample_rate(),
         Meaning::Noise | Meaning::Event(_) => 8_000,
     };
     meanings.iter().map(rate).max().unwrap_or(8_000)
@@ -250,7 +240,7 @@ impl Member {
         } else {
             let mut frame = [0; MAX_FRAME];
             let made = self.playout.frame(&mut frame[..own], without);
-            self.inward.run(kernels, &frame[..own], &mut self.frame[..n]);
+            convert(&mut self.inward, kernels, &frame[..own], &mut self.frame[..n]);
             made
         };
         self.stats.concealed += u64::from(made.concealed);
@@ -278,7 +268,7 @@ impl Member {
 
     /// To the rate of its peer's codec.
     pub fn to_peer(&mut self, kernels: &Kernels, mixed: &[i16], out: &mut [i16]) {
-        self.outward.run(kernels, mixed, out);
+        convert(&mut self.outward, kernels, mixed, out);
     }
 
     pub fn count_sent(&mut self) {
@@ -296,4 +286,15 @@ impl Member {
         self.stats.peak = 0;
         stats
     }
+}
+
+/// A frame to the other rate.
+fn convert(converter: &mut Converter, kernels: &Kernels, frame: &[i16], out: &mut [i16]) {
+    let rate = |samples: usize| 50 * samples as u32;
+    let Some(kernel) = kernels.get(rate(frame.len()), rate(out.len())) else { return };
+    let mut input = [0; MAX_CONTEXT + MAX_FRAME];
+    let context = convert::context(kernel);
+    let input = &mut input[..context + frame.len()];
+    input[context..].copy_from_slice(frame);
+    converter.run(kernel, input, out);
 }

@@ -9,9 +9,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use crate::audio::coding::Coding;
 use crate::audio::conceal::{self, Concealer};
-use crate::audio::{g711, mix, pcm, pitch};
-use crate::codec::Kind;
+use crate::audio::{mix, pitch};
 use crate::rtp::seq::TimestampExtender;
 
 /// Longest delay: what waits beyond it is skipped.
@@ -48,15 +48,6 @@ const QUIET: u16 = 40;
 const MAX_FRAME: usize = 320;
 /// Scratch for a frame that is stretched, with a period before and behind it.
 const SCRATCH: usize = MAX_FRAME + 2 * pitch::longest(16_000) + pitch::reach(16_000);
-
-/// What a packet is coded in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coding {
-    /// PCMU, PCMA or L16.
-    pub kind: Kind,
-    /// Samples per second, which is the RTP clock.
-    pub rate: u32,
-}
 
 /// What became of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,20 +150,17 @@ impl Playout {
 
     /// A packet of audio came, so many nanoseconds before the next tick.
     pub fn insert(&mut self, ssrc: u32, timestamp: u32, coding: Coding, payload: &[u8], until_tick_ns: i64) -> Taken {
-        let len = match coding.kind {
-            Kind::L16 => payload.len() / 2,
-            _ => payload.len(),
-        } as i64;
-        if len == 0 || len > self.samples(MAX_PACKET_MS) * i64::from(coding.rate) / i64::from(self.rate) {
+        let (len, rate) = (coding.samples(payload.len()) as i64, coding.sample_rate());
+        if len == 0 || len > self.samples(MAX_PACKET_MS) * i64::from(rate) / i64::from(self.rate) {
             return Taken::Overflow;
         }
-        if self.ssrc != Some(ssrc) || self.rate != coding.rate {
-            self.restart(ssrc, coding.rate);
+        if self.ssrc != Some(ssrc) || self.rate != rate {
+            self.restart(ssrc, rate);
         }
         let until = until_tick_ns * i64::from(self.rate) / 1_000_000_000;
         let mut start = self.clock.extend(timestamp);
         if self.begun && (start - self.play).abs() > self.samples(JUMP_MS) {
-            self.restart(ssrc, coding.rate);
+            self.restart(ssrc, rate);
             start = self.clock.extend(timestamp);
         }
         let end = start + len;
@@ -196,7 +184,7 @@ impl Playout {
         if !self.make_room(start, end) {
             return Taken::Overflow;
         }
-        self.write(start, coding.kind, payload);
+        self.write(start, coding, payload);
         self.keep_within();
         Taken::Kept
     }
@@ -505,24 +493,15 @@ impl Playout {
     }
 
     /// Decodes into the ring; what is before `play` is left out.
-    fn write(&mut self, start: i64, kind: Kind, payload: &[u8]) {
-        let late = (self.play - start).max(0) as usize;
-        let (start, mask) = (start + late as i64, self.mask());
-        let bytes = if kind == Kind::L16 { 2 } else { 1 };
-        let mut payload = &payload[late * bytes..];
-        let mut at = start as usize & mask;
-        while !payload.is_empty() {
-            let samples = (payload.len() / bytes).min(mask + 1 - at);
-            if samples == 0 {
-                return;
-            }
-            let (now, rest) = payload.split_at(samples * bytes);
-            let into = &mut self.ring[at..at + samples];
-            match kind {
-                Kind::Pcma => g711::decode_alaw(now, into),
-                Kind::L16 => pcm::decode_l16(now, into),
-                _ => g711::decode_ulaw(now, into),
-            }
+    fn write(&mut self, start: i64, coding: Coding, payload: &[u8]) {
+        let late = (self.play - start).max(0);
+        let mask = self.mask();
+        let mut payload = &payload[coding.bytes(late as usize)..];
+        let mut at = (start + late) as usize & mask;
+        while coding.samples(payload.len()) > 0 {
+            let samples = coding.samples(payload.len()).min(mask + 1 - at);
+            let (now, rest) = payload.split_at(coding.bytes(samples));
+            coding.decode(now, &mut self.ring[at..at + samples]);
             payload = rest;
             at = 0;
         }

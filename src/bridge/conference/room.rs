@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use super::convert::Kernels;
 use super::load::Shed;
 use super::member::{MAX_FRAME, Member, Parting, Speech};
 use super::{Counters, Output};
+use crate::audio::coding::Coding;
+use crate::audio::convert::{self, Kernels};
 use crate::audio::mix::{self, Gain};
-use crate::audio::{g711, pcm, sum};
+use crate::audio::sum;
 use crate::bridge::command::mix::{Announcement, RoomDigits};
 use crate::bridge::hearing::{self, Audience};
 use crate::bridge::relay::MixedPacket;
-use crate::codec::Kind;
 use crate::id::{LegId, MixerId, RoomId, WorkerId};
 
 /// Bytes of the longest packet: 20 ms of L16 at 16,000 Hz.
 const MAX_BYTES: usize = 2 * MAX_FRAME;
-/// Codecs at the room's rate that listeners share packets of.
-const SHARED: [Kind; 3] = [Kind::Pcmu, Kind::Pcma, Kind::L16];
+/// Codings at one rate: PCMU, PCMA, L16.
+const CODINGS: usize = 3;
 
 /// What is played.
 #[derive(Debug, Clone)]
@@ -41,9 +41,9 @@ pub struct Scratch {
     mixed: [i16; MAX_FRAME],
     converted: [i16; MAX_FRAME],
     bytes: [u8; MAX_BYTES],
-    /// Packets made in this tick, of the whole sum and of silence.
-    shared: [[Option<usize>; 2]; SHARED.len()],
-    packets: [[[u8; MAX_BYTES]; 2]; SHARED.len()],
+    /// Codings at the room's rate that packets of the whole sum and of silence were made in, in this tick.
+    shared: [[Option<Coding>; CODINGS]; 2],
+    packets: [[[u8; MAX_BYTES]; CODINGS]; 2],
 }
 
 /// One conference.
@@ -78,8 +78,8 @@ impl Scratch {
             mixed: [0; MAX_FRAME],
             converted: [0; MAX_FRAME],
             bytes: [0; MAX_BYTES],
-            shared: [[None; 2]; SHARED.len()],
-            packets: [[[0; MAX_BYTES]; 2]; SHARED.len()],
+            shared: [[None; CODINGS]; 2],
+            packets: [[[0; MAX_BYTES]; CODINGS]; 2],
         })
     }
 }
@@ -133,7 +133,7 @@ impl Room {
     ) {
         let n = self.rate as usize / 50;
         scratch.sum[..n].fill(0);
-        scratch.shared = [[None; 2]; SHARED.len()];
+        scratch.shared = [[None; CODINGS]; 2];
         for key in &self.members {
             let member = &mut members[*key];
             member.render(self.rate, job.shed.without, !job.shed.meters, &scratch.kernels, counters);
@@ -172,32 +172,34 @@ impl Room {
         let member = &mut members[key];
         let fades = last || member.fresh;
         let own = member.is_in_sum() && hears != Hears::Nothing;
-        let alone = own || fades || hears == Hears::More || speech.rate != self.rate;
-        let (payload, frame) = match shared_place(speech.kind).filter(|_| !alone) {
-            Some(place) => self.share(place, hears == Hears::Nothing, scratch, n),
+        let rate = speech.coding.sample_rate();
+        let alone = own || fades || hears == Hears::More || rate != self.rate;
+        let shared = if alone { None } else { self.share(speech.coding, hears == Hears::Nothing, scratch, n) };
+        let frame = rate as usize / 50;
+        let payload = match shared {
+            Some((at, place)) => &scratch.packets[at][place][..speech.coding.bytes(frame)],
             None => {
                 self.mix(member, hears, own, scratch, n);
-                let mixed = &mut scratch.mixed[..n];
+                let Scratch { mixed, converted, bytes, kernels, .. } = scratch;
+                let mixed = &mut mixed[..n];
                 if member.fresh {
                     mix::fade_in(mixed, self.rate);
                 }
                 if last {
                     mix::fade_out(mixed, self.rate);
                 }
-                let frame = speech.rate as usize / 50;
-                let len = if frame == n {
-                    encode(speech.kind, mixed, &mut scratch.bytes)
+                if frame == n {
+                    encode(speech.coding, mixed, bytes)
                 } else {
-                    member.to_peer(&scratch.kernels, mixed, &mut scratch.converted[..frame]);
-                    encode(speech.kind, &scratch.converted[..frame], &mut scratch.bytes)
-                };
-                (&scratch.bytes[..len], frame)
+                    member.to_peer(kernels, mixed, &mut converted[..frame]);
+                    encode(speech.coding, &converted[..frame], bytes)
+                }
             }
         };
         member.fresh = false;
         member.count_sent();
         counters.made += 1;
-        let Speech { payload_type, rate, .. } = speech;
+        let Speech { payload_type, .. } = speech;
         let (mixer, tick, ticks) = (job.mixer, job.number, frame as u32);
         let packet = MixedPacket { mixer, tick, ticks, clock_rate: rate, payload_type, last, payload };
         emit(member.worker, Output::Audio(member.leg, packet));
@@ -239,18 +241,19 @@ impl Room {
         }
     }
 
-    /// The packet of all who hear the sum, or silence, in a codec at the room's rate.
-    fn share<'a>(&self, place: usize, silence: bool, scratch: &'a mut Scratch, n: usize) -> (&'a [u8], usize) {
+    /// Where the packet stands of all who hear the sum, or silence, in a coding at the room's rate.
+    fn share(&self, coding: Coding, silence: bool, scratch: &mut Scratch, n: usize) -> Option<(usize, usize)> {
         let Scratch { sum, mixed, shared, packets, .. } = scratch;
-        let packet = &mut packets[place][usize::from(silence)];
-        let len = *shared[place][usize::from(silence)].get_or_insert_with(|| {
+        let at = usize::from(silence);
+        let place = shared[at].iter().position(|made| made.is_none_or(|made| made == coding))?;
+        if shared[at][place].replace(coding).is_none() {
             match silence {
                 true => mixed[..n].fill(0),
                 false => mix::minus(&sum[..n], None, &self.gain, &mut mixed[..n]),
             }
-            encode(SHARED[place], &mixed[..n], packet)
-        });
-        (&packet[..len], n)
+            encode(coding, &mixed[..n], &mut packets[at][place]);
+        }
+        Some((at, place))
     }
 }
 
@@ -272,29 +275,31 @@ fn stop_when(last: bool, member: &mut Member) {
     }
 }
 
-fn shared_place(kind: Kind) -> Option<usize> {
-    SHARED.iter().position(|shared| *shared == kind)
+/// Encodes a frame.
+fn encode<'a>(coding: Coding, samples: &[i16], out: &'a mut [u8; MAX_BYTES]) -> &'a [u8] {
+    let out = &mut out[..coding.bytes(samples.len())];
+    coding.encode(samples, out);
+    out
 }
 
-/// Encodes a frame; the bytes written.
-fn encode(kind: Kind, samples: &[i16], out: &mut [u8; MAX_BYTES]) -> usize {
-    let n = samples.len();
-    match kind {
-        Kind::Pcma => g711::encode_alaw(samples, &mut out[..n]),
-        Kind::L16 => {
-            pcm::encode_l16(samples, &mut out[..2 * n]);
-            return 2 * n;
-        }
-        _ => g711::encode_ulaw(samples, &mut out[..n]),
-    }
-    n
+/// A whole sound to 16,000 Hz.
+fn doubled(samples: &[i16], kernels: &Kernels) -> Vec<i16> {
+    let Some(kernel) = kernels.get(8_000, 16_000).filter(|_| !samples.is_empty()) else { return Vec::new() };
+    // As much context in front as behind, so that nothing is late.
+    let context = convert::context(kernel);
+    let mut padded = vec![0; context / 2];
+    padded.extend_from_slice(samples);
+    padded.resize(samples.len() + context, 0);
+    let mut doubled = vec![0; 2 * samples.len()];
+    kernel.convert(&padded, 0, &mut doubled);
+    doubled
 }
 
 impl Play {
     /// `None` for nothing. Converts to the room's rate.
     pub fn new(what: &Announcement, rate: u32, scratch: &Scratch) -> Option<Self> {
         let Announcement::Samples { samples, repeat } = what else { return None };
-        let samples = if rate == 16_000 { scratch.kernels.double(samples).into() } else { samples.clone() };
+        let samples = if rate == 16_000 { doubled(samples, &scratch.kernels).into() } else { samples.clone() };
         let play = Self { samples, position: 0, repeat: *repeat, frame: rate as usize / 50 };
         Some(play).filter(|play| !play.samples.is_empty())
     }
