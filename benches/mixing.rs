@@ -221,13 +221,13 @@ fn lost(frames: usize) -> Vec<bool> {
     (0..frames).map(next).collect()
 }
 
-/// Segmental SNR in dB over the frames that were lost and those right behind them, each kept within −10…35 dB.
-fn segmental(said: &[i16], heard: &[i16], lost: &[bool]) -> f64 {
+/// Segmental SNR in dB over the frames that `counts` names, each kept within −10…35 dB.
+fn segmental(said: &[i16], heard: &[i16], counts: impl Fn(usize) -> bool) -> f64 {
     let mut values = vec![];
     for (n, (said, heard)) in said.chunks_exact(160).zip(heard.chunks_exact(160)).enumerate() {
         let signal: f64 = said.iter().map(|s| f64::from(*s).powi(2)).sum();
         // Silence says nothing of concealment.
-        if signal < 160.0 * 100.0_f64.powi(2) || !(lost[n] || n > 0 && lost[n - 1]) {
+        if signal < 160.0 * 100.0_f64.powi(2) || !counts(n) {
             continue;
         }
         let noise: f64 = said.iter().zip(heard).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
@@ -282,11 +282,15 @@ fn concealment() {
     let said = &said[..said.len() / 160 * 160];
     let lost = lost(said.len() / 160);
     let share = lost.iter().filter(|lost| **lost).count() as f64 / lost.len() as f64;
-    println!("\nsegmental SNR over lost packets and those behind them, {:.1} % lost in bursts:", 100.0 * share);
+    println!("\nsegmental SNR, {:.1} % lost in bursts:", 100.0 * share);
+    println!("  {:<12} {:>10} {:>22}", "", "of lost", "of those behind them");
     let ways: [(&str, fn(&[i16], &[bool]) -> Vec<i16>); 3] =
         [("silence", silenced), ("repetition", repeated), ("concealment", concealed)];
     for (name, way) in ways {
-        println!("  {name:<12} {:>6.2} dB", segmental(said, &way(said, &lost), &lost));
+        let heard = way(said, &lost);
+        let of_lost = segmental(said, &heard, |n| lost[n]);
+        let behind = segmental(said, &heard, |n| n > 0 && lost[n - 1] && !lost[n]);
+        println!("  {name:<12} {of_lost:>7.2} dB {behind:>19.2} dB");
     }
 }
 

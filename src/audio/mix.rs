@@ -18,6 +18,12 @@ const RELEASE_MS: f32 = 80.0;
 /// From here it is 1: inaudible, and samples are exact again.
 const UNITY: f32 = 0.999;
 
+/// Samples of the longest frame: 20 ms at 16,000 Hz.
+const MAX_FRAME: usize = 320;
+/// A voice that is not there, and a gain of 1.
+const NOBODY: [i16; MAX_FRAME] = [0; MAX_FRAME];
+const UNCHANGED: [f32; MAX_FRAME] = [1.0; MAX_FRAME];
+
 /// The largest magnitude.
 pub fn peak(sum: &[i32]) -> u32 {
     peak_of(sum)
@@ -28,18 +34,18 @@ pub fn loudest(samples: &[i16]) -> u16 {
     loudest_of(samples)
 }
 
-/// A sum without one's own voice, or whole, as samples.
+/// A sum of at most 320 samples without one's own voice, or whole, as samples.
 pub fn minus(sum: &[i32], own: Option<&[i16]>, gain: &Gain, output: &mut [i16]) {
     let beyond = match (own, gain.curve()) {
         (Some(own), None) => minus_own(sum, own, output),
         (None, None) => narrow(sum, output),
         (own, Some(curve)) => {
-            bend(sum, own.unwrap_or(&[]), curve, output);
+            bend(sum, own.unwrap_or(&NOBODY), curve, output);
             return;
         }
     };
     if beyond {
-        bend(sum, own.unwrap_or(&[]), &[], output);
+        bend(sum, own.unwrap_or(&NOBODY), &UNCHANGED, output);
     }
 }
 
@@ -135,13 +141,11 @@ fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
     beyond != 0
 }
 
-/// With a gain (none when empty), and a soft knee.
+/// With a gain, and a soft knee.
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
-    for (i, (sample, total)) in output.iter_mut().zip(sum).enumerate() {
-        let value = *total - own.get(i).map_or(0, |own| i32::from(*own));
-        let value = value as f32 * curve.get(i).copied().unwrap_or(1.0);
-        *sample = knee(value) as i16;
+    for (((sample, total), own), gain) in output.iter_mut().zip(sum).zip(own).zip(curve) {
+        *sample = knee((*total - i32::from(*own)) as f32 * gain) as i16;
     }
 }
 
