@@ -271,6 +271,9 @@ fn concealed(said: &[i16], lost: &[bool]) -> Vec<i16> {
     heard
 }
 
+/// What is heard of a voice some of whose packets are lost.
+type Way = fn(&[i16], &[bool]) -> Vec<i16>;
+
 fn concealment() {
     let phrases = [speech::HELLO, speech::HEAR_YOU, speech::HOLD, speech::BYE];
     let voices = [Speaker::LOW, Speaker::HIGH];
@@ -284,8 +287,7 @@ fn concealment() {
     let share = lost.iter().filter(|lost| **lost).count() as f64 / lost.len() as f64;
     println!("\nsegmental SNR, {:.1} % lost in bursts:", 100.0 * share);
     println!("  {:<12} {:>10} {:>22}", "", "of lost", "of those behind them");
-    let ways: [(&str, fn(&[i16], &[bool]) -> Vec<i16>); 3] =
-        [("silence", silenced), ("repetition", repeated), ("concealment", concealed)];
+    let ways: [(&str, Way); 3] = [("silence", silenced), ("repetition", repeated), ("concealment", concealed)];
     for (name, way) in ways {
         let heard = way(said, &lost);
         let of_lost = segmental(said, &heard, |n| lost[n]);

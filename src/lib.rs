@@ -46,6 +46,7 @@
 //! | tokio | SIP sockets, HTTP | the inbox of `signaling` |
 //! | task `signaling` (one) | [`call::Calls`] and in it [`sip::endpoint`]: every decision | sockets, commands, marks |
 //! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
+//! | `mixer-0…n` | [`bridge::conference`]: packets of conference legs come by ring, mixed ones go back by ring | media threads, notices |
 //! | `recorder-0…n` | [`record::recorder`]: the sessions of their calls | writer, notices |
 //! | `writer-0…n` (one per recorder) | [`disk`]: open WAV files, `recording.json` | the disk, publisher |
 //! | tokio task of [`runtime::events`] | the numbered events, kept for replay | subscribers, `event-log` |
@@ -75,13 +76,14 @@
 //! - A recording's files have exactly round((end − t0) · rate) frames, whatever arrived; gaps are silence and are listed.
 //! - Every file on disk is valid at any instant; a crash loses at most a second, and start-up repairs and publishes.
 //! - Every queue, table and list has a limit and a defined answer at the limit (503, a refusal, a counted drop).
-//! - A leg belongs to exactly one media thread; exactly one thread sends on it.
+//! - A leg belongs to exactly one media thread; exactly one thread sends on it. A mixer makes packets and sends none: so
+//!   SSRC, sequence, timestamps, digits and RTCP stay in one place, and going to and from the mix hands over nothing.
 //! - Callers' numbers, names and digits reach logs only inside [`id::Redacted`].
 //!
 //! ## What comes next has its place
 //!
 //! Transfers and consultations: `call/transfer.rs`, `call/consult.rs`; a leg already is a value and a call already has
-//! N of them. Conferences: `bridge/conference.rs` (N legs, mix-minus), `bridge/hearing.rs`, `runtime/mixer.rs`; the
+//! N of them. Conferences: `call/conference.rs`, which tells [`bridge::conference`] what to do; the
 //! recorder already mixes any number of tracks. The other two views of [`call`]'s facts:
 //! `views/`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]

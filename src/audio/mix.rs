@@ -217,7 +217,7 @@ mod tests {
             .into_iter()
             .flat_map(|level| mixed(&mut gain, &[level; 160], None))
             .collect();
-        let inside = |i: &usize| i % 160 != 0;
+        let inside = |i: &usize| !i.is_multiple_of(160);
         let jump = (1..all.len()).filter(inside).map(|i| (i32::from(all[i]) - i32::from(all[i - 1])).abs()).max();
         assert!(jump < Some(900), "{jump:?}");
     }

@@ -267,7 +267,7 @@ impl Member {
     }
 
     /// To the rate of its peer's codec.
-    pub fn to_peer(&mut self, kernels: &Kernels, mixed: &[i16], out: &mut [i16]) {
+    pub fn convert_for_peer(&mut self, kernels: &Kernels, mixed: &[i16], out: &mut [i16]) {
         convert(&mut self.outward, kernels, mixed, out);
     }
 

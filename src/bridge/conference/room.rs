@@ -191,7 +191,7 @@ impl Room {
                 if frame == n {
                     encode(speech.coding, mixed, bytes)
                 } else {
-                    member.to_peer(kernels, mixed, &mut converted[..frame]);
+                    member.convert_for_peer(kernels, mixed, &mut converted[..frame]);
                     encode(speech.coding, &converted[..frame], bytes)
                 }
             }
