@@ -667,3 +667,27 @@ fn a_notice_of_an_unknown_leg_changes_nothing() {
     world.act(D1, Action::HangUp);
     world.settle();
 }
+
+#[test]
+fn a_consult_call_is_shown_beside_the_call_that_it_belongs_to() {
+    let mut world = talking(|_| {});
+    let c1 = conn_id(&world);
+    let c2 = ask(&mut world, c1, "2002", Ask::InitiateTransfer { to: "2003".into() }).unwrap().conn_id;
+    world.run(ms(100));
+    let seen = |world: &World| -> Vec<(ConnId, Option<ConnId>, &'static str, Vec<String>)> {
+        let views = world.proxy.calls.snapshot().into_iter();
+        let numbers = |parties: Vec<stickytape::call::view::PartyView>| parties.into_iter().map(|p| p.number).collect();
+        views.map(|v| (v.conn_id, v.previous_conn_id, v.state, numbers(v.parties))).collect()
+    };
+    let (main, consult) = (vec!["2001".to_owned(), "2002".into()], vec!["2002".to_owned(), "2003".into()]);
+    assert_eq!(seen(&world), [(c1, None, "consulting", main.clone()), (c2, Some(c1), "early", consult.clone())]);
+    world.run(ms(1_000));
+    ask(&mut world, c2, "2002", Ask::AlternateCall { other: None }).unwrap();
+    assert_eq!(seen(&world), [(c1, None, "consulting", main), (c2, Some(c1), "held", consult)]);
+    world.act(D1, Action::HangUp);
+    world.run(ms(500));
+    let left = vec!["2002".to_owned(), "2003".into()];
+    assert_eq!(seen(&world), [(c2, None, "talking", left)]);
+    world.act(D2, Action::HangUp);
+    world.settle();
+}

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::attempt::Attempt;
 use super::core::{Core, Key, Timer};
+use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
 use super::recording::Recording;
@@ -251,18 +252,62 @@ impl Call {
         self.dials().any(|d| d.branches.iter().any(|b| b.leg == leg && b.ringing))
     }
 
-    /// As `GET /v1/calls` shows it.
-    pub(super) fn view(&self) -> CallView {
-        let state = self.state_name();
-        let party = |(index, leg): (usize, &Leg)| PartyView {
+    /// As `GET /v1/calls` shows it: the call and, beside it, a consult call over one of its dialogs.
+    pub(super) fn views(&self) -> impl Iterator<Item = CallView> {
+        let consult = self.consult().map(|consult| {
+            let target = |l: &&Leg| l.id == consult.by || self.consulted() == Some(l.id) || consult.dials(l.id);
+            CallView {
+                conn_id: consult.conn_id,
+                previous_conn_id: Some(self.conn_id).filter(|main| *main != consult.conn_id),
+                state: match self.consulted() {
+                    Some(_) if consult.is_active => "talking",
+                    Some(_) => "held",
+                    None if consult.dial().is_some_and(Dial::is_ringing) => "early",
+                    None => "calling",
+                },
+                parties: self.legs.iter().filter(target).map(|l| self.party_view(l)).collect(),
+                recordings: Vec::new(),
+                ..self.view()
+            }
+        });
+        // What the held party has left is the consult call itself.
+        let main = consult.as_ref().is_none_or(|c| c.conn_id != self.conn_id).then(|| self.view());
+        main.into_iter().chain(consult)
+    }
+
+    fn view(&self) -> CallView {
+        let consulted = |l: &&Leg| {
+            self.consult()
+                .is_some_and(|c| c.dials(l.id) || (self.consulted() == Some(l.id) && c.conn_id != self.conn_id))
+        };
+        CallView {
+            conn_id: self.conn_id,
+            previous_conn_id: self.consults,
+            call_uuid: self.uuid,
+            state: self.state_name(),
+            started: self.started,
+            answered: self.answered,
+            caller_phone_number: self.caller_number.clone(),
+            dialed_phone_number: self.dialed_number.clone(),
+            parties: self.legs.iter().filter(|l| !consulted(l)).map(|l| self.party_view(l)).collect(),
+            recordings: self
+                .recording
+                .sessions
+                .iter()
+                .map(|s| RecordingView { id: s.id, owner_leg: s.owner, trigger: s.trigger, paused: s.is_paused })
+                .collect(),
+        }
+    }
+
+    fn party_view(&self, leg: &Leg) -> PartyView {
+        PartyView {
             leg_id: leg.id,
             dn: leg.identity.dn.clone(),
             trunk: leg.identity.trunk.as_ref().map(|t| t.to_string()),
             number: leg.number.clone(),
             role: if leg.role == Role::Customer { "customer" } else { "agent" },
-            state: match (&self.state, index) {
-                (State::Talking(_), _) if leg.dialog.is_some() => "established",
-                (State::Calling(_), 0) => "calling",
+            state: match &self.state {
+                State::Talking(_) if leg.dialog.is_some() => "established",
                 _ if self.rings(leg.id) => "ringing",
                 _ => "calling",
             },
@@ -272,22 +317,6 @@ impl Call {
             received: leg.stats.received,
             sent: leg.stats.sent,
             lost: leg.stats.lost,
-        };
-        CallView {
-            conn_id: self.conn_id,
-            call_uuid: self.uuid,
-            state,
-            started: self.started,
-            answered: self.answered,
-            caller_phone_number: self.caller_number.clone(),
-            dialed_phone_number: self.dialed_number.clone(),
-            parties: self.legs.iter().enumerate().map(party).collect(),
-            recordings: self
-                .recording
-                .sessions
-                .iter()
-                .map(|s| RecordingView { id: s.id, owner_leg: s.owner, trigger: s.trigger })
-                .collect(),
         }
     }
 }

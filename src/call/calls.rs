@@ -121,7 +121,7 @@ impl Calls {
 
     /// The live calls, oldest first.
     pub fn snapshot(&self) -> Vec<CallView> {
-        let mut views: Vec<CallView> = self.calls.values().map(Call::view).collect();
+        let mut views: Vec<CallView> = self.calls.values().flat_map(Call::views).collect();
         views.sort_by_key(|v| v.started);
         views
     }

@@ -14,6 +14,8 @@ use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 pub struct CallView {
     /// Its connection id.
     pub conn_id: ConnId,
+    /// Of a consult call: the call that its caller holds.
+    pub previous_conn_id: Option<ConnId>,
     /// Stable id.
     pub call_uuid: CallUuid,
     /// `calling`, `early`, `answering`, `talking`, `held`, `consulting`, `transferring`, `ending`.
@@ -73,4 +75,6 @@ pub struct RecordingView {
     pub owner_leg: LegId,
     /// What started it.
     pub trigger: &'static str,
+    /// It writes silence, by request.
+    pub paused: bool,
 }

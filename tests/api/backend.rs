@@ -38,6 +38,7 @@ pub(crate) struct Fake {
 impl Backend for Fake {
     fn calls(&self) -> Answer<'_, Option<Vec<CallView>>> {
         let call = CallView {
+            previous_conn_id: None,
             conn_id: CALL,
             call_uuid: CallUuid(uuid::Uuid::nil()),
             state: "talking",
