@@ -65,6 +65,9 @@
 //!   [`runtime::ring`] → [`runtime::recorder`] → [`record`] (timeline → track → mixdown) → [`disk::wav`].
 //! - **A request:** [`api::requests`] → [`call::request`] → the inbox of [`runtime::signaling`] → [`call`], which answers
 //!   now; the outcome comes as facts → [`views`] → [`runtime::events`] → [`api`].
+//! - **A transfer:** REFER or a request → [`call`] dials the target as it dials for any caller → one state says who hears
+//!   whom → commands to media, a mark to the recorder, re-INVITEs where a description must change. Every flow only changes
+//!   that state; what follows from it is in one place (`call/talk.rs`).
 //! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
 //!   [`record::verify`] proves.
 //! - **An event:** [`call`] makes a fact → [`views::telephony`] tells it to each DN → [`runtime::events`] numbers and keeps
@@ -82,8 +85,7 @@
 //!
 //! ## What comes next has its place
 //!
-//! Transfers and consultations: `call/transfer.rs`, `call/consult.rs`; a leg already is a value and a call already has
-//! N of them. Conferences: `call/conference.rs`, which tells [`bridge::conference`] what to do; the
+//! Conferences: `call/conference.rs`, which tells [`bridge::conference`] what to do; the
 //! recorder already mixes any number of tracks. The other two views of [`call`]'s facts:
 //! `views/`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]
