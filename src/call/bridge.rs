@@ -106,8 +106,17 @@ impl Call {
                 self.on_undone(core, from, to, outcome);
             }
             Purpose::Pass { tx } => self.on_passed(core, tx, outcome),
+            Purpose::Fetch { to, ticket, request } => {
+                self.set_exchange(None);
+                self.on_fetched(core, to, ticket, *request, outcome);
+            }
             // A subscriber that has gone is told nothing more; the transfer goes on.
             Purpose::Notify => {}
+            Purpose::Key => {
+                if outcome.is_err() {
+                    self.fact(core, What::Warning { text: "a phone has refused a NOTIFY of hold or talk" });
+                }
+            }
             Purpose::Digit => match outcome {
                 Err(failure) if has_left(&failure) => self.lost(core),
                 Err(_) => self.fact(core, What::Warning { text: "a peer has refused a digit as INFO" }),

@@ -12,6 +12,8 @@ use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
 use super::recording::Recording;
+use super::request::{Code, Request, Ticket};
+use super::second::{Away, Lent};
 use super::talk::{Doing, Talk};
 use super::view::{CallView, PartyView, RecordingView};
 use super::waiting::Waiting;
@@ -47,6 +49,10 @@ pub(super) struct Call {
     pub waiting: VecDeque<(Instant, Waiting)>,
     /// Dialogs of transferors that are about to hang up.
     pub parting: Vec<DialogId>,
+    /// Parties whose recordings are with them in a consultation over another dialog.
+    pub away: Vec<Away>,
+    /// It is such a consultation.
+    pub lent: Option<Lent>,
 }
 
 /// Where a call is.
@@ -76,6 +82,8 @@ pub(super) enum Purpose {
     PassOffer { from: LegId, to: LegId, tx: ServerTx, offer: Box<crate::sdp::Session> },
     /// An offer of our own.
     OwnOffer { to: LegId },
+    /// An offer to a phone that holds: the request needs its audio.
+    Fetch { to: LegId, ticket: Ticket, request: Box<Request> },
     /// A request of one leg, passed to the other; its answer goes back.
     Pass { tx: ServerTx },
     /// A passed offer whose sender has cancelled it: what `to` answers is taken back.
@@ -84,6 +92,8 @@ pub(super) enum Purpose {
     Digit,
     /// NOTIFY to the sender of a REFER.
     Notify,
+    /// NOTIFY that asks a phone to hold or to talk.
+    Key,
     /// OPTIONS to a leg that is silent.
     Probe { leg: LegId },
 }
@@ -193,9 +203,15 @@ impl Call {
         self.on_parting(core);
         for (request, purpose) in std::mem::take(&mut self.pending) {
             core.index.requests.remove(&request);
-            if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } = purpose {
-                core.index.txs.remove(&tx);
-                core.answer(tx, None, crate::sip::endpoint::Reply::new(487));
+            match purpose {
+                Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } => {
+                    core.index.txs.remove(&tx);
+                    core.answer(tx, None, crate::sip::endpoint::Reply::new(487));
+                }
+                Purpose::Fetch { ticket, .. } => {
+                    core.answer_request(ticket, Err(self.denied(Code::WrongState, "the call is over")));
+                }
+                _ => {}
             }
         }
         self.refuse_all_waiting(core);

@@ -85,6 +85,8 @@ impl Calls {
         self.drain_endpoint();
         self.on_time();
         self.drain_endpoint();
+        self.join_calls();
+        self.follow_calls();
         upkeep(&mut self.core);
         self.end_drain();
     }
@@ -152,6 +154,8 @@ impl Calls {
             && index.legs.is_empty()
             && index.recordings.is_empty()
             && index.conns.is_empty()
+            && index.dns.is_empty()
+            && self.core.pairs.is_empty()
             && self.core.joins.is_empty()
             && self.core.ending.byes.is_empty()
             && self.core.ending.invites.is_empty()
@@ -193,7 +197,7 @@ impl Calls {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Invite { tx, flow, request } => {
-                if let Some(call) = on_invite(&mut self.core, tx, flow, request, self.calls.len()) {
+                if let Some(call) = on_invite(&mut self.core, tx, flow, request, &self.calls) {
                     self.calls.insert(call.key, call);
                 }
             }

@@ -18,6 +18,7 @@ use super::ports::Ports;
 use super::refer::Report;
 use super::registrar::Registrar;
 use super::request::{Accepted, Denied, Ticket};
+use super::second::Pairs;
 use super::{Output, Seats};
 use crate::bridge::command::Command;
 use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
@@ -92,6 +93,8 @@ pub(super) struct Core {
     pub ending: Ending,
     /// Calls that are to be joined when the input in hand is done.
     pub joins: VecDeque<Join>,
+    /// Devices that have two calls, one of them a consultation.
+    pub pairs: Pairs,
     outputs: VecDeque<Output>,
     timers: BTreeSet<(Instant, Key, Timer)>,
     set: HashMap<(Key, Timer), Instant>,
@@ -110,6 +113,8 @@ pub(super) struct Index {
     pub legs: HashMap<LegId, Key>,
     pub recordings: HashMap<RecordingId, Key>,
     pub conns: HashMap<ConnId, Key>,
+    /// The legs of a DN, oldest first.
+    pub dns: HashMap<String, Vec<LegId>>,
 }
 
 /// Requests that outlive their call.
@@ -163,6 +168,7 @@ impl Core {
             trunk_legs: HashMap::new(),
             ending: Ending::default(),
             joins: VecDeque::new(),
+            pairs: Pairs::default(),
             outputs: VecDeque::new(),
             timers: BTreeSet::new(),
             set: HashMap::new(),

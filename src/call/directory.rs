@@ -9,8 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Account, Contact, Credentials, Dn, Dtmf, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget, Transport,
-    Trunk,
+    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget,
+    Transport, Trunk,
 };
 use super::peers::{Names, Overrides};
 use super::registrar::Way;
@@ -58,6 +58,7 @@ pub(super) struct Identity {
     pub follow_redirect: bool,
     pub nat: Nat,
     pub dtmf: Dtmf,
+    pub hold: HoldBy,
     pub overrides: Overrides,
     pub caller_id: Option<String>,
     pub attempt_timeout: Duration,
@@ -83,6 +84,7 @@ impl Identity {
             follow_redirect: true,
             nat: dn.nat,
             dtmf: dn.dtmf,
+            hold: dn.hold,
             sources: addresses.into_iter().map(IpNet::from).collect(),
             ..Self::other(&[], false)
         }
@@ -124,6 +126,7 @@ impl Identity {
             follow_redirect,
             nat: Nat::Auto,
             dtmf: Dtmf::default(),
+            hold: HoldBy::Media,
             overrides: Overrides::default(),
             caller_id: None,
             attempt_timeout: ATTEMPT_TIMEOUT,

@@ -14,16 +14,16 @@ use super::leg::Leg;
 use super::refer::Report;
 use super::talk::Doing;
 use super::transfer::{Phase, Transfer};
-use crate::id::LegId;
+use crate::id::{ConnId, LegId};
 use crate::record::mark::Channel;
 use crate::sip::endpoint::{DialogId, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
 
 /// One of the two calls as the transferor stands in it.
-struct End {
-    call: Call,
-    by: LegId,
+pub(super) struct End {
+    pub call: Call,
+    pub by: LegId,
 }
 
 impl Calls {
@@ -32,6 +32,7 @@ impl Calls {
         while let Some(join) = self.core.joins.pop_front() {
             self.join(join);
         }
+        self.ask_across();
     }
 
     fn join(&mut self, join: Join) {
@@ -43,13 +44,7 @@ impl Calls {
             Ok(second_by) => {
                 first.accept(&mut self.core, tx, &report);
                 let (first, second) = (End { call: first, by }, End { call: second, by: second_by });
-                // The consult call ends, whichever of the two the REFER came in.
-                let swap = second.call.consults == Some(first.call.conn_id);
-                let (mut main, end) = if swap { (second, first) } else { (first, second) };
-                main.call.absorb(&mut self.core, main.by, end, report);
-                if !main.call.is_over() {
-                    self.calls.insert(main.call.key, main.call);
-                }
+                self.merge(first, second, report);
             }
             Err(code) => {
                 self.core.answer(tx, None, Reply::new(code));
@@ -57,6 +52,19 @@ impl Calls {
                 self.calls.insert(second.key, second);
             }
         }
+    }
+
+    /// Makes one call of two and gives its ConnID. The consult call ends in the one that is held; of other calls the
+    /// second one ends.
+    pub(super) fn merge(&mut self, first: End, second: End, report: Report) -> ConnId {
+        let swap = self.core.pairs.main_of(first.by) == Some(second.by);
+        let (mut main, end) = if swap { (second, first) } else { (first, second) };
+        let conn_id = main.call.conn_id;
+        main.call.absorb(&mut self.core, main.by, end, report);
+        if !main.call.is_over() {
+            self.calls.insert(main.call.key, main.call);
+        }
+        conn_id
     }
 }
 
@@ -73,11 +81,16 @@ fn joinable(first: &Call, by: LegId, second: &Call, named: DialogId) -> Result<L
     if !same(a, b) {
         return Err(481);
     }
-    let calling = matches!(&second.state, State::Calling(_)) && second.legs.first().is_some_and(|l| l.id == leg);
-    if !first.is_plain() || !(second.is_plain() || calling) || second.has_open_offer() && !calling {
+    let calling = second.is_called_by(leg);
+    if !can_join(first, second, calling) {
         return Err(491);
     }
     Ok(leg)
+}
+
+/// Both are in a state that allows it. `calling`: the transferor calls in the second.
+pub(super) fn can_join(first: &Call, second: &Call, calling: bool) -> bool {
+    first.is_plain() && (calling || second.is_plain() && !second.has_open_offer())
 }
 
 impl Call {
@@ -93,6 +106,11 @@ impl Call {
     fn absorb(&mut self, core: &mut Core, by: LegId, end: End, report: Report) {
         let End { call: mut other, by: second } = end;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
+        for leg in [by, second] {
+            core.pairs.forget(leg);
+        }
+        self.away.retain(|away| away.owner != by);
+        other.give_back(core);
         other.refuse_all_waiting(core);
         for timer in [Timer::Glare, Timer::Untap] {
             core.disarm(other.key, timer);
@@ -147,6 +165,8 @@ impl Call {
         };
         self.set_doing(Doing::Transfer(Box::new(transfer)));
         self.notify(core, &report, 100, b"");
+        // Whose media moves first is silent meanwhile.
+        self.update_conversations(core);
         match target {
             Some(target) => self.transfer_answered(core, target),
             None => self.settle(core),
@@ -172,6 +192,7 @@ impl Call {
                 self.pending.push((request, purpose));
             }
         }
+        self.away.append(&mut other.away);
         for session in other.recording.sessions.drain(..) {
             core.index.recordings.insert(session.id, self.key);
             self.recording.sessions.push(session);

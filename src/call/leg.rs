@@ -1,6 +1,7 @@
 //! A leg: one party's SIP dialog and media stream pair with us, and the commands that make its media so.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rand::RngExt;
 
@@ -57,6 +58,8 @@ pub(super) struct Leg {
     pub allows_info: Option<bool>,
     /// Whether the Allow of its device has UPDATE.
     pub allows_update: bool,
+    /// The events of its Allow-Events that press its keys.
+    pub keys: Keys,
     /// What the media thread was told of digits for it.
     digits: Digits,
     /// The media thread keeps early packets for the next description.
@@ -71,8 +74,21 @@ pub(super) struct Leg {
     known: Vec<RecorderId>,
     /// What they were told last.
     payloads: Option<Arc<[Payload]>>,
+    /// The leg of the same device that its packets are recorded as.
+    recorded_as: Option<LegId>,
+    /// Sessions of another call name it, or have named it.
+    pub is_lent: bool,
+    /// Since when it holds, by its device or by request.
+    pub held_since: Option<Instant>,
     watched: bool,
     pub stats: LegStats,
+}
+
+/// Which keys of a phone NOTIFY presses.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Keys {
+    pub talk: bool,
+    pub hold: bool,
 }
 
 /// What we play to a leg.
@@ -118,6 +134,9 @@ impl Leg {
         };
         core.media(worker, Command::AddLeg(Box::new(new)));
         core.index.legs.insert(id, call);
+        if let Some(dn) = &identity.dn {
+            core.index.dns.entry(dn.clone()).or_default().push(id);
+        }
         if let Some(trunk) = &identity.trunk {
             *core.trunk_legs.entry(trunk.clone()).or_default() += 1;
         }
@@ -145,6 +164,7 @@ impl Leg {
             refers: 0,
             allows_info: None,
             allows_update: false,
+            keys: Keys::default(),
             digits: Digits::default(),
             awaited: true,
             routed: None,
@@ -152,6 +172,9 @@ impl Leg {
             taps: Vec::new(),
             known: Vec::new(),
             payloads: None,
+            recorded_as: None,
+            is_lent: false,
+            held_since: None,
             watched: false,
             stats: LegStats::default(),
         })
@@ -161,9 +184,21 @@ impl Leg {
     pub(super) fn end(self, core: &mut Core) {
         core.media(self.worker, Command::RemoveLeg(self.id));
         for recorder in &self.known {
-            core.mark(*recorder, Change::LegEnded(self.id));
+            match self.is_lent {
+                true => core.pairs.end_later(*recorder, self.id),
+                false => core.mark(*recorder, Change::LegEnded(self.id)),
+            }
         }
+        core.pairs.forget(self.id);
         core.index.legs.remove(&self.id);
+        if let Some(dn) = &self.identity.dn
+            && let Some(legs) = core.index.dns.get_mut(dn)
+        {
+            legs.retain(|leg| *leg != self.id);
+            if legs.is_empty() {
+                core.index.dns.remove(dn);
+            }
+        }
         if let Some(dialog) = self.dialog {
             core.index.dialogs.remove(&dialog);
         }
@@ -221,6 +256,22 @@ impl Leg {
             let new: Vec<RecorderId> = recorders.iter().copied().filter(|r| !before.contains(r)).collect();
             self.tell_payloads(core, &new, &payloads);
         }
+    }
+
+    /// Its packets are recorded as those of another leg of its device from now on; `None`: as its own. No recorder gets
+    /// any while that changes.
+    pub(super) fn record_as(&mut self, core: &mut Core, leg: Option<LegId>) {
+        if self.recorded_as != leg {
+            self.tap(core, &[]);
+            self.payloads = None;
+            self.recorded_as = leg;
+            core.media(self.worker, Command::TapAs { leg: self.id, name: leg });
+        }
+    }
+
+    /// It holds, by its device or by request.
+    pub(super) fn has_hold(&self) -> bool {
+        self.holds() || self.on_hold
     }
 
     /// Recorders that get its packets.
@@ -291,7 +342,12 @@ impl Leg {
     }
 
     fn mark_payloads(&mut self, core: &mut Core, payloads: &[Payload]) {
-        if self.taps.is_empty() || self.payloads.as_deref() == Some(payloads) {
+        if self.taps.is_empty() {
+            // Who gets its packets later is told what holds then.
+            self.payloads = None;
+            return;
+        }
+        if self.payloads.as_deref() == Some(payloads) {
             return;
         }
         let payloads: Arc<[Payload]> = payloads.into();
@@ -301,11 +357,12 @@ impl Leg {
     }
 
     fn tell_payloads(&mut self, core: &mut Core, recorders: &[RecorderId], payloads: &Arc<[Payload]>) {
+        let leg = self.recorded_as.unwrap_or(self.id);
         for recorder in recorders {
-            if !self.known.contains(recorder) {
+            if self.recorded_as.is_none() && !self.known.contains(recorder) {
                 self.known.push(*recorder);
             }
-            core.mark(*recorder, Change::Payloads { leg: self.id, payloads: payloads.clone() });
+            core.mark(*recorder, Change::Payloads { leg, payloads: payloads.clone() });
         }
     }
 
@@ -326,6 +383,14 @@ impl Leg {
 
     /// Keeps what a message of its device says about the methods that it takes (RFC 3261 §20.5).
     pub(super) fn learn_allow(&mut self, headers: &Headers) {
+        let mut events = headers.values(Name::AllowEvents).peekable();
+        if events.peek().is_some() {
+            self.keys = Keys::default();
+            for event in events {
+                self.keys.talk |= *event == *b"talk";
+                self.keys.hold |= *event == *b"hold";
+            }
+        }
         let mut allow = headers.values(Name::Allow).peekable();
         if allow.peek().is_some() {
             let mut methods = (false, false);

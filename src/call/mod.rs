@@ -4,6 +4,7 @@
 //! SIP messages, media commands, recorder marks and facts come out by [`Calls::poll_output`], in the order in which they
 //! must be carried out. Nothing here knows sockets, threads or files.
 
+mod across;
 mod attempt;
 mod bridge;
 #[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
@@ -16,6 +17,7 @@ mod digits;
 mod directory;
 mod early;
 pub mod fact;
+mod fetch;
 mod headers;
 mod join;
 mod leg;
@@ -31,6 +33,7 @@ mod recording;
 mod refer;
 mod registrar;
 pub mod request;
+mod second;
 mod setup;
 mod talk;
 mod transfer;

@@ -120,7 +120,7 @@ impl Call {
     }
 
     /// A re-INVITE with an offer.
-    fn send_offer(
+    pub(super) fn send_offer(
         &mut self,
         core: &mut Core,
         to: LegId,
@@ -178,7 +178,7 @@ impl Call {
     }
 
     /// All that we may offer to a leg, the codec in use first.
-    fn full_terms(&self, core: &Core, to: LegId, direction: Direction) -> Terms {
+    pub(super) fn full_terms(&self, core: &Core, to: LegId, direction: Direction) -> Terms {
         let codecs = self.allowed.as_deref().unwrap_or(&core.options.media.codecs);
         let leg = self.leg(to);
         let mut terms = match (&self.allowed, leg.and_then(|l| l.sdp.terms())) {
@@ -222,7 +222,7 @@ impl Call {
     }
 
     /// A leg's answer to our offer.
-    fn take_answer(&mut self, leg: LegId, answer: &Session) -> Result<Terms, Refusal> {
+    pub(super) fn take_answer(&mut self, leg: LegId, answer: &Session) -> Result<Terms, Refusal> {
         let leg = self.leg_mut(leg).ok_or(Refusal::NoOffer)?;
         leg.sdp.apply_answer(answer)?;
         let terms = leg.sdp.answered_terms(answer)?;

@@ -70,7 +70,7 @@ impl Call {
         })
     }
 
-    fn owner_wished(&self, by: Option<LegId>, owner: &OwnerWish) -> Result<LegId, Denied> {
+    pub(super) fn owner_wished(&self, by: Option<LegId>, owner: &OwnerWish) -> Result<LegId, Denied> {
         let required = |detail| self.denied(Code::OwnerRequired, detail);
         match owner {
             OwnerWish::Source => by.ok_or_else(|| required("ThisDN has no leg in the call: name the owner by OtherDN")),

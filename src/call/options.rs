@@ -331,6 +331,8 @@ pub struct Dn {
     pub dtmf: Dtmf,
     /// `nat`.
     pub nat: Nat,
+    /// `hold`.
+    pub hold: HoldBy,
 }
 
 impl Dn {
@@ -355,6 +357,7 @@ impl Dn {
             required: false,
             trusted: false,
             dtmf: Dtmf::Rfc4733,
+            hold: HoldBy::Media,
             nat: Nat::Auto,
         }
     }
@@ -427,6 +430,16 @@ pub enum Dtmf {
     Rfc4733,
     /// INFO `application/dtmf-relay`.
     Info,
+}
+
+/// `hold` of a DN: how requests hold and retrieve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HoldBy {
+    /// Our media only: the phone does not know.
+    #[default]
+    Media,
+    /// NOTIFY `Event: hold` and `Event: talk`, where the phone's Allow-Events has them: its own keys.
+    Notify,
 }
 
 /// `[[route]]`; the first one that matches wins.

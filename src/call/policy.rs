@@ -4,11 +4,12 @@
 //! |---|---|
 //! | release-call | always |
 //! | hold-call | two talk and this side does not hold by request |
-//! | retrieve-call | this side holds by request, or consults: the consultation ends |
+//! | retrieve-call | this side holds, or consults: the consultation ends |
 //! | initiate-, mute-, single-step-transfer | two talk or hold, nothing else goes on |
 //! | complete-transfer | this side consults; also while the target rings |
 //! | alternate-call | this side consults and the target has answered |
 //! | reconnect-call | this side consults |
+//! | the last three | also where its DN has another call ([`super::across`]) |
 //! | redirect-call | this side rings |
 //!
 //! Anything else is refused with the state found, and nothing changes.
@@ -22,6 +23,7 @@ use super::core::{Core, Timer};
 use super::dial::DialId;
 use super::directory::Destination;
 use super::fact::{self, Asked, Party, ReleaseCause, What};
+use super::fetch::Key;
 use super::recording::Recording;
 use super::refer::Report;
 use super::request::{Accepted, Ask, Code, Denied, Request, Ticket};
@@ -54,8 +56,8 @@ impl Calls {
         }
         self.core.asked = Some(asked(&request));
         self.with(Some(key), |call, core| call.on_asked(core, ticket, request));
-        self.join_calls();
         self.core.asked = None;
+        self.join_calls();
     }
 }
 
@@ -64,6 +66,12 @@ impl Call {
     pub(super) fn on_asked(&mut self, core: &mut Core, ticket: Ticket, request: Request) {
         if self.has_open_offer() && request.ask != Ask::ReleaseCall {
             return self.wait(core, Waiting::Request { ticket, request: Box::new(request) });
+        }
+        if let Some(across) = self.across(core, ticket, &request) {
+            return core.pairs.asked.push_back(across);
+        }
+        if let Some(leg) = self.lacks_audio(core, &request) {
+            return self.fetch(core, leg, ticket, Box::new(request));
         }
         let answer = self.decide(core, &request);
         core.answer_request(ticket, answer);
@@ -122,7 +130,7 @@ impl Call {
         }
     }
 
-    fn must_be_plain(&self) -> Result<(), Denied> {
+    pub(super) fn must_be_plain(&self) -> Result<(), Denied> {
         match self.is_plain() {
             true => Ok(()),
             false => Err(self.denied(Code::WrongState, "two parties must talk or hold, and nothing else go on")),
@@ -130,7 +138,7 @@ impl Call {
     }
 
     /// Where a number leads that a party of the call names.
-    fn target(&self, core: &Core, by: LegId, to: &str) -> Result<Destination, Denied> {
+    pub(super) fn target(&self, core: &Core, by: LegId, to: &str) -> Result<Destination, Denied> {
         let unknown = |detail| self.denied(Code::UnknownTarget, detail);
         let leg = self.leg(by).ok_or_else(|| unknown("ThisDN has left"))?;
         let destination = core.route(&leg.identity, to).ok_or_else(|| unknown("OtherDN leads nowhere"))?;
@@ -203,12 +211,9 @@ impl Call {
             return Err(self.denied(Code::WrongState, "ThisDN talks to nobody who could be held"));
         }
         let conn_id = self.connection_of(by);
-        if let Some(leg) = self.leg_mut(by) {
-            leg.on_hold = true;
+        if !self.press(core, by, Key::Hold) {
+            self.suspend(core, by);
         }
-        core.fact(Some(conn_id), What::Held { leg: by });
-        self.settle(core);
-        self.note(core, "held", by);
         Ok(Accepted::new(conn_id))
     }
 
@@ -216,13 +221,7 @@ impl Call {
         let conn_id = self.connection_of(by);
         let holds = self.leg(by).is_some_and(|l| l.on_hold);
         if holds {
-            if let Some(leg) = self.leg_mut(by) {
-                leg.on_hold = false;
-            }
-            core.fact(Some(conn_id), What::Retrieved { leg: by });
-            self.settle(core);
-            self.note(core, "retrieved", by);
-            self.rebridge(core, by);
+            self.resume(core, by);
             return Ok(Accepted::new(conn_id));
         }
         if self.consult().is_some_and(|c| c.by == by) {
@@ -233,7 +232,7 @@ impl Call {
     }
 
     /// The ConnID of the connection in which a leg is active.
-    fn connection_of(&self, leg: LegId) -> crate::id::ConnId {
+    pub(super) fn connection_of(&self, leg: LegId) -> crate::id::ConnId {
         match self.consult() {
             Some(consult) if consult.is_active && (consult.by == leg || self.consulted() == Some(leg)) => {
                 consult.conn_id

@@ -100,13 +100,18 @@ impl Ports {
 
     /// The worker with the fewest legs that has a ready pair for each of `addresses`.
     pub(super) fn choose(&self, addresses: &[IpAddr]) -> Option<WorkerId> {
-        let carries = |w: &&Worker| {
+        let workers = self.workers.iter().filter(|w| self.carries(w.id, addresses));
+        workers.min_by_key(|w| w.legs).map(|w| w.id)
+    }
+
+    /// True when a worker has a ready pair for each of `addresses`.
+    pub(super) fn carries(&self, worker: WorkerId, addresses: &[IpAddr]) -> bool {
+        self.workers.iter().find(|w| w.id == worker).is_some_and(|w| {
             addresses.iter().all(|a| {
                 let needed = addresses.iter().filter(|b| *b == a).count();
                 w.pools.get(a).is_some_and(|pool| pool.ready.len() >= needed)
             })
-        };
-        self.workers.iter().filter(carries).min_by_key(|w| w.legs).map(|w| w.id)
+        })
     }
 
     /// The oldest ready pair; it belongs to a leg from now on.

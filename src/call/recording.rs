@@ -82,6 +82,11 @@ impl Recording {
         Self { recorder, required: required && !wanted.is_empty(), wanted, sessions: Vec::new() }
     }
 
+    /// Nothing that begins by itself.
+    pub(super) fn none(recorder: RecorderId) -> Self {
+        Self { recorder, required: false, wanted: Vec::new(), sessions: Vec::new() }
+    }
+
     pub(super) fn is_wanted(&self) -> bool {
         !self.wanted.is_empty()
     }
@@ -134,6 +139,18 @@ impl Call {
             recorders.push(one);
         }
         recorders
+    }
+
+    /// The triggers of who has come by a transfer. Of a consult call that has become a call between others everybody
+    /// has come; one that its consulting device stays in records nothing by itself. False: a recording is required and
+    /// impossible.
+    #[must_use]
+    pub(super) fn start_own_of(&mut self, core: &mut Core, stays: LegId, target: LegId) -> bool {
+        if self.consulting(core).is_some() {
+            return true;
+        }
+        let alone = self.consults.take().is_some();
+        (!alone || self.start_own(core, stays)) && self.start_own(core, target)
     }
 
     /// The own option of a party that has been transferred in starts its session (spec/recording.md §4.2). False: its
@@ -205,6 +222,7 @@ impl Call {
     }
 
     fn start_session(&mut self, core: &mut Core, leg: LegId, owner: Owner) -> RecordingId {
+        core.pairs.look_at(leg);
         let id = RecordingId(core.uuid());
         let conversation = conversation(self, leg);
         let owner_dn = self.leg(leg).and_then(|l| l.identity.dn.clone());
@@ -322,6 +340,9 @@ fn is_decodable(leg: &Leg) -> bool {
 
 /// The owner's conversation, recomputed from the call's state: the only source of what the recorder is told.
 pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
+    if let Some(away) = call.away.iter().find(|away| away.owner == owner) {
+        return away.conversation.clone();
+    }
     let everybody = || call.legs.iter().map(|l| l.id).collect();
     let (mut members, connection): (Vec<LegId>, Connection) = match call.talk() {
         None => (everybody(), Connection::Early),

@@ -1,6 +1,6 @@
 //! A new INVITE: who calls, where to, may it, and the first branch (spec/sip.md §1–3).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,19 +8,20 @@ use ipnet::IpNet;
 
 use super::attempt::Attempt;
 use super::call::{Call, State};
-use super::core::{Core, Timer};
+use super::core::{Core, Key, Timer};
 use super::dial::{Dial, Head, way};
 use super::directory::Identity;
 use super::fact::What;
 use super::headers::Content;
 use super::leg::{Beginning, Leg};
 use super::offers::refused;
-use super::options::Listener;
+use super::options::{Listener, RouteRecord};
 use super::owners::roles;
 use super::peers::Local;
 use super::recording::{Recording, Unable};
 use super::registrar::Origin;
-use crate::codec::Direction;
+use super::second::{Held, held_by};
+use crate::codec::{Codec, Direction};
 use crate::id::{CallUuid, ConnId};
 use crate::record::mark::{Channel, Side};
 use crate::sdp::{Refusal, Session, Terms};
@@ -59,8 +60,14 @@ struct Caller {
     called: String,
 }
 
-/// Makes a call of an INVITE, or refuses it. `live`: calls that are up.
-pub(super) fn on_invite(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Option<Call> {
+/// Makes a call of an INVITE, or refuses it. `live`: the calls that are up.
+pub(super) fn on_invite(
+    core: &mut Core,
+    tx: ServerTx,
+    flow: Flow,
+    request: Request,
+    live: &BTreeMap<Key, Call>,
+) -> Option<Call> {
     match begin(core, tx, flow, request, live) {
         Ok(call) => call,
         Err(Refusing { reply, reason }) => {
@@ -85,10 +92,36 @@ fn at_limit(core: &Core, caller: &Identity, live: usize) -> Option<&'static str>
     .find_map(|(is_at, limit)| is_at.then_some(limit))
 }
 
-fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usize) -> Result<Option<Call>, Refusing> {
+/// What is to be recorded of a new call: of a consult call nothing by itself (spec/recording.md §4.4).
+fn plan(
+    core: &mut Core,
+    held: Option<&Held>,
+    caller: &Identity,
+    called: &Identity,
+    route: (Option<RouteRecord>, bool),
+) -> Result<Recording, Refusing> {
+    if let Some(held) = held {
+        return Ok(Recording::none(held.recorder));
+    }
+    let recorder = core.choose_recorder().ok_or(busy("no recorder"))?;
+    let recording = Recording::plan(core, recorder, caller, called, route);
+    if recording.required && !core.space_ok {
+        core.fact(None, What::RecordingFailed { id: None, cause: "no-space", required: true });
+        return Err(busy("no space for a required recording"));
+    }
+    Ok(recording)
+}
+
+fn begin(
+    core: &mut Core,
+    tx: ServerTx,
+    flow: Flow,
+    request: Request,
+    live: &BTreeMap<Key, Call>,
+) -> Result<Option<Call>, Refusing> {
     // First of all: how busy we are is no stranger's business.
     let caller = caller(core, &flow, &request)?;
-    if let Some(limit) = at_limit(core, &caller.identity, live) {
+    if let Some(limit) = at_limit(core, &caller.identity, live.len()) {
         return Err(busy(limit));
     }
     let destination = core.route(&caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
@@ -96,31 +129,19 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
         return Err(refuse(480, "not registered"));
     }
     let (called, record, required) = (destination.identity.clone(), destination.record, destination.required);
-    let recorder = core.choose_recorder().ok_or(busy("no recorder"))?;
-    let recording = Recording::plan(core, recorder, &caller.identity, &called, (record, required));
-    if recording.required && !core.space_ok {
-        core.fact(None, What::RecordingFailed { id: None, cause: "no-space", required: true });
-        return Err(busy("no space for a required recording"));
-    }
+    let held = held_by(core, live, &caller.identity);
+    let recording = plan(core, held.as_ref(), &caller.identity, &called, (record, required))?;
     let listener = Listener { transport: flow.transport, address: flow.local };
     let local = core.locals.seen(listener, flow.remote.ip(), caller.identity.overrides);
     let first = destination.targets.iter().find_map(|t| way(core, t.clone()));
     let binds: Vec<IpAddr> = std::iter::once(local.bind).chain(first.map(|w| w.local.bind)).collect();
-    let worker = core.ports.choose(&binds).ok_or(busy("no media ports"))?;
+    // A consult call lives beside the call that is held: when they are joined nothing moves.
+    let beside = held.as_ref().map(|held| held.worker).filter(|worker| core.ports.carries(*worker, &binds));
+    let worker = beside.or_else(|| core.ports.choose(&binds)).ok_or(busy("no media ports"))?;
     let content = Content::of(&request.headers, &request.body);
     let offer = read_offer(&content, &local)?;
-    let (allowed, unable) = share(core, &recording, offer.as_ref());
-    if unable && recording.required {
-        core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
-        let reply = Box::new(refused(Refusal::NoSharedCodec, &local.sip.ip().to_string()));
-        return Err(Refusing { reply, reason: Some("no codec for a required recording") });
-    }
-    let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
-    let terms = match offer.as_ref().map(Session::terms) {
-        Some(Ok(terms)) if allowed.is_some() => terms.restricted_to(codecs),
-        Some(Ok(terms)) => terms,
-        _ => Terms::of(codecs, Direction::SendRecv),
-    };
+    let bound = held.as_ref().and_then(|held| held.allowed.clone());
+    let Agreed { allowed, unable, terms } = agree(core, &recording, bound.as_deref(), offer.as_ref(), &local)?;
     let head = Head::of_invite(&request, &content, &caller.identity);
     let dial = Dial::new(core.next_dial(), head, terms, destination, worker);
     let route = (record, required);
@@ -128,10 +149,10 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
     let call = Call {
         key: core.next_key(),
         conn_id: ConnId(core.rng.random()),
-        uuid: CallUuid(core.uuid()),
+        uuid: held.as_ref().map_or_else(|| CallUuid(core.uuid()), |held| held.uuid),
         started: core.wall,
         answered: None,
-        consults: None,
+        consults: held.as_ref().map(|held| held.conn_id),
         caller_number: caller.number.clone(),
         dialed_number: caller.called.clone(),
         legs: Vec::new(),
@@ -141,6 +162,8 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
         pending: Vec::new(),
         waiting: VecDeque::new(),
         parting: Vec::new(),
+        away: Vec::new(),
+        lent: None,
     };
     let beginning = Beginning {
         role: roles(caller.identity.class, called.class).0,
@@ -153,7 +176,11 @@ fn begin(core: &mut Core, tx: ServerTx, flow: Flow, request: Request, live: usiz
         local,
         worker,
     };
-    Ok(start(core, call, beginning, &called, unable, &request.headers))
+    Ok(start(core, call, beginning, &called, unable, &request.headers).inspect(|call| {
+        if let (Some(held), Some(leg)) = (held, call.legs.first()) {
+            core.pairs.link(held.leg, leg.id);
+        }
+    }))
 }
 
 /// The caller's leg and the first branch.
@@ -188,7 +215,7 @@ fn start(
                 trunk: called.trunk.as_ref().map(|t| t.to_string()),
                 number: dialed,
             },
-            consult_of: None,
+            consult_of: call.consults,
         },
     );
     leg.learn_allow(invite);
@@ -278,15 +305,48 @@ fn read_offer(content: &Content, ours: &Local) -> Result<Option<Session>, Refusi
     }
 }
 
-/// The codecs that the call may use, and whether that makes a wanted recording impossible. An offer that shares none
-/// of ours passes unrestricted.
-fn share(core: &Core, recording: &Recording, offer: Option<&Session>) -> (Option<Arc<[crate::codec::Codec]>>, bool) {
-    let terms = offer.and_then(|o| o.terms().ok());
-    let shared = |codecs: &[crate::codec::Codec]| {
-        terms.as_ref().is_none_or(|t| t.clone().restricted_to(codecs).has_audio_codec())
+/// What D2 is offered.
+struct Agreed {
+    allowed: Option<Arc<[Codec]>>,
+    /// The call cannot be recorded.
+    unable: bool,
+    terms: Terms,
+}
+
+fn agree(
+    core: &mut Core,
+    recording: &Recording,
+    bound: Option<&[Codec]>,
+    offer: Option<&Session>,
+    local: &Local,
+) -> Result<Agreed, Refusing> {
+    let (allowed, unable) = share(core, recording, bound, offer);
+    if unable && recording.required {
+        core.fact(None, What::RecordingFailed { id: None, cause: "codec", required: true });
+        let reply = Box::new(refused(Refusal::NoSharedCodec, &local.sip.ip().to_string()));
+        return Err(Refusing { reply, reason: Some("no codec for a required recording") });
+    }
+    let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
+    let terms = match offer.map(Session::terms) {
+        Some(Ok(terms)) if allowed.is_some() => terms.restricted_to(codecs),
+        Some(Ok(terms)) => terms,
+        _ => Terms::of(codecs, Direction::SendRecv),
     };
-    let recordable = recording.allowed(&core.options.media.codecs);
-    let decodes = recordable.iter().any(crate::codec::Codec::is_decodable);
+    Ok(Agreed { allowed, unable, terms })
+}
+
+/// The codecs that the call may use, and whether that makes a wanted recording impossible. An offer that shares none
+/// of ours passes unrestricted. `bound`: what a call that this one may join is bound to.
+fn share(
+    core: &Core,
+    recording: &Recording,
+    bound: Option<&[Codec]>,
+    offer: Option<&Session>,
+) -> (Option<Arc<[Codec]>>, bool) {
+    let terms = offer.and_then(|o| o.terms().ok());
+    let shared = |codecs: &[Codec]| terms.as_ref().is_none_or(|t| t.clone().restricted_to(codecs).has_audio_codec());
+    let recordable = recording.allowed(bound.unwrap_or(&core.options.media.codecs));
+    let decodes = recordable.iter().any(Codec::is_decodable);
     if shared(&recordable) {
         (Some(recordable.into()), recording.is_wanted() && !decodes)
     } else if shared(&core.options.media.codecs) {

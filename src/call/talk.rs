@@ -224,6 +224,7 @@ impl Call {
         }
         self.settle_taps(core);
         self.update_conversations(core);
+        self.settle_pairs(core);
     }
 
     fn settle_routes(&mut self, core: &mut Core) {
@@ -261,12 +262,12 @@ impl Call {
 
     /// Every leg is copied to the recorders of all sessions. A recorder that has no session any more goes on for a
     /// moment: packets of the session's last half second may still be on their way.
-    fn settle_taps(&mut self, core: &mut Core) {
-        let wanted = self.recorders();
+    pub(super) fn settle_taps(&mut self, core: &mut Core) {
+        let wanted = self.wanted_taps();
         let mut lingers = false;
-        for leg in &mut self.legs {
-            let mut taps = leg.taps().to_vec();
-            taps.extend(wanted.iter().filter(|r| !leg.taps().contains(r)));
+        for (leg, (wanted, at_once)) in self.legs.iter_mut().zip(&wanted) {
+            let mut taps = if *at_once { Vec::new() } else { leg.taps().to_vec() };
+            taps.extend(wanted.iter().filter(|r| !taps.contains(r)).copied().collect::<Vec<_>>());
             lingers |= taps.len() > wanted.len();
             leg.tap(core, &taps);
         }
@@ -277,9 +278,9 @@ impl Call {
 
     /// Packets of sessions that have ended are not waited for any more.
     pub(super) fn on_untap(&mut self, core: &mut Core) {
-        let wanted = self.recorders();
-        for leg in &mut self.legs {
-            leg.tap(core, &wanted);
+        let wanted = self.wanted_taps();
+        for (leg, (wanted, _)) in self.legs.iter_mut().zip(&wanted) {
+            leg.tap(core, wanted);
         }
     }
 

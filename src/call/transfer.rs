@@ -218,7 +218,7 @@ impl Call {
         }
         self.note(core, "transferred", by);
         self.fact(core, What::Transferred { by, stays, target, party, how, consult });
-        if !self.start_own(core, target) {
+        if !self.start_own_of(core, stays, target) {
             return self.refuse_unrecorded(core);
         }
         self.notify(core, &report, 200, b"OK");

@@ -10,7 +10,8 @@ use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
 use crate::call::options::{
-    Account, Contact, Credentials, Dn, Dtmf, Nat, Numbers, Password, Plan, Route, RouteRecord, RouteTarget, Trunk,
+    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Nat, Numbers, Password, Plan, Route, RouteRecord, RouteTarget,
+    Trunk,
 };
 use crate::sip::values::Algorithm;
 
@@ -49,6 +50,7 @@ fn limited<'d, 'i>(
 }
 
 const DTMF: &[(&str, Dtmf)] = &[("rfc4733", Dtmf::Rfc4733), ("info", Dtmf::Info)];
+const HOLD: &[(&str, HoldBy)] = &[("media", HoldBy::Media), ("notify", HoldBy::Notify)];
 const NAT: &[(&str, Nat)] = &[("auto", Nat::Auto), ("yes", Nat::Yes), ("no", Nat::No)];
 
 fn read_trunk(section: &mut Section<'_, '_>, others: &[Trunk], problems: &mut Problems) -> Option<Trunk> {
@@ -129,12 +131,13 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
     let dtmf = section.read_or("dtmf", Dtmf::default(), problems, choice(DTMF));
+    let hold = section.read_or("hold", HoldBy::default(), problems, choice(HOLD));
     let (numbers, contact) = (numbers?, contact.or(registration)?);
     let dn = match contact {
         Contact::At(contact) => Dn::new(numbers, contact),
         Contact::Registered(account) => Dn::registered(numbers, account),
     };
-    Some(Dn { record, record_consult, required, trusted, nat, dtmf, ..dn })
+    Some(Dn { record, record_consult, required, trusted, nat, dtmf, hold, ..dn })
 }
 
 /// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge

@@ -44,7 +44,6 @@ const TABLE: &[Unbuilt] = &[
     row("dn", "intrusion", Off::Bool(false), "supervision"),
     row("dn", "pickup-group", Off::Text(&[""]), "call pickup"),
     row("dn", "ivr", Off::Bool(false), "the IVR interface"),
-    row("dn", "hold", Off::Text(&["media"]), "hold by NOTIFY"),
     row("route", "origin", Off::Text(&[""]), "queues and workbins"),
     row("conference", "", Off::Absent, "dial-in conference rooms"),
     row("supervision", "mode", Off::Text(&["mute"]), "supervision"),
