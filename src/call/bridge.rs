@@ -101,6 +101,12 @@ impl Call {
                 self.set_exchange(None);
                 self.on_own_offer(core, to, outcome);
             }
+            Purpose::Announce(announcement) => {
+                if announcement.is_offer {
+                    self.set_exchange(None);
+                }
+                self.on_announced(core, announcement, outcome);
+            }
             Purpose::Undo { from, to } => {
                 self.set_exchange(None);
                 self.on_undone(core, from, to, outcome);

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::announce::Announcement;
 use super::attempt::Attempt;
 use super::core::{Core, Key, Timer};
 use super::dial::Dial;
@@ -84,6 +85,8 @@ pub(super) enum Purpose {
     OwnOffer { to: LegId },
     /// An offer to a phone that holds: the request needs its audio.
     Fetch { to: LegId, ticket: Ticket, request: Box<Request> },
+    /// A party is told something.
+    Announce(Announcement),
     /// A request of one leg, passed to the other; its answer goes back.
     Pass { tx: ServerTx },
     /// A passed offer whose sender has cancelled it: what `to` answers is taken back.

@@ -188,7 +188,9 @@ impl Calls {
             return;
         };
         act(call, &mut self.core);
+        call.forget_gone(&mut self.core);
         call.take_waiting(&mut self.core);
+        call.announce(&mut self.core);
         if call.is_over() {
             self.calls.remove(&id);
         }

@@ -219,11 +219,12 @@ impl Call {
     }
 
     fn open_upstream(&mut self, core: &mut Core, fork: Option<DialogId>) -> Option<usize> {
-        let peer = self.caller_peer()?;
+        let (peer, record) = (self.caller_peer()?, self.first_record(core));
         let State::Calling(attempt) = &mut self.state else { return None };
         let dialog = core.endpoint.open_dialog(attempt.tx, peer).ok()?;
         core.index.dialogs.insert(dialog, self.key);
-        let sdp = self.legs.first()?.sdp.clone();
+        let mut sdp = self.legs.first()?.sdp.clone();
+        sdp.set_record(record);
         attempt.upstream.push(Upstream { dialog, fork, sdp });
         Some(attempt.upstream.len() - 1)
     }

@@ -61,6 +61,7 @@ impl Calls {
         let (mut main, end) = if swap { (second, first) } else { (first, second) };
         let conn_id = main.call.conn_id;
         main.call.absorb(&mut self.core, main.by, end, report);
+        main.call.announce(&mut self.core);
         if !main.call.is_over() {
             self.calls.insert(main.call.key, main.call);
         }

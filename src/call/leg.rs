@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use rand::RngExt;
 
+use super::announce::Announced;
 use super::core::{Core, Key};
 use super::directory::Identity;
+use super::music::Music;
 use super::options::Dtmf;
 use super::peers::Local;
 use crate::bridge::command::{Command, Digits, LegStats, NewLeg, Playback, Remote};
@@ -81,6 +83,10 @@ pub(super) struct Leg {
     /// Since when it holds, by its device or by request.
     pub held_since: Option<Instant>,
     watched: bool,
+    /// Music at it, as recorders have it.
+    pub music: Music,
+    /// What it was told in mid-call.
+    pub announced: Announced,
     pub stats: LegStats,
 }
 
@@ -176,6 +182,8 @@ impl Leg {
             is_lent: false,
             held_since: None,
             watched: false,
+            music: Music::default(),
+            announced: Announced::default(),
             stats: LegStats::default(),
         })
     }
@@ -190,6 +198,7 @@ impl Leg {
             }
         }
         core.pairs.forget(self.id);
+        self.music.end(core);
         core.index.legs.remove(&self.id);
         if let Some(dn) = &self.identity.dn
             && let Some(legs) = core.index.dns.get_mut(dn)
@@ -265,13 +274,24 @@ impl Leg {
             self.tap(core, &[]);
             self.payloads = None;
             self.recorded_as = leg;
+            self.music.interrupt();
             core.media(self.worker, Command::TapAs { leg: self.id, name: leg });
         }
+    }
+
+    /// The leg of its device that its packets are recorded as.
+    pub(super) fn recorded_as(&self) -> Option<LegId> {
+        self.recorded_as
     }
 
     /// It holds, by its device or by request.
     pub(super) fn has_hold(&self) -> bool {
         self.holds() || self.on_hold
+    }
+
+    /// What recorders know that its peer may send.
+    pub(super) fn payloads(&self) -> &[Payload] {
+        self.payloads.as_deref().unwrap_or_default()
     }
 
     /// Recorders that get its packets.
@@ -381,8 +401,9 @@ impl Leg {
         core.media(self.worker, Command::SetRemote { leg: self.id, remote: Box::new(remote) });
     }
 
-    /// Keeps what a message of its device says about the methods that it takes (RFC 3261 §20.5).
+    /// Keeps what a message of its device says about the methods that it takes (RFC 3261 §20.5), and about recording.
     pub(super) fn learn_allow(&mut self, headers: &Headers) {
+        self.learn_awareness(headers);
         let mut events = headers.values(Name::AllowEvents).peekable();
         if events.peek().is_some() {
             self.keys = Keys::default();

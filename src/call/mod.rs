@@ -5,6 +5,7 @@
 //! must be carried out. Nothing here knows sockets, threads or files.
 
 mod across;
+mod announce;
 mod attempt;
 mod bridge;
 #[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
@@ -21,6 +22,7 @@ mod fetch;
 mod headers;
 mod join;
 mod leg;
+mod music;
 mod offers;
 mod on_request;
 pub mod options;

@@ -66,8 +66,43 @@ impl Call {
             answer_alone(core, tx, &mut leg.sdp, &offer);
             return self.settle(core);
         }
+        if self.answer_hold(core, tx, from, &offer) {
+            return;
+        }
         let headers = self.passed_on(request, Some(from));
         self.pass_offer(core, tx, from, offer, (headers, &content));
+    }
+
+    /// With `hold-audio` a device's hold, and the end of it, is answered by us: the other side stays as it is and hears
+    /// the file (spec/sip.md §2). False: it is no such offer, or we have no answer to it.
+    fn answer_hold(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: &Session) -> bool {
+        let Ok(terms) = offer.terms() else { return false };
+        if core.options.media.hold_audio.is_none() {
+            return false;
+        }
+        let opposite = self.other(from).map_or(Direction::SendRecv, |other| self.shown(core, other));
+        let before = self.holders();
+        let Some(leg) = self.leg_mut(from) else { return false };
+        if terms.direction.receives() && !leg.holds() {
+            return false;
+        }
+        let Some(ours) = leg.sdp.terms().cloned() else { return false };
+        let Ok(body) = leg.sdp.answer(offer, &ours.with_direction(opposite.reversed())) else { return false };
+        leg.wants = terms.direction;
+        core.answer(tx, None, Reply { body: Some(Body::sdp(body)), ..Reply::new(200) });
+        self.settle(core);
+        self.report_hold(core, &before);
+        // It may have changed its codecs besides.
+        self.align(core, from);
+        true
+    }
+
+    /// What a leg's device wants as the other side is told: with `hold-audio` nobody is told of a hold.
+    pub(super) fn shown(&self, core: &Core, leg: LegId) -> Direction {
+        match self.leg(leg) {
+            Some(leg) if core.options.media.hold_audio.is_none() || !leg.holds() => leg.wants,
+            _ => Direction::SendRecv,
+        }
     }
 
     /// An offer of a leg that nobody is bridged to, by hold or while it is transferred: it is answered by us alone.
@@ -146,7 +181,7 @@ impl Call {
     }
 
     /// Every INVITE to a DN says which call it is (spec/sip.md §4).
-    fn name_call(&self, to: LegId, headers: &mut Headers) {
+    pub(super) fn name_call(&self, to: LegId, headers: &mut Headers) {
         if self.leg(to).is_some_and(|l| l.identity.dn.is_some()) {
             name_call(headers, self.conn_id, self.uuid);
         }
@@ -164,7 +199,7 @@ impl Call {
         if let Some(refused) = self.glare(from) {
             return core.answer(tx, None, refused);
         }
-        let wanted = self.other(from).and_then(|o| self.leg(o)).map_or(Direction::SendRecv, |l| l.wants);
+        let wanted = self.other(from).map_or(Direction::SendRecv, |other| self.shown(core, other));
         let terms = self.full_terms(core, from, wanted);
         let Some(leg) = self.leg_mut(from) else { return };
         let reply = Reply { body: Some(Body::sdp(leg.sdp.offer(&terms))), ..Reply::new(200) };
@@ -275,18 +310,19 @@ impl Call {
     }
 
     /// Offers to the leg opposite of `changed` what the bridge needs and its description does not allow yet: another
-    /// direction, or the codecs that `changed` may send.
+    /// direction, or the codecs that `changed` may send. Where the two share none and we can transcode, that is no reason.
     pub(super) fn align(&mut self, core: &mut Core, changed: LegId) {
         let Some(to) = self.other(changed) else { return };
         let (Some(x), Some(y)) = (self.leg(changed), self.leg(to)) else { return };
         let (Some(nx), Some(ny)) = (x.sdp.negotiated(), y.sdp.negotiated()) else { return };
-        let wanted = x.wants.and(y.wants.reversed());
+        let offered = self.shown(core, changed);
+        let wanted = offered.and(y.wants.reversed());
         let sends = sendable(nx);
-        let is_heard = !sends.is_empty() && sends.iter().all(|codec| takes(ny, codec));
+        let is_heard = is_heard(&sends, ny);
         if is_heard && ny.direction == wanted {
             return;
         }
-        let mut terms = self.full_terms(core, to, x.wants);
+        let mut terms = self.full_terms(core, to, offered);
         if !is_heard {
             only(&mut terms, &sends);
         }
@@ -307,12 +343,36 @@ impl Call {
         if heard.len() == sends.len() {
             return;
         }
+        if heard.is_empty() && is_heard(&sends, ny) {
+            return;
+        }
         if heard.is_empty() {
             return self.fact(core, What::Warning { text: "two legs have no codec in common" });
         }
-        let mut terms = self.full_terms(core, other, y.wants);
+        let mut terms = self.full_terms(core, other, self.shown(core, to));
         only(&mut terms, &heard);
         self.offer_own(core, other, &terms);
+    }
+
+    /// True when two legs hear each other, if need be through transcoding.
+    pub(super) fn can_talk(&self, a: LegId, b: LegId) -> bool {
+        let negotiated = |id| self.leg(id).and_then(|l| l.sdp.negotiated());
+        let (Some(a), Some(b)) = (negotiated(a), negotiated(b)) else { return true };
+        let hears = |from: &Negotiated, to: &Negotiated| {
+            sendable(from).iter().any(|codec| codec.reaches(to.send.iter().map(|p| &p.codec)))
+        };
+        hears(a, b) && hears(b, a)
+    }
+
+    /// Offers a leg what another one may send; false: there is nothing to offer, or no offer could be sent.
+    pub(super) fn offer_codecs_of(&mut self, core: &mut Core, to: LegId, other: LegId) -> bool {
+        let Some(sends) = self.leg(other).and_then(|l| l.sdp.negotiated()).map(sendable) else { return false };
+        let mut terms = self.full_terms(core, to, self.shown(core, other));
+        only(&mut terms, &sends);
+        if terms.has_audio_codec() {
+            self.offer_own(core, to, &terms);
+        }
+        !self.is_idle()
     }
 
     fn offer_own(&mut self, core: &mut Core, to: LegId, terms: &Terms) {
@@ -327,7 +387,7 @@ impl Call {
     }
 
     /// RFC 3261 §14.1.
-    fn offer_later(&mut self, core: &mut Core, to: LegId) {
+    pub(super) fn offer_later(&mut self, core: &mut Core, to: LegId) {
         let Some(dialog) = self.leg(to).and_then(|l| l.dialog) else { return };
         let wait = core.endpoint.glare_wait(dialog).max(Duration::from_millis(10));
         if let Some(talk) = self.talk_mut() {
@@ -436,8 +496,39 @@ impl Call {
         self.on_passed(core, tx, Err(failure));
     }
 
-    pub(super) fn on_own_offer(&mut self, core: &mut Core, to: LegId, outcome: Result<Response, Failure>) {
+    /// The answer to an offer of our own: media follows it, and the other side is brought in line. False: unusable.
+    pub(super) fn took_answer(&mut self, core: &mut Core, to: LegId, answer: &Session) -> bool {
         let before = self.holders();
+        if self.take_answer(to, answer).is_err() {
+            return false;
+        }
+        self.settle(core);
+        self.report_hold(core, &before);
+        self.narrow(core, to);
+        self.align_next(core);
+        true
+    }
+
+    /// Nobody waits for the answer of a leg that has left while the call goes on.
+    pub(super) fn forget_gone(&mut self, core: &mut Core) {
+        let Some(Exchange::Own { to }) = self.talk().and_then(|talk| talk.exchange) else { return };
+        if self.leg(to).is_none() {
+            let of_it = |purpose: &Purpose| match purpose {
+                Purpose::OwnOffer { to: leg } => *leg == to,
+                Purpose::Announce(announcement) => announcement.to == to,
+                _ => false,
+            };
+            let (gone, others) = std::mem::take(&mut self.pending).into_iter().partition(|(_, p)| of_it(p));
+            self.pending = others;
+            for (request, _) in gone {
+                core.index.requests.remove(&request);
+            }
+            self.set_exchange(None);
+            self.align_next(core);
+        }
+    }
+
+    pub(super) fn on_own_offer(&mut self, core: &mut Core, to: LegId, outcome: Result<Response, Failure>) {
         match outcome {
             Ok(response) => {
                 if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
@@ -445,18 +536,15 @@ impl Call {
                 }
                 let content = Content::of(&response.headers, &response.body);
                 let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
-                if answer.is_some_and(|answer| self.take_answer(to, &answer).is_ok()) {
-                    self.settle(core);
-                    self.report_hold(core, &before);
-                    self.narrow(core, to);
-                    return self.align_next(core);
+                if answer.is_some_and(|answer| self.took_answer(core, to, &answer)) {
+                    return self.fitted(core, true);
                 }
             }
             Err(failure) => {
                 if has_left(&failure) {
                     return self.lost(core);
                 }
-                if matches!(&failure, Failure::Response(response) if response.code == 491) {
+                if matches!(&failure, Failure::Response(response) if response.code == 491) && !self.is_fitting() {
                     if let Some(leg) = self.leg_mut(to) {
                         leg.sdp.offer_failed();
                     }
@@ -466,6 +554,9 @@ impl Call {
         }
         if let Some(leg) = self.leg_mut(to) {
             leg.sdp.offer_failed();
+        }
+        if self.is_fitting() {
+            return self.fitted(core, false);
         }
         self.fact(core, What::Warning { text: "a leg refused what the bridge needs; it goes on as negotiated" });
     }
@@ -480,6 +571,16 @@ fn sendable(negotiated: &Negotiated) -> Vec<Codec> {
 /// True when a leg takes this codec.
 fn takes(negotiated: &Negotiated, codec: &Codec) -> bool {
     negotiated.send.iter().any(|p| p.codec == *codec)
+}
+
+/// True when a leg hears all that the other one may send: each codec as it is, or, where they share none, transcoded.
+fn is_heard(sends: &[Codec], hears: &Negotiated) -> bool {
+    let shares = sends.iter().any(|codec| takes(hears, codec));
+    let hears_it = |codec: &Codec| match shares {
+        true => takes(hears, codec),
+        false => codec.reaches(hears.send.iter().map(|p| &p.codec)),
+    };
+    !sends.is_empty() && sends.iter().all(hears_it)
 }
 
 /// Leaves these codecs with sound, and what carries none.

@@ -103,19 +103,20 @@ impl Call {
         }
     }
 
-    fn pause(&mut self, core: &mut Core, id: RecordingId, pause: bool) {
+    pub(super) fn pause(&mut self, core: &mut Core, id: RecordingId, pause: bool) {
         let Some(session) = self.recording.sessions.iter_mut().find(|s| s.id == id) else { return };
         if session.is_paused == pause {
             return;
         }
         session.is_paused = pause;
+        core.pairs.look_at(session.owner);
         let change = if pause { Change::Pause(id) } else { Change::Resume(id) };
         core.mark(session.recorder, change);
         self.fact(core, if pause { What::RecordingPaused { id } } else { What::RecordingResumed { id } });
     }
 
     /// A stop by request holds against automatic triggers for that leg until it leaves the call.
-    fn stop_by_request(&mut self, core: &mut Core, id: RecordingId) {
+    pub(super) fn stop_by_request(&mut self, core: &mut Core, id: RecordingId) {
         let Some(at) = self.recording.sessions.iter().position(|s| s.id == id) else { return };
         let session = self.recording.sessions.remove(at);
         if let Some(leg) = self.leg_mut(session.owner) {

@@ -57,6 +57,9 @@ pub struct SipOptions {
     pub max_calls: usize,
     /// `drain-timeout`.
     pub drain_timeout: Duration,
+    /// `connected-id`: a trusted peer is told after a transfer who it is connected to (P-Asserted-Identity in UPDATE), if
+    /// that one is a DN or trusted itself.
+    pub connected_id: bool,
     /// User-Agent and Server header.
     pub user_agent: String,
 }
@@ -70,6 +73,7 @@ impl Default for SipOptions {
             ring_timeout: Duration::from_secs(60),
             max_calls: 4_000,
             drain_timeout: Duration::from_secs(30),
+            connected_id: false,
             user_agent: concat!("stickytape/", env!("CARGO_PKG_VERSION")).into(),
         }
     }
@@ -138,6 +142,12 @@ pub struct RecordingOptions {
     pub required: bool,
     /// `termination-on-transfer`.
     pub termination_on_transfer: OnTransfer,
+    /// `hold-music`: what we play to an owner, and what a holding phone plays to it, is recorded too.
+    pub hold_music: bool,
+    /// `beep`; `None`: nobody hears one.
+    pub beep: Option<Beep>,
+    /// `honour-preference`: `a=recordpref` is obeyed.
+    pub honour_preference: bool,
 }
 
 impl Default for RecordingOptions {
@@ -149,8 +159,30 @@ impl Default for RecordingOptions {
             early_media: false,
             required: false,
             termination_on_transfer: OnTransfer::Terminate,
+            hold_music: false,
+            beep: None,
+            honour_preference: false,
         }
     }
+}
+
+/// `recording.beep`: a tone that tells a party now and then that it is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beep {
+    /// `every`: from one beginning to the next, at least a second.
+    pub every: Duration,
+    /// `to`.
+    pub to: BeepTo,
+}
+
+/// `recording.beep.to`: who hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BeepTo {
+    /// The customer.
+    #[default]
+    Customer,
+    /// Every party.
+    All,
 }
 
 /// `recording.termination-on-transfer`: what becomes of a termination-side session whose owner transfers itself away.

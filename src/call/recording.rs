@@ -56,7 +56,7 @@ pub(super) enum Unable {
 }
 
 impl Unable {
-    fn label(self) -> &'static str {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Codec => "codec",
             Self::NoSpace => "no-space",
@@ -107,7 +107,8 @@ impl Call {
     /// not go on.
     #[must_use]
     pub(super) fn start_sessions(&mut self, core: &mut Core) -> bool {
-        if !self.recording.is_wanted() {
+        let parties: Vec<LegId> = self.legs.iter().map(|l| l.id).collect();
+        if !self.recording.is_wanted() || self.is_declined(core, &parties) {
             return true;
         }
         if !core.space_ok {
@@ -160,7 +161,7 @@ impl Call {
         let Some(party) = self.leg(leg) else { return true };
         let owner = super::owners::own(party.side, party.identity.class, party.identity.record);
         let required = party.identity.required || core.options.recording.required;
-        let Some(owner) = owner.filter(|_| !party.is_stopped) else { return true };
+        let Some(owner) = owner.filter(|_| !party.is_stopped && !self.is_declined(core, &[leg])) else { return true };
         if self.recording.sessions.iter().any(|s| s.owner == leg) {
             return true;
         }
@@ -367,7 +368,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
     Conversation {
         conn_id: call.consult().filter(|_| consult).map_or(call.conn_id, |c| c.conn_id),
         owner,
-        members: members.iter().filter_map(|id| call.leg(*id)).map(member).collect(),
+        members: members.iter().filter_map(|id| call.leg(*id)).map(member).chain(call.music_of(owner)).collect(),
         consult,
         early: connection == Connection::Early && call.answered.is_none(),
         unbridged: connection == Connection::Unbridged,

@@ -61,6 +61,8 @@ pub(super) struct Lent {
     /// The consulting device's leg.
     leg: LegId,
     recorders: Vec<RecorderId>,
+    /// All of those sessions are paused.
+    pub is_paused: bool,
 }
 
 /// The call that a DN holds while it places another one.
@@ -176,6 +178,7 @@ impl Calls {
             lent = Some((second, recorders));
         }
         let Some(call) = self.calls.get_mut(&key) else { return };
+        let is_paused = call.recording.sessions.iter().filter(|s| s.owner == main).all(|s| s.is_paused);
         let was_away = call.away.iter().any(|away| away.owner == main);
         if away.is_none() && !was_away {
             return;
@@ -184,7 +187,7 @@ impl Calls {
         call.away.extend(away);
         call.settle_taps(&mut self.core);
         if let Some((second, recorders)) = lent {
-            self.lend(second, Some((main, recorders)));
+            self.lend(second, Some((main, recorders, is_paused)));
         }
         if let Some(call) = self.calls.get_mut(&key) {
             call.update_conversations(&mut self.core);
@@ -218,16 +221,16 @@ impl Calls {
     }
 
     /// The recorders of the main call's sessions get the packets of a consult call, or get them no more.
-    fn lend(&mut self, second: LegId, to: Option<(LegId, Vec<RecorderId>)>) {
+    fn lend(&mut self, second: LegId, to: Option<(LegId, Vec<RecorderId>, bool)>) {
         let core = &mut self.core;
         let call = core.index.legs.get(&second).and_then(|key| self.calls.get_mut(key));
         let Some(call) = call else { return };
         match to {
-            Some((main, recorders)) => {
+            Some((main, recorders, is_paused)) => {
                 if let Some(leg) = call.leg_mut(second) {
                     leg.record_as(core, Some(main));
                 }
-                call.lent = Some(Lent { leg: second, recorders });
+                call.lent = Some(Lent { leg: second, recorders, is_paused });
                 call.settle_taps(core);
                 for leg in &mut call.legs {
                     leg.is_lent = true;
@@ -239,6 +242,7 @@ impl Calls {
                 call.settle_taps(core);
             }
         }
+        call.announce(core);
     }
 }
 

@@ -208,6 +208,8 @@ impl Call {
         if self.talk().is_none() || self.legs.iter().any(Leg::is_moving) {
             return;
         }
+        // Before anything is played: its first packet is recorded, too.
+        self.settle_music(core);
         self.settle_routes(core);
         for index in 0..self.legs.len() {
             let id = self.legs[index].id;

@@ -18,14 +18,13 @@ use super::headers::passed_failure;
 use super::leg::{Leg, carries_sound};
 use super::refer::Report;
 use super::talk::Doing;
-use crate::codec::Direction;
 use crate::id::{ConnId, LegId};
 use crate::record::mark::{Channel, StopCause};
 use crate::sdp::Terms;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
 use crate::sip::name::Name;
-use crate::sip::values::{NameAddr, Uri};
+use crate::sip::values::{NameAddr, Uri, reason_phrase};
 
 /// A running transfer.
 #[derive(Debug)]
@@ -53,6 +52,8 @@ pub(super) struct Transfer {
 pub(super) enum Phase {
     /// The target is being called.
     Dialing(Box<Dial>),
+    /// The target talks; the one that stays is offered its codecs.
+    Fitting(LegId),
     /// The target talks; its leg is on its way to the media thread of the one that stays.
     Moving(LegId),
 }
@@ -74,14 +75,14 @@ impl Transfer {
     pub(super) fn dial(&self) -> Option<&Dial> {
         match &self.phase {
             Phase::Dialing(dial) => Some(dial),
-            Phase::Moving(_) => None,
+            Phase::Fitting(_) | Phase::Moving(_) => None,
         }
     }
 
     pub(super) fn dial_mut(&mut self) -> Option<&mut Dial> {
         match &mut self.phase {
             Phase::Dialing(dial) => Some(dial),
-            Phase::Moving(_) => None,
+            Phase::Fitting(_) | Phase::Moving(_) => None,
         }
     }
 }
@@ -128,7 +129,7 @@ impl Call {
     /// A dial for a party of this call: it is offered what `party` uses first.
     pub(super) fn dial_for(&self, core: &mut Core, party: LegId, head: Head, destination: Destination) -> Dial {
         let leg = self.leg(party);
-        let wants = leg.map_or(Direction::SendRecv, |l| l.wants);
+        let wants = self.shown(core, party);
         let codecs = self.allowed.as_deref().unwrap_or(&core.options.media.codecs);
         let mut terms = match (&self.allowed, leg.and_then(|l| l.sdp.terms())) {
             (None, Some(terms)) => terms.clone().with_direction(wants),
@@ -178,8 +179,12 @@ impl Call {
         }
     }
 
-    /// The target has answered and is acknowledged.
+    /// The target has answered and is acknowledged. Where the two that are to talk share no codec and we cannot transcode,
+    /// the one that stays is offered the target's first: refused, the call is as before.
     pub(super) fn transfer_answered(&mut self, core: &mut Core, target: LegId) {
+        if self.transfer().is_some_and(|t| !matches!(t.phase, Phase::Fitting(_))) && self.fit(core, target) {
+            return;
+        }
         let Some(transfer) = self.transfer_mut() else { return };
         transfer.phase = Phase::Moving(target);
         let stays = transfer.stays;
@@ -190,6 +195,41 @@ impl Call {
             return target.move_to(core, worker);
         }
         self.go_on_transfer(core);
+    }
+
+    /// Offers the one that stays the codecs of the target, if it hears none of them otherwise. False: nothing is in the way,
+    /// or another offer is.
+    fn fit(&mut self, core: &mut Core, target: LegId) -> bool {
+        let Some(stays) = self.transfer().map(|t| t.stays) else { return false };
+        if self.has_open_offer() || self.can_talk(stays, target) || !self.offer_codecs_of(core, stays, target) {
+            return false;
+        }
+        if let Some(transfer) = self.transfer_mut() {
+            transfer.phase = Phase::Fitting(target);
+        }
+        self.settle(core);
+        true
+    }
+
+    /// A transfer waits for the one that stays to take the target's codecs.
+    pub(super) fn is_fitting(&self) -> bool {
+        self.transfer().is_some_and(|t| matches!(t.phase, Phase::Fitting(_)))
+    }
+
+    /// The one that stays has answered the offer of the target's codecs.
+    pub(super) fn fitted(&mut self, core: &mut Core, taken: bool) {
+        let Some(Transfer { phase: Phase::Fitting(target), .. }) = self.transfer() else { return };
+        let target = *target;
+        if taken {
+            return self.transfer_answered(core, target);
+        }
+        let dialog = self.leg_mut(target).and_then(|l| l.dialog.take());
+        if let Some(dialog) = dialog {
+            core.index.dialogs.remove(&dialog);
+            core.bye(dialog, Headers::new(), None);
+        }
+        self.drop_leg(core, target);
+        self.transfer_failed(core, ReleaseCause::Rejected(488), &Response::new(488, reason_phrase(488)));
     }
 
     /// All legs are on one media thread: the one that stays and the target are bridged, the transferor leaves.
@@ -207,6 +247,10 @@ impl Call {
         let Transfer { by, second, stays, channel, how, report, consult, .. } = *transfer;
         if let Some(leg) = self.leg_mut(target) {
             leg.channel = channel;
+            if how != fact::Transfer::SingleStep {
+                // Its INVITE has named the one who consulted it.
+                leg.announced.partner.get_or_insert(by);
+            }
         }
         // The owner rule: who has left takes its sessions along.
         self.part(core, by, Some(stays), &report);

@@ -12,7 +12,7 @@ use super::{Api, Config, Events, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, 
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::call::options::{
-    DefaultOwner, Listener, MediaOptions, OnTransfer, RecordingOptions, Secret, SipOptions, Transport,
+    Beep, BeepTo, DefaultOwner, Listener, MediaOptions, OnTransfer, RecordingOptions, Secret, SipOptions, Transport,
 };
 use crate::codec::Kind;
 use crate::disk::{RealDisk, sound};
@@ -102,6 +102,7 @@ fn read_sip(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Vec<List
         trusted_proxies: section.read_list("trusted-proxies", problems, network).unwrap_or_default(),
         ring_timeout: section.read_or("ring-timeout", default.ring_timeout, problems, duration(seconds(1..=3_600))),
         drain_timeout: section.read_or("drain-timeout", default.drain_timeout, problems, duration(seconds(0..=86_400))),
+        connected_id: section.read_or("connected-id", default.connected_id, problems, boolean),
         ..default
     };
     (listen, max_calls, options)
@@ -206,6 +207,9 @@ fn read_recording(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Re
             problems,
             choice(&[("terminate", OnTransfer::Terminate), ("maintain", OnTransfer::Maintain)]),
         ),
+        hold_music: section.read_or("hold-music", default.hold_music, problems, boolean),
+        beep: read_beep(section, problems),
+        honour_preference: section.read_or("honour-preference", default.honour_preference, problems, boolean),
     };
     const MIB: u64 = 1 << 20;
     // WAV counts its bytes in 32 bits; the default leaves room for the header (4,095 MiB < 4 GiB).
@@ -217,6 +221,21 @@ fn read_recording(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Re
         buffer: section.read_or("buffer", 512 * MIB, problems, size(MIB..=1 << 40)),
     };
     (options, storage)
+}
+
+/// `beep = { every = "15s", to = "customer" }`. A missing `every` is a mistake: there is no usual interval that every
+/// regulation takes.
+fn read_beep(section: &mut Section<'_, '_>, problems: &mut Problems) -> Option<Beep> {
+    let mut inner = section.inner("beep", problems)?;
+    if !inner.has("every") {
+        let suggestion = Some("write beep = { every = \"15s\", to = \"customer\" }".to_owned());
+        problems.add(&inner.spot(), "`every` is missing", suggestion);
+    }
+    let every = inner.read("every", problems, duration(seconds(1..=3_600)));
+    let to = choice(&[("customer", BeepTo::Customer), ("all", BeepTo::All)]);
+    let to = inner.read_or("to", BeepTo::default(), problems, to);
+    inner.finish(problems);
+    every.map(|every| Beep { every, to })
 }
 
 fn read_api(section: &mut Section<'_, '_>, problems: &mut Problems) -> Api {

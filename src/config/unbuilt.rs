@@ -33,12 +33,8 @@ const TABLE: &[Unbuilt] = &[
     row("sip", "tls", Off::Absent, "SIP over TLS"),
     // The default means off until the timers of RFC 4028 are built.
     row("sip", "session-timer", Off::Text(&["1800s", "30m", "off"]), "session timers (RFC 4028)"),
-    row("sip", "connected-id", Off::Bool(false), "telling a party who is connected"),
     row("media", "srtp", Off::Text(&["off"]), "SRTP"),
-    row("recording", "hold-music", Off::Bool(false), "recording of hold audio"),
     row("recording", "mask-dtmf", Off::Bool(false), "masking of in-band DTMF"),
-    row("recording", "beep", Off::Absent, "the recording beep"),
-    row("recording", "honour-preference", Off::Bool(false), "a=recordpref (RFC 7866)"),
     row("dn", "role", Off::Text(&["agent"]), "supervision"),
     row("dn", "monitor-consult-calls", Off::Text(&["none"]), "supervision"),
     row("dn", "intrusion", Off::Bool(false), "supervision"),

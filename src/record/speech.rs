@@ -19,14 +19,17 @@ pub enum Speech {
 /// while the owner hears it.
 pub fn speech(conversation: &Conversation, leg: LegId) -> Option<Speech> {
     let member = conversation.members.iter().find(|member| member.leg == leg)?;
-    if conversation.unbridged || member.muted || on_hold(member) {
+    if member.muted || on_hold(member) {
+        return None;
+    }
+    if member.role == Role::System {
+        return Some(Speech::Mixed);
+    }
+    if conversation.unbridged {
         return None;
     }
     if member.role == Role::Supervisor {
         return Some(Speech::Own);
-    }
-    if member.role == Role::System {
-        return Some(Speech::Mixed);
     }
     let mut parties = conversation.members.iter().filter(|m| is_party(m));
     let two_party = parties.clone().count() <= 2;
@@ -135,5 +138,7 @@ mod tests {
         conversation.unbridged = true;
         assert_eq!(speech(&conversation, LegId(1)), None);
         assert_eq!(speech(&conversation, LegId(2)), None);
+        conversation.members.push(member(3, Role::System, ""));
+        assert!(speaks(&conversation, LegId(3)), "the ringback that the owner hears is no party");
     }
 }

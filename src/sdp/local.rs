@@ -145,6 +145,16 @@ impl Local {
         self.record = record;
     }
 
+    /// What [`Local::set_record`] was told last.
+    pub fn record(&self) -> Option<RecordState> {
+        self.record
+    }
+
+    /// What our last description says of the recording, an open offer included.
+    pub fn said_record(&self) -> Option<RecordState> {
+        self.current.record
+    }
+
     /// True when the peer must be told by an offer of its own: what our last description says of the recording is not
     /// what it shall know. False before the first description is complete, which will say it; an open offer counts as
     /// said until it fails.

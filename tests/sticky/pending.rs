@@ -8,8 +8,6 @@ pub const PENDING: &[&str] = &[
     "attended / consult and retrieve, the consultation is recorded",
     "attended / the consulted party hangs up",
     "attended / the held customer hangs up, the consultation goes on",
-    // `recording.hold-music`.
-    "hold / hold music is recorded for the owner that hears it",
     // INVITE with Replaces to us, `dn.pickup-group`.
     "replaces / another line of the same DN goes on with it",
     "replaces / another DN takes the call over",
