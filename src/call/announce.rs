@@ -38,8 +38,8 @@ pub(super) struct Announced {
     knows: bool,
     /// The state that was offered last, and how often.
     tried: Option<(RecordState, u8)>,
-    /// It has refused that state: the next change is offered again.
-    is_refused: bool,
+    /// The state that it has refused: the next change is offered again.
+    refused: Option<RecordState>,
     /// Its last `a=recordpref`.
     preference: Option<Preference>,
     /// The media thread beeps to it.
@@ -78,10 +78,8 @@ impl Call {
             if leg.announced.is_record_aware {
                 leg.sdp.set_record(Some(state));
             }
-            if leg.announced.tried.is_some_and(|(tried, _)| tried != state) {
-                leg.announced.tried = None;
-                leg.announced.is_refused = false;
-            }
+            leg.announced.tried.take_if(|(tried, _)| *tried != state);
+            leg.announced.refused.take_if(|refused| *refused != state);
             leg.announced.partner = leg.announced.partner.or(partner);
         }
         let is_busy = |call: &Self| {
@@ -228,7 +226,7 @@ impl Call {
         }
         if let Some(leg) = self.leg_mut(to) {
             leg.sdp.offer_failed();
-            leg.announced.is_refused = true;
+            leg.announced.refused = leg.sdp.record();
         }
         self.fact(core, What::Warning { text: "a peer would not be told whether it is recorded" });
         self.align_next(core);
@@ -306,7 +304,7 @@ impl Leg {
         let state = self.sdp.record();
         told.knows |= self.sdp.said_record().is_some_and(|said| said != RecordState::Off);
         let is_new = told.knows || state != Some(RecordState::Off);
-        told.is_record_aware && is_new && !told.is_refused && self.sdp.is_record_due()
+        told.is_record_aware && is_new && told.refused.is_none() && self.sdp.is_record_due()
     }
 
     /// Counts a try to tell the present state.
