@@ -5,6 +5,7 @@ use super::core::Core;
 use super::digits::is_dtmf;
 use super::fact::{ReleaseCause, What};
 use super::headers::{Content, hide_caller, passed, passed_failure};
+use super::refer::From;
 use super::talk::{Exchange, Talk};
 use crate::id::LegId;
 use crate::record::mark::StopCause;
@@ -36,7 +37,7 @@ impl Call {
             Method::Bye => self.on_bye(core, tx, dialog, &request),
             Method::Invite | Method::Update => self.on_offer(core, tx, dialog, &request),
             Method::Info => self.on_info(core, tx, dialog, &request),
-            Method::Refer => self.on_refer(core, tx, dialog, &request),
+            Method::Refer => self.on_refer(core, tx, From { dialog, outside: None }, &request),
             // The endpoint takes no other method (405); what it may add later is refused plainly.
             _ => core.answer(tx, None, Reply::new(501)),
         }
@@ -88,7 +89,15 @@ impl Call {
     pub(super) fn on_response(&mut self, core: &mut Core, request: RequestId, outcome: Result<Response, Failure>) {
         let Some(at) = self.pending.iter().position(|(id, _)| *id == request) else { return };
         if matches!((&self.state, &outcome), (State::Talking(_), Err(Failure::Ended))) {
-            // The peer's BYE has ended it; what that ends here follows at once.
+            // A BYE has ended it: the peer's, and what that ends here follows at once, or ours to a party that leaves.
+            let purpose = self.pending.swap_remove(at).1;
+            if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } = &purpose {
+                core.index.txs.remove(tx);
+                core.answer(*tx, None, Reply::new(487));
+            }
+            if let Purpose::PassOffer { .. } | Purpose::OwnOffer { .. } | Purpose::Undo { .. } = &purpose {
+                self.set_exchange(None);
+            }
             return;
         }
         match self.pending.swap_remove(at).1 {

@@ -200,6 +200,11 @@ impl Call {
                     }
                 }
                 self.end_consult(core, &talk, cause);
+                if let Doing::Transfer(transfer) = &talk.doing
+                    && transfer.report.outlives_its_dialog()
+                {
+                    self.notify(core, &transfer.report, 487, b"");
+                }
             }
             State::Over => {}
         }

@@ -11,14 +11,15 @@ use super::directory::Directory;
 use super::fact::{ReleaseCause, What};
 use super::options::{Options, Plan};
 use super::registrar::{Origin, on_register};
-use super::setup::{on_invite, source};
+use super::setup::{Begun, on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
 use crate::bridge::command::{self, Command};
 use crate::id::WorkerId;
 use crate::record::mark::{self, StopCause};
-use crate::sip::endpoint::{self, Event, Reply};
+use crate::sip::endpoint::{self, Event, Flow, Reply, ServerTx};
 use crate::sip::headers::Headers;
+use crate::sip::message::Request;
 use crate::sip::method::Method;
 use crate::sip::name::Name;
 
@@ -159,6 +160,7 @@ impl Calls {
             && self.core.joins.is_empty()
             && self.core.ending.byes.is_empty()
             && self.core.ending.invites.is_empty()
+            && self.core.ending.notifies.is_empty()
             && self.core.trunk_legs.is_empty()
             && !self.core.has_timers()
             && self.core.ports.legs() == 0
@@ -198,22 +200,17 @@ impl Calls {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Invite { tx, flow, request } => {
-                if let Some(call) = on_invite(&mut self.core, tx, flow, request, &self.calls) {
-                    self.calls.insert(call.key, call);
-                }
-            }
-            Event::Request { tx, dialog: None, flow, request } if request.method == Method::Register => {
-                let source = source(&self.core, &flow, &request);
-                on_register(&mut self.core, tx, Origin { flow, source }, &request);
-            }
-            Event::Request { tx, dialog, request, .. } => {
-                let id = dialog.and_then(|d| self.core.index.dialogs.get(&d).copied());
-                match (dialog, id) {
-                    (Some(dialog), Some(_)) => self.with(id, |c, core| c.on_request(core, tx, dialog, request)),
-                    // Out of a dialog nothing but INVITE and OPTIONS is ours; in one, the call is over.
-                    (None, _) => self.core.answer(tx, None, Reply::new(405)),
-                    (Some(_), None) => self.core.answer(tx, None, Reply::new(481)),
+            Event::Invite { tx, flow, request } => match on_invite(&mut self.core, tx, flow, request, &self.calls) {
+                Some(Begun::Call(call)) => _ = self.calls.insert(call.key, *call),
+                Some(Begun::Newcomer(newcomer)) => self.on_newcomer(newcomer),
+                None => {}
+            },
+            Event::Request { tx, dialog: None, flow, request } => self.on_outside(tx, flow, request),
+            Event::Request { tx, dialog: Some(dialog), request, .. } => {
+                match self.core.index.dialogs.get(&dialog).copied() {
+                    Some(id) => self.with(Some(id), |c, core| c.on_request(core, tx, dialog, request)),
+                    // The call is over.
+                    None => self.core.answer(tx, None, Reply::new(481)),
                 }
             }
             Event::Ack { dialog, request } => {
@@ -257,11 +254,25 @@ impl Calls {
                 }
             }
             Event::Response { request, outcome, .. } => {
-                if !self.core.ending.byes.remove(&request) {
+                if !self.core.ending.takes(&mut self.core.endpoint, request, self.core.now) {
                     let id = self.core.index.requests.remove(&request);
                     self.with(id, |call, core| call.on_response(core, request, outcome));
                 }
             }
+        }
+    }
+
+    /// A request outside of a dialog; the endpoint has answered OPTIONS.
+    fn on_outside(&mut self, tx: ServerTx, flow: Flow, request: Request) {
+        match request.method {
+            Method::Register => {
+                let source = source(&self.core, &flow, &request);
+                on_register(&mut self.core, tx, Origin { flow, source }, &request);
+            }
+            Method::Refer => self.on_refer_outside(tx, flow, request),
+            // It belongs to no subscription of ours (RFC 6665 §4.1.3).
+            Method::Notify => self.core.answer(tx, None, Reply::new(481)),
+            _ => self.core.answer(tx, None, Reply::new(405)),
         }
     }
 

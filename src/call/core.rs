@@ -15,7 +15,7 @@ use super::fact::{Asked, Fact, What};
 use super::options::Options;
 use super::peers::{Locals, Names};
 use super::ports::Ports;
-use super::refer::Report;
+use super::refer::{Read, Report};
 use super::registrar::Registrar;
 use super::request::{Accepted, Denied, Ticket};
 use super::second::Pairs;
@@ -63,6 +63,8 @@ pub(super) struct Join {
     pub report: Report,
     /// The dialog named.
     pub other: DialogId,
+    /// What the REFER says, for the target when the dialog is none of the referrer's.
+    pub read: Box<Read>,
 }
 
 /// Shared by all calls.
@@ -122,6 +124,19 @@ pub(super) struct Index {
 pub(super) struct Ending {
     pub byes: HashSet<RequestId>,
     pub invites: HashSet<InviteId>,
+    /// The last NOTIFY of a REFER that came outside its dialog, and the dialog of its subscription, which ends with it.
+    pub notifies: HashMap<RequestId, DialogId>,
+}
+
+impl Ending {
+    /// The answer to one of these requests has come. False: it is none of them.
+    pub(super) fn takes(&mut self, endpoint: &mut Endpoint, request: RequestId, now: Instant) -> bool {
+        if let Some(subscription) = self.notifies.remove(&request) {
+            endpoint.drop_dialog(subscription, now);
+            return true;
+        }
+        self.byes.remove(&request)
+    }
 }
 
 impl Core {

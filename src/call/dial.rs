@@ -93,7 +93,8 @@ impl Head {
         }
     }
 
-    fn role(&self, target: &Identity) -> Role {
+    /// The role that a party has that answers.
+    pub(super) fn role(&self, target: &Identity) -> Role {
         match target.class {
             class if class == self.class => self.same_class,
             Class::Dn => Role::Agent,

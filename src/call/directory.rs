@@ -112,6 +112,15 @@ impl Identity {
         }
     }
 
+    /// Both are one DN or one trunk; of class other: they come from one place.
+    pub(super) fn is_same_party(&self, other: &Self) -> bool {
+        match (&self.dn, &self.trunk) {
+            (Some(dn), _) => other.dn.as_ref() == Some(dn),
+            (None, Some(trunk)) => other.dn.is_none() && other.trunk.as_ref() == Some(trunk),
+            (None, None) => other.dn.is_none() && other.trunk.is_none() && self.sources == other.sources,
+        }
+    }
+
     fn other(sources: &[IpAddr], follow_redirect: bool) -> Self {
         Self {
             class: Class::Other,

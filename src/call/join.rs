@@ -4,19 +4,16 @@
 //! The call that goes on is the one that was there first: the consult call ends in it. A leg whose media lives on another
 //! thread moves there first.
 
-use std::sync::Arc;
-
 use super::Calls;
 use super::call::{Call, Ending, Purpose, State};
-use super::core::{Core, Join, Timer};
+use super::core::{Core, Join, Key, Timer};
 use super::fact;
-use super::leg::Leg;
-use super::refer::Report;
+use super::refer::{self, Report};
 use super::talk::Doing;
 use super::transfer::{Phase, Transfer};
 use crate::id::{ConnId, LegId};
 use crate::record::mark::Channel;
-use crate::sip::endpoint::{DialogId, Reply, ServerTx};
+use crate::sip::endpoint::{DialogId, Reply};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
 
@@ -35,14 +32,29 @@ impl Calls {
         self.ask_across();
     }
 
+    /// A dialog is the referrer's (spec/sip.md §5).
+    fn is_own(&self, key: Key, by: LegId, named: Option<Key>, dialog: DialogId) -> bool {
+        let referrer = self.calls.get(&key).and_then(|call| call.leg(by));
+        let call = named.and_then(|named| self.calls.get(&named));
+        let leg = call.and_then(|call| call.leg(call.leg_of(dialog)?));
+        referrer.zip(leg).is_some_and(|(a, b)| a.identity.is_same_party(&b.identity))
+    }
+
     fn join(&mut self, join: Join) {
-        let Join { key, by, tx, report, other } = join;
-        let named = self.core.index.dialogs.get(&other).copied().filter(|named| *named != key);
+        let Join { key, by, tx, report, other, read } = join;
+        let named = self.core.index.dialogs.get(&other).copied();
+        if !self.is_own(key, by, named, other) {
+            // Only the referrer's own dialogs count: this one is for the target to know.
+            return self.with(Some(key), |call, core| call.refer_out(core, tx, by, *read, report));
+        }
+        // To replace the very dialog that the REFER came in makes no sense.
+        let named = named.filter(|named| *named != key);
         let Some(named) = named else { return self.core.answer(tx, None, Reply::new(481)) };
+        let early_only = read.refer.replaces.is_some_and(|replaces| replaces.early_only);
         let (Some(first), Some(second)) = (self.calls.remove(&key), self.calls.remove(&named)) else { return };
-        match joinable(&first, by, &second, other) {
+        match joinable(&first, &second, other, early_only) {
             Ok(second_by) => {
-                first.accept(&mut self.core, tx, &report);
+                refer::accept(&mut self.core, tx, &report);
                 let (first, second) = (End { call: first, by }, End { call: second, by: second_by });
                 self.merge(first, second, report);
             }
@@ -70,17 +82,10 @@ impl Calls {
 }
 
 /// The transferor's leg in the second call; else the code that refuses the join.
-fn joinable(first: &Call, by: LegId, second: &Call, named: DialogId) -> Result<LegId, u16> {
+fn joinable(first: &Call, second: &Call, named: DialogId, early_only: bool) -> Result<LegId, u16> {
     let leg = second.leg_of(named).ok_or(481_u16)?;
-    let (a, b) = (first.leg(by).ok_or(481_u16)?, second.leg(leg).ok_or(481_u16)?);
-    // A dialog of somebody else is none of the referrer's (spec/sip.md §5).
-    let same = |a: &Leg, b: &Leg| match (&a.identity.dn, &a.identity.trunk) {
-        (Some(dn), _) => b.identity.dn.as_ref() == Some(dn),
-        (None, Some(trunk)) => b.identity.trunk.as_ref() == Some(trunk),
-        (None, None) => Arc::ptr_eq(&a.identity, &b.identity) || a.identity.sources == b.identity.sources,
-    };
-    if !same(a, b) {
-        return Err(481);
+    if early_only && second.talk().is_some() {
+        return Err(486);
     }
     let calling = second.is_called_by(leg);
     if !can_join(first, second, calling) {
@@ -95,14 +100,6 @@ pub(super) fn can_join(first: &Call, second: &Call, calling: bool) -> bool {
 }
 
 impl Call {
-    fn accept(&self, core: &mut Core, tx: ServerTx, report: &Report) {
-        let mut reply = Reply::new(202);
-        if matches!(report, Report::Refer { is_subscribed: false, .. }) {
-            reply.headers.push(Name::ReferSub, "false");
-        }
-        core.answer(tx, None, reply);
-    }
-
     /// Takes over what is left of another call, and transfers `by`'s counterpart to the other call's.
     fn absorb(&mut self, core: &mut Core, by: LegId, end: End, report: Report) {
         let End { call: mut other, by: second } = end;

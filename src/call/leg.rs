@@ -223,10 +223,20 @@ impl Leg {
 
     /// What the endpoint must know of this peer. `own_source`: the address that its dialog lives on.
     pub(super) fn peer(&self, own_source: std::net::IpAddr, tcp: bool) -> Peer {
-        let own = ipnet::IpNet::from(own_source.to_canonical());
-        let sources = self.identity.sources.iter().copied().chain([own]).collect();
-        let credentials = self.identity.credentials.clone();
-        Peer { sources: Some(sources), nat: self.identity.nat, tcp, credentials, ..Peer::new(self.local.sip) }
+        peer(&self.identity, &self.local, own_source, tcp)
+    }
+
+    /// It goes on in a dialog of another device, with the same ports and SSRC: what that one says counts from now on, and
+    /// where it sends from is learned afresh. Gives the dialog before.
+    pub(super) fn go_on_in(&mut self, dialog: DialogId, sdp: sdp::Local, local: Local) -> Option<DialogId> {
+        self.sdp = sdp;
+        self.local = local;
+        self.told = None;
+        self.wants = Direction::SendRecv;
+        self.refers = 0;
+        self.allows_info = None;
+        self.allows_update = false;
+        self.dialog.replace(dialog)
     }
 
     /// Takes the addresses that its DN or trunk has now; the dialogs that it lives in may each be used from their own
@@ -485,6 +495,14 @@ impl Leg {
     pub(super) fn codec(&self) -> Option<&Codec> {
         in_use(self.told.as_ref()?)
     }
+}
+
+/// What the endpoint must know of a party. `own_source`: the address that its dialog lives on.
+pub(super) fn peer(identity: &Identity, local: &Local, own_source: std::net::IpAddr, tcp: bool) -> Peer {
+    let own = ipnet::IpNet::from(own_source.to_canonical());
+    let sources = identity.sources.iter().copied().chain([own]).collect();
+    let credentials = identity.credentials.clone();
+    Peer { sources: Some(sources), nat: identity.nat, tcp, credentials, ..Peer::new(local.sip) }
 }
 
 /// What a device wants after it has answered: its choice where the offer (from our view) left it one, else as before.

@@ -34,6 +34,7 @@ mod ports;
 mod recording;
 mod refer;
 mod registrar;
+mod replaces;
 pub mod request;
 mod second;
 mod setup;

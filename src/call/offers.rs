@@ -246,6 +246,7 @@ impl Call {
                 self.report_hold(core, &before);
             }
             self.align(core, leg);
+            self.align_next(core);
         } else if first {
             self.release(core, ReleaseCause::Media, StopCause::Released, None, Ending::default());
         } else {
@@ -266,7 +267,7 @@ impl Call {
         Ok(terms)
     }
 
-    fn report_hold(&mut self, core: &mut Core, before: &[(LegId, bool)]) {
+    pub(super) fn report_hold(&mut self, core: &mut Core, before: &[(LegId, bool)]) {
         for (leg, held) in before {
             let Some(now) = self.leg(*leg).map(Leg::holds) else { continue };
             if now != *held {
@@ -277,7 +278,7 @@ impl Call {
         }
     }
 
-    fn holders(&self) -> Vec<(LegId, bool)> {
+    pub(super) fn holders(&self) -> Vec<(LegId, bool)> {
         self.legs.iter().map(|l| (l.id, l.holds())).collect()
     }
 

@@ -54,7 +54,9 @@ impl Call {
             Some(terms)
         });
         match (self.purpose(id), usable) {
-            (Some(Purpose::Caller), Some(terms)) => self.answer_caller(core, dialog, &response, &content, terms),
+            (Some(Purpose::Caller), Some(terms)) => {
+                self.answer_caller(core, (called, dialog), &response, &content, terms);
+            }
             (Some(Purpose::Caller), None) => self.unusable(core),
             (Some(purpose), Some(_)) => self.target_answered(core, id, purpose, called, dialog),
             (Some(purpose), None) => {
@@ -108,17 +110,25 @@ impl Call {
     /// BYE to a D2 whose 2xx was acknowledged while D1 is still unanswered.
     fn bye_called(&mut self, core: &mut Core, headers: Headers) {
         let State::Calling(attempt) = &mut self.state else { return };
-        let Some(branch) = attempt.dial.branches.pop() else { return };
-        for fork in &branch.forks {
-            core.index.dialogs.remove(&fork.dialog);
+        if let Some(branch) = attempt.dial.branches.pop() {
+            for fork in &branch.forks {
+                core.index.dialogs.remove(&fork.dialog);
+            }
         }
-        let dialog = self.leg(branch.leg).and_then(|l| l.dialog);
-        if let Some(dialog) = dialog {
-            core.bye(dialog, headers, None);
+        for dialog in self.legs.iter().skip(1).filter_map(|leg| leg.dialog) {
+            core.bye(dialog, headers.clone(), None);
         }
     }
 
-    fn answer_caller(&mut self, core: &mut Core, fork: DialogId, response: &Response, content: &Content, terms: Terms) {
+    /// D1 gets what `called` has answered in the dialog `fork`, and both talk.
+    pub(super) fn answer_caller(
+        &mut self,
+        core: &mut Core,
+        (called, fork): (LegId, DialogId),
+        response: &Response,
+        content: &Content,
+        terms: Terms,
+    ) {
         // The other forks are gone; their legs towards D1 end with the 2xx.
         let index = self.upstream_for(core, Some(fork));
         let allowed = self.allowed.clone();
@@ -130,7 +140,7 @@ impl Call {
         let upstream = attempt.upstream.swap_remove(index);
         let mut sdp = upstream.sdp;
         let offer = attempt.offer.clone();
-        let called = attempt.dial.branches.first().and_then(|b| self.legs.iter().find(|l| l.id == b.leg));
+        let called = self.legs.iter().find(|l| l.id == called);
         let called = called.and_then(|leg| Some((leg, leg.sdp.negotiated()?)));
         let body = match &offer {
             Some(offer) => {
@@ -329,7 +339,9 @@ impl Call {
     /// CANCEL: the endpoint has answered both its requests. Of a re-INVITE: what it has caused is undone.
     pub(super) fn on_cancelled(&mut self, core: &mut Core, tx: ServerTx, request: &Request) {
         if !matches!(self.state, State::Calling(_)) {
-            return self.undo_offer(core, tx);
+            return if !self.waits_no_more(core, tx) {
+                self.undo_offer(core, tx)
+            };
         }
         let trusted = self.legs.iter().all(|l| l.identity.trusted);
         let ending = Ending { bye_headers: passed(&request.headers, trusted), ..Ending::code(487) };
@@ -355,7 +367,7 @@ pub(super) fn full() -> Ending {
 }
 
 /// What the other devices of a DN are told (RFC 3326 §2).
-fn answered_elsewhere() -> Headers {
+pub(super) fn answered_elsewhere() -> Headers {
     let mut headers = Headers::new();
     headers.push(Name::Reason, "SIP;cause=200;text=\"Call completed elsewhere\"");
     headers

@@ -252,6 +252,7 @@ impl Call {
             report: Report::Nobody,
             max_forwards: 70,
             referred_by: None,
+            replaces: Headers::new(),
         };
         self.start_transfer(core, order);
         Ok(Accepted::new(self.conn_id))

@@ -4,22 +4,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Calls;
 use super::call::{Call, Purpose, State};
 use super::core::{Core, Join};
 use super::directory::Referred;
 use super::fact;
 use super::leg::Leg;
+use super::setup::sender;
 use super::transfer::Order;
 use super::waiting::Waiting;
 use crate::id::LegId;
-use crate::sip::endpoint::{Body, DialogId, Found, Reply, ServerTx, Transport};
+use crate::sip::endpoint::{Body, DialogId, Flow, Found, Refused, Reply, ServerTx, Transport};
 use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
 use crate::sip::name::Name;
 use crate::sip::values::transport::{self, Asked};
 use crate::sip::values::{
-    EventPackage, ReferError, ReferTo, SubscriptionState, Uri, ValueError, called_number, refer_sub, referred_by,
+    EventPackage, ReferError, ReferTo, SubscriptionState, TargetDialog, Uri, ValueError, called_number, refer_sub,
+    referred_by,
 };
 
 /// A transferor that has been told of its success may take this long to hang up by itself.
@@ -31,6 +34,8 @@ pub(super) enum Report {
     /// The sender of a REFER, by NOTIFY in its dialog.
     Refer {
         dialog: DialogId,
+        /// The REFER came outside of that dialog: its NOTIFYs go in one of their own.
+        subscription: Option<DialogId>,
         /// The REFER's CSeq, when it is not the dialog's first.
         id: Option<u32>,
         /// False: `Refer-Sub: false`, no NOTIFY (RFC 4488).
@@ -48,51 +53,105 @@ impl Report {
             Self::Nobody => None,
         }
     }
+
+    fn subscription(&self) -> Option<DialogId> {
+        match self {
+            Self::Refer { subscription, .. } => *subscription,
+            Self::Nobody => None,
+        }
+    }
+
+    /// The transferor is told also after it has hung up.
+    pub(super) fn outlives_its_dialog(&self) -> bool {
+        self.subscription().is_some()
+    }
+}
+
+/// How a REFER has come.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct From {
+    /// The dialog that it is about.
+    pub dialog: DialogId,
+    /// It came outside of that dialog (Target-Dialog), by this flow.
+    pub outside: Option<Flow>,
 }
 
 /// A REFER that makes sense.
-struct Read {
-    refer: ReferTo,
+#[derive(Debug)]
+pub(super) struct Read {
+    pub refer: ReferTo,
     referred_by: Option<Bytes>,
     is_subscribed: bool,
+    max_forwards: u8,
+}
+
+impl Calls {
+    /// A REFER outside a dialog: it must name one of its sender by Target-Dialog, and is as one in that (RFC 4538 §4,
+    /// spec/sip.md §5).
+    pub(super) fn on_refer_outside(&mut self, tx: ServerTx, flow: Flow, request: Request) {
+        let core = &mut self.core;
+        let sender = match sender(core, &flow, &request) {
+            Ok(sender) => sender,
+            Err(refusing) => return refusing.tell(core, tx),
+        };
+        let target = match TargetDialog::of(&request.headers) {
+            Ok(target) => target,
+            Err(error) => return core.answer(tx, None, *refused(400, error.to_string())),
+        };
+        let found = target.and_then(|target| core.endpoint.find_target(&target, core.now));
+        let Some(Found::Confirmed { dialog, .. }) = found else { return core.answer(tx, None, Reply::new(403)) };
+        let key = core.index.dialogs.get(&dialog).copied();
+        let Some(key) = key else { return core.answer(tx, None, Reply::new(403)) };
+        let from = From { dialog, outside: Some(flow) };
+        self.with(Some(key), |call, core| {
+            let leg = call.leg_of(dialog).and_then(|leg| call.leg(leg));
+            match leg.is_some_and(|leg| leg.identity.is_same_party(&sender)) {
+                true => call.on_refer(core, tx, from, &request),
+                false => core.answer(tx, None, Reply::new(403)),
+            }
+        });
+    }
 }
 
 impl Call {
-    /// A REFER in one of the call's dialogs.
-    pub(super) fn on_refer(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
+    /// A REFER in one of the call's dialogs, or about one.
+    pub(super) fn on_refer(&mut self, core: &mut Core, tx: ServerTx, from: From, request: &Request) {
         let read = match read(request) {
             Ok(read) => read,
             Err(reply) => return core.answer(tx, None, *reply),
         };
-        let Some(by) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        let Some(by) = self.leg_of(from.dialog) else { return core.answer(tx, None, Reply::new(481)) };
         if !matches!(self.state, State::Talking(_)) || !self.leg(by).is_some_and(|l| l.identity.transfer) {
             return core.answer(tx, None, Reply::new(403));
         }
         if self.has_open_offer() {
-            return self.wait(core, Waiting::Refer { tx, dialog, request: Box::new(request.clone()) });
+            return self.wait(core, Waiting::Refer { tx, from, request: Box::new(request.clone()) });
         }
         if !self.is_plain() {
             return core.answer(tx, None, Reply::new(491));
         }
-        let report = self.report_to(dialog, by, request, read.is_subscribed);
+        let report = match self.report_to(core, tx, from, by, request, read.is_subscribed) {
+            Ok(report) => report,
+            Err(reply) => return core.answer(tx, None, *reply),
+        };
         if let Some(replaces) = &read.refer.replaces {
             let named = core.endpoint.find_dialog(&replaces.call_id, &replaces.to_tag, &replaces.from_tag, core.now);
             let other = match named {
-                Some(Found::Confirmed { .. }) if replaces.early_only => return core.answer(tx, None, Reply::new(486)),
                 Some(Found::Early { dialog, .. } | Found::Confirmed { dialog, .. }) => Some(dialog),
                 Some(Found::Ended) => return core.answer(tx, None, Reply::new(603)),
                 None => None,
             };
             if let Some(other) = other.filter(|d| core.index.dialogs.contains_key(d)) {
-                let key = self.key;
-                return core.joins.push_back(Join { key, by, tx, report, other });
+                let (key, read) = (self.key, Box::new(read));
+                return core.joins.push_back(Join { key, by, tx, report, other, read });
             }
         }
-        self.refer_out(core, tx, by, read, report, super::dial::forwards(request));
+        self.refer_out(core, tx, by, read, report);
     }
 
-    /// Calls the target of a REFER.
-    fn refer_out(&mut self, core: &mut Core, tx: ServerTx, by: LegId, read: Read, report: Report, max_forwards: u8) {
+    /// Calls the target of a REFER. A Replaces that has come so far names no dialog of the referrer with us: it is for
+    /// the target.
+    pub(super) fn refer_out(&mut self, core: &mut Core, tx: ServerTx, by: LegId, read: Read, report: Report) {
         let Some(leg) = self.leg(by) else { return };
         let uri = read.refer.target.uri();
         let number = called_number(uri).unwrap_or_default();
@@ -111,33 +170,51 @@ impl Call {
         };
         self.accept_refer(core, tx, &report);
         let how = fact::Transfer::SingleStep;
-        let referred_by = read.referred_by;
-        self.start_transfer(core, Order { by, destination, number, how, report, max_forwards, referred_by });
+        let replaces = read.replaces_for_target();
+        let Read { referred_by, max_forwards, .. } = read;
+        self.start_transfer(core, Order { by, destination, number, how, report, max_forwards, referred_by, replaces });
     }
 
     /// 202 and the first NOTIFY.
-    pub(super) fn accept_refer(&mut self, core: &mut Core, tx: ServerTx, report: &Report) {
-        let mut reply = Reply::new(202);
-        if matches!(report, Report::Refer { is_subscribed: false, .. }) {
-            reply.headers.push(Name::ReferSub, "false");
-        }
-        core.answer(tx, None, reply);
+    fn accept_refer(&mut self, core: &mut Core, tx: ServerTx, report: &Report) {
+        accept(core, tx, report);
         self.notify(core, report, 100, b"");
     }
 
-    fn report_to(&mut self, dialog: DialogId, by: LegId, request: &Request, is_subscribed: bool) -> Report {
+    fn report_to(
+        &mut self,
+        core: &mut Core,
+        tx: ServerTx,
+        from: From,
+        by: LegId,
+        request: &Request,
+        is_subscribed: bool,
+    ) -> Result<Report, Box<Reply>> {
+        let dialog = from.dialog;
+        if let Some(flow) = from.outside {
+            let mut subscription = None;
+            if let (true, Some(leg)) = (is_subscribed, self.leg(by)) {
+                let peer = leg.peer(flow.remote.ip(), flow.transport == Transport::Tcp);
+                let opened = core.endpoint.open_dialog(tx, peer).map_err(|why| match why {
+                    Refused::Full => Box::new(Core::busy()),
+                    _ => refused(400, "A Contact is missing".to_owned()),
+                })?;
+                subscription = Some(opened);
+            }
+            return Ok(Report::Refer { dialog, subscription, id: None, is_subscribed });
+        }
         let seq = request.headers.get(Name::CSeq);
         let seq = seq.as_deref().and_then(|v| std::str::from_utf8(v).ok());
         let seq = seq.and_then(|v| v.split_whitespace().next()?.parse().ok());
-        let Some(leg) = self.leg_mut(by) else { return Report::Nobody };
+        let Some(leg) = self.leg_mut(by) else { return Ok(Report::Nobody) };
         leg.refers += 1;
         let id = seq.filter(|_| leg.refers > 1);
-        Report::Refer { dialog, id, is_subscribed }
+        Ok(Report::Refer { dialog, subscription: None, id, is_subscribed })
     }
 
     /// Tells a step: the status line as `message/sipfrag`; a final one ends the subscription.
     pub(super) fn notify(&mut self, core: &mut Core, report: &Report, code: u16, reason: &[u8]) {
-        let Report::Refer { dialog, id, is_subscribed: true } = report else { return };
+        let Report::Refer { dialog, subscription, id, is_subscribed: true } = report else { return };
         let state = match code {
             ..200 => SubscriptionState::Active { expires: Some(60) },
             _ => SubscriptionState::terminated("noresource"),
@@ -146,10 +223,17 @@ impl Call {
         headers.push(Name::Event, EventPackage::refer(*id).encode());
         headers.push(Name::SubscriptionState, state.encode());
         let body = Some(Body::sipfrag(code, reason));
+        let dialog = subscription.unwrap_or(*dialog);
         // A subscriber that is gone needs no word; the transfer goes on without it.
-        if let Ok(request) = core.endpoint.request(*dialog, Method::Notify, headers, body, core.now) {
-            core.index.requests.insert(request, self.key);
-            self.pending.push((request, Purpose::Notify));
+        match core.endpoint.request(dialog, Method::Notify, headers, body, core.now) {
+            // The call may be over before it is answered.
+            Ok(request) if subscription.is_some() && code >= 200 => _ = core.ending.notifies.insert(request, dialog),
+            Ok(request) => {
+                core.index.requests.insert(request, self.key);
+                self.pending.push((request, Purpose::Notify));
+            }
+            Err(_) if subscription.is_some() && code >= 200 => core.endpoint.drop_dialog(dialog, core.now),
+            Err(_) => {}
         }
     }
 
@@ -171,15 +255,45 @@ pub(super) fn asked_transport(uri: &Uri) -> Option<Transport> {
     }
 }
 
+/// 202. What it makes is the dialog of its NOTIFYs, when the REFER came outside of one.
+pub(super) fn accept(core: &mut Core, tx: ServerTx, report: &Report) {
+    let mut reply = Reply::new(202);
+    if matches!(report, Report::Refer { is_subscribed: false, .. }) {
+        reply.headers.push(Name::ReferSub, "false");
+    }
+    core.answer(tx, report.subscription(), reply);
+}
+
+fn refused(code: u16, why: String) -> Box<Reply> {
+    Box::new(Reply { reason: why.into(), ..Reply::new(code) })
+}
+
+impl Read {
+    /// The lines that carry the Replaces of Refer-To to the target.
+    fn replaces_for_target(&self) -> Headers {
+        let mut lines = Headers::new();
+        if let Some(replaces) = &self.refer.replaces {
+            lines.push(Name::Replaces, replaces.encode());
+            if self.refer.headers.values(Name::Require).any(|tag| tag.eq_ignore_ascii_case(b"replaces")) {
+                lines.push(Name::Require, "replaces");
+            }
+        }
+        lines
+    }
+}
+
 /// Reads a REFER; else what it is refused with.
 fn read(request: &Request) -> Result<Read, Box<Reply>> {
-    let refused = |code: u16, why: String| Box::new(Reply { reason: why.into(), ..Reply::new(code) });
     let malformed = |error: ValueError| refused(400, error.to_string());
     let refer = ReferTo::of(&request.headers).map_err(|error| refused(error.code(), error.to_string()))?;
     if refer.method != Method::Invite {
         return Err(refused(501, ReferError::Method.to_string()));
     }
     let is_subscribed = refer_sub(&request.headers).map_err(malformed)?;
-    let referred_by = referred_by(&request.headers).map_err(malformed)?.map(|by| by.encode());
-    Ok(Read { refer, referred_by, is_subscribed })
+    let referred_by = referred_by(&request.headers).map_err(malformed)?.map(|mut by| {
+        // The body part that it names stays behind (RFC 3892 §3).
+        by.remove_param(b"cid");
+        by.encode()
+    });
+    Ok(Read { refer, referred_by, is_subscribed, max_forwards: super::dial::forwards(request) })
 }

@@ -20,6 +20,7 @@ use super::owners::roles;
 use super::peers::Local;
 use super::recording::{Recording, Unable};
 use super::registrar::Origin;
+use super::replaces::Newcomer;
 use super::second::{Held, held_by};
 use crate::codec::{Codec, Direction};
 use crate::id::{CallUuid, ConnId};
@@ -30,21 +31,31 @@ use crate::sip::endpoint::{Flow, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::name::Name;
-use crate::sip::values::{NameAddr, Uri, Via, address, called_number};
+use crate::sip::values::{NameAddr, Replaces, Uri, Via, address, called_number, referred_by};
 use rand::RngExt;
 
 /// Why an INVITE does not become a call.
-struct Refusing {
+pub(super) struct Refusing {
     reply: Box<Reply>,
     /// `None`: it is not refused but asked who it is.
     reason: Option<&'static str>,
 }
 
-fn refuse(code: u16, reason: &'static str) -> Refusing {
+impl Refusing {
+    /// Answers it so.
+    pub(super) fn tell(self, core: &mut Core, tx: ServerTx) {
+        if let Some(reason) = self.reason {
+            core.fact(None, What::Refused { code: self.reply.code, reason });
+        }
+        core.answer(tx, None, *self.reply);
+    }
+}
+
+pub(super) fn refuse(code: u16, reason: &'static str) -> Refusing {
     Refusing { reply: Box::new(Reply::new(code)), reason: Some(reason) }
 }
 
-fn busy(reason: &'static str) -> Refusing {
+pub(super) fn busy(reason: &'static str) -> Refusing {
     Refusing { reply: Box::new(Core::busy()), reason: Some(reason) }
 }
 
@@ -60,6 +71,14 @@ struct Caller {
     called: String,
 }
 
+/// What an INVITE comes to.
+pub(super) enum Begun {
+    /// A call.
+    Call(Box<Call>),
+    /// Somebody who takes another one's place in a call.
+    Newcomer(Box<Newcomer>),
+}
+
 /// Makes a call of an INVITE, or refuses it. `live`: the calls that are up.
 pub(super) fn on_invite(
     core: &mut Core,
@@ -67,17 +86,19 @@ pub(super) fn on_invite(
     flow: Flow,
     request: Request,
     live: &BTreeMap<Key, Call>,
-) -> Option<Call> {
+) -> Option<Begun> {
     match begin(core, tx, flow, request, live) {
-        Ok(call) => call,
-        Err(Refusing { reply, reason }) => {
-            if let Some(reason) = reason {
-                core.fact(None, What::Refused { code: reply.code, reason });
-            }
-            core.answer(tx, None, *reply);
+        Ok(begun) => begun,
+        Err(refusing) => {
+            refusing.tell(core, tx);
             None
         }
     }
+}
+
+/// Who sends a request that belongs to no dialog.
+pub(super) fn sender(core: &mut Core, flow: &Flow, request: &Request) -> Result<Identity, Refusing> {
+    caller(core, flow, request).map(|caller| caller.identity)
 }
 
 /// Why no call can be taken now.
@@ -112,18 +133,38 @@ fn plan(
     Ok(recording)
 }
 
+/// It would be 488 for this reason.
+pub(super) fn unusable(refusal: Refusal, ours: &Local, reason: &'static str) -> Refusing {
+    Refusing { reply: Box::new(refused(refusal, &ours.sip.ip().to_string())), reason: Some(reason) }
+}
+
 fn begin(
     core: &mut Core,
     tx: ServerTx,
     flow: Flow,
     request: Request,
     live: &BTreeMap<Key, Call>,
-) -> Result<Option<Call>, Refusing> {
+) -> Result<Option<Begun>, Refusing> {
     // First of all: how busy we are is no stranger's business.
     let caller = caller(core, &flow, &request)?;
     if let Some(limit) = at_limit(core, &caller.identity, live.len()) {
         return Err(busy(limit));
     }
+    let replaces = Replaces::of(&request.headers).map_err(|_| refuse(400, "malformed Replaces"))?;
+    if let Some(replaces) = replaces {
+        return newcomer(core, (tx, flow), &request, caller, replaces).map(|new| Some(Begun::Newcomer(Box::new(new))));
+    }
+    Ok(place(core, (tx, flow), request, caller, live)?.map(|call| Begun::Call(Box::new(call))))
+}
+
+/// A call of the caller to the number in its Request-URI.
+fn place(
+    core: &mut Core,
+    (tx, flow): (ServerTx, Flow),
+    request: Request,
+    caller: Caller,
+    live: &BTreeMap<Key, Call>,
+) -> Result<Option<Call>, Refusing> {
     let destination = core.route(&caller.identity, &caller.called).ok_or(refuse(404, "no such number"))?;
     if destination.registers && destination.targets.is_empty() {
         return Err(refuse(480, "not registered"));
@@ -181,6 +222,33 @@ fn begin(
             core.pairs.link(held.leg, leg.id);
         }
     }))
+}
+
+/// Who sends an INVITE with Replaces.
+fn newcomer(
+    core: &mut Core,
+    (tx, flow): (ServerTx, Flow),
+    request: &Request,
+    caller: Caller,
+    replaces: Replaces,
+) -> Result<Newcomer, Refusing> {
+    let listener = Listener { transport: flow.transport, address: flow.local };
+    let local = core.locals.seen(listener, flow.remote.ip(), caller.identity.overrides);
+    let offer = read_offer(&Content::of(&request.headers, &request.body), &local)?;
+    let referrer = referred_by(&request.headers).map_err(|_| refuse(400, "malformed Referred-By"))?;
+    Ok(Newcomer {
+        tx,
+        flow,
+        identity: Arc::new(caller.identity),
+        number: caller.number,
+        uri: caller.uri,
+        shown: caller.shown,
+        local,
+        offer,
+        replaces,
+        referrer: referrer.and_then(|by| called_number(by.uri())),
+        headers: request.headers.clone(),
+    })
 }
 
 /// The caller's leg and the first branch.
@@ -298,10 +366,7 @@ fn read_offer(content: &Content, ours: &Local) -> Result<Option<Session>, Refusi
     let offer = Session::parse(body).map_err(|_| refuse(400, "malformed SDP"))?;
     match offer.anchor_for(ours.media) {
         Ok(_) => Ok(Some(offer)),
-        Err(refusal) => {
-            let reply = Box::new(refused(refusal, &ours.sip.ip().to_string()));
-            Err(Refusing { reply, reason: Some("no audio that we take") })
-        }
+        Err(refusal) => Err(unusable(refusal, ours, "no audio that we take")),
     }
 }
 

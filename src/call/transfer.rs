@@ -69,6 +69,8 @@ pub(super) struct Order {
     pub max_forwards: u8,
     /// Referred-By as the transferor gave it.
     pub referred_by: Option<bytes::Bytes>,
+    /// Replaces, and Require with it, for the target: the dialog is one of its own.
+    pub replaces: Headers,
 }
 
 impl Transfer {
@@ -90,7 +92,7 @@ impl Transfer {
 impl Call {
     /// Calls the target. The state has been checked: two members, nothing else going on.
     pub(super) fn start_transfer(&mut self, core: &mut Core, order: Order) {
-        let Order { by, destination, number, how, report, max_forwards, referred_by } = order;
+        let Order { by, destination, number, how, report, max_forwards, referred_by, replaces } = order;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
         let to = Party {
             dn: destination.identity.dn.clone(),
@@ -98,7 +100,8 @@ impl Call {
             number,
         };
         let channel = self.leg(by).map_or(Channel::Right, |l| l.channel);
-        let Some(head) = self.head_for(stays, by, max_forwards, referred_by) else { return };
+        let Some(mut head) = self.head_for(stays, by, max_forwards, referred_by) else { return };
+        replaces.lines().iter().for_each(|line| head.extra.push_line(line.clone()));
         let dial = self.dial_for(core, stays, head, destination);
         let id = dial.id;
         let transfer = Transfer {
@@ -312,13 +315,13 @@ impl Call {
         if let Some(second) = second {
             self.part(core, second, Some(stays), &Report::Nobody);
         }
+        self.notify(core, &report, mapped(answer.code), &answer.reason);
         if is_gone {
             let mut bye_headers = passed_failure(&answer.headers, false);
             bye_headers.push(Name::Reason, format!("SIP;cause={}", answer.code));
             let ending = Ending { bye_headers, ..Ending::code(answer.code) };
             return self.release(core, cause, StopCause::Released, None, ending);
         }
-        self.notify(core, &report, mapped(answer.code), &answer.reason);
         self.restore(core, stays);
     }
 
@@ -333,7 +336,9 @@ impl Call {
         let Some(transfer) = self.transfer_mut() else { return };
         transfer.is_gone = true;
         let (by, stays) = (transfer.by, transfer.stays);
-        transfer.report = Report::Nobody;
+        if !transfer.report.outlives_its_dialog() {
+            transfer.report = Report::Nobody;
+        }
         if let Some(talk) = self.talk_mut() {
             talk.members.retain(|m| *m != by);
         }

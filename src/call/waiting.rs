@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::call::Call;
 use super::core::{Core, Timer};
+use super::refer::From;
+use super::replaces::Newcomer;
 use super::request::{self, Code, Ticket};
-use crate::sip::endpoint::{DialogId, Reply, ServerTx};
+use crate::sip::endpoint::{Reply, ServerTx};
 use crate::sip::message;
 
 /// The longest wait.
@@ -18,7 +20,9 @@ const MAX: usize = 16;
 #[derive(Debug)]
 pub(super) enum Waiting {
     /// A REFER.
-    Refer { tx: ServerTx, dialog: DialogId, request: Box<message::Request> },
+    Refer { tx: ServerTx, from: From, request: Box<message::Request> },
+    /// An INVITE with Replaces.
+    Newcomer(Box<Newcomer>),
     /// A request from outside.
     Request { ticket: Ticket, request: Box<request::Request> },
 }
@@ -26,6 +30,9 @@ pub(super) enum Waiting {
 impl Call {
     /// Lets something wait.
     pub(super) fn wait(&mut self, core: &mut Core, waiting: Waiting) {
+        if let Waiting::Newcomer(newcomer) = &waiting {
+            core.index.txs.insert(newcomer.tx, self.key);
+        }
         if self.waiting.len() >= MAX {
             return self.refuse_waiting(core, waiting);
         }
@@ -40,7 +47,11 @@ impl Call {
         while !self.waiting.is_empty() && !self.has_open_offer() && !self.is_over() {
             let Some((_, waiting)) = self.waiting.pop_front() else { break };
             match waiting {
-                Waiting::Refer { tx, dialog, request } => self.on_refer(core, tx, dialog, &request),
+                Waiting::Refer { tx, from, request } => self.on_refer(core, tx, from, &request),
+                Waiting::Newcomer(newcomer) => {
+                    core.index.txs.remove(&newcomer.tx);
+                    self.on_newcomer(core, *newcomer);
+                }
                 Waiting::Request { ticket, request } => {
                     core.asked = Some(super::policy::asked(&request));
                     self.on_asked(core, ticket, *request);
@@ -49,6 +60,15 @@ impl Call {
             }
         }
         self.arm_waiting(core);
+    }
+
+    /// An INVITE that waited has been cancelled. False: none waited.
+    pub(super) fn waits_no_more(&mut self, core: &mut Core, cancelled: ServerTx) -> bool {
+        let is_cancelled = |w: &Waiting| matches!(w, Waiting::Newcomer(newcomer) if newcomer.tx == cancelled);
+        let Some(at) = self.waiting.iter().position(|(_, waiting)| is_cancelled(waiting)) else { return false };
+        self.waiting.remove(at);
+        self.arm_waiting(core);
+        true
     }
 
     /// What has waited too long is refused.
@@ -80,6 +100,10 @@ impl Call {
     fn refuse_waiting(&mut self, core: &mut Core, waiting: Waiting) {
         match waiting {
             Waiting::Refer { tx, .. } => core.answer(tx, None, Reply::new(491)),
+            Waiting::Newcomer(newcomer) => {
+                core.index.txs.remove(&newcomer.tx);
+                core.answer(newcomer.tx, None, Reply::new(491));
+            }
             Waiting::Request { ticket, .. } => {
                 let denied = self.denied(Code::Busy, "an exchange of SIP in the call has not ended");
                 core.answer_request(ticket, Err(denied));

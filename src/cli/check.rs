@@ -245,6 +245,9 @@ fn dn(dn: &Dn) -> String {
             format!("where it registers, with its number and password ({algorithms})")
         }
     }];
+    if !dn.pickup_group.is_empty() {
+        parts.push(format!("picks up for the group `{}`", dn.pickup_group));
+    }
     parts.extend(recorded(dn.record, dn.required));
     parts.join("; ")
 }

@@ -127,6 +127,7 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
     }
     let record = section.read("record", problems, boolean);
     let record_consult = section.read_or("record-consult-calls", false, problems, boolean);
+    let pickup_group = section.read_or("pickup-group", String::new(), problems, text).into();
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
@@ -137,7 +138,7 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         Contact::At(contact) => Dn::new(numbers, contact),
         Contact::Registered(account) => Dn::registered(numbers, account),
     };
-    Some(Dn { record, record_consult, required, trusted, nat, dtmf, hold, ..dn })
+    Some(Dn { record, record_consult, pickup_group, required, trusted, nat, dtmf, hold, ..dn })
 }
 
 /// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge

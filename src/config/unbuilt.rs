@@ -38,7 +38,6 @@ const TABLE: &[Unbuilt] = &[
     row("dn", "role", Off::Text(&["agent"]), "supervision"),
     row("dn", "monitor-consult-calls", Off::Text(&["none"]), "supervision"),
     row("dn", "intrusion", Off::Bool(false), "supervision"),
-    row("dn", "pickup-group", Off::Text(&[""]), "call pickup"),
     row("dn", "ivr", Off::Bool(false), "the IVR interface"),
     row("route", "origin", Off::Text(&[""]), "queues and workbins"),
     row("conference", "", Off::Absent, "dial-in conference rooms"),

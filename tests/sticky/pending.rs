@@ -8,8 +8,4 @@ pub const PENDING: &[&str] = &[
     "attended / consult and retrieve, the consultation is recorded",
     "attended / the consulted party hangs up",
     "attended / the held customer hangs up, the consultation goes on",
-    // INVITE with Replaces to us, `dn.pickup-group`.
-    "replaces / another line of the same DN goes on with it",
-    "replaces / another DN takes the call over",
-    "replaces / a DN of another group may not",
 ];
