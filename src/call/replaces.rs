@@ -204,7 +204,6 @@ impl Call {
             core.bye(ended, Headers::new(), None);
         }
         self.fact(core, What::Replaced { leg, by: leg, party });
-        self.note(core, "replaced", leg);
         self.await_ack(&newcomer, leg);
         self.settle(core);
         if newcomer.offer.is_some() {
