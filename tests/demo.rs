@@ -39,14 +39,32 @@ fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
     let complaints = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{text}\n{complaints}");
     assert!(time < Duration::from_secs(30), "{time:?}");
-    for part in ["Ann calls 2001", "holds the call", "takes the call back", "left", "right", "dBFS", "ok", "mixed.wav"]
-    {
+    for part in [
+        "Ann calls Bob",
+        "holds the call",
+        "takes the call back",
+        "Dan transfers the call to Eva",
+        "Gina transfers the call to Hugo",
+        "left",
+        "right",
+        "dBFS",
+        "ok",
+        "mixed.wav",
+    ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     assert!(!text.contains("WRONG"), "{text}");
     let files = find(folder.path(), "mixed.wav");
-    assert_eq!(files.len(), 1);
-    assert!(text.contains(files[0].to_str().unwrap()), "{text}");
+    assert_eq!(files.len(), 3);
+    assert!(files.iter().all(|file| text.contains(file.to_str().unwrap())), "{text}");
+    // The caller's recording goes on with the third party, the agent's does not.
+    let heard = |name: &str| {
+        let strip = text.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
+        strip.unwrap_or_else(|| panic!("no strip of {name} in\n{text}")).contains('#')
+    };
+    for (name, is_heard) in [("Cleo ", true), ("Dan ", true), ("Eva ", true), ("Gina ", true), ("Hugo ", false)] {
+        assert_eq!(heard(name), is_heard, "{name}\n{text}");
+    }
 
     // What the demo does at its end, on the same folder.
     assert!(demo::verdict(folder.path(), None, vec![]).unwrap());

@@ -120,13 +120,25 @@ impl Server {
             setup.recording,
             setup.plan
         );
-        fs::write(folder.path().join("stickytape.toml"), text).unwrap();
+        Self::start_as(folder, &text, sip, api, &setup.arguments, if setup.log.is_empty() { "info" } else { setup.log })
+    }
+
+    /// One with this configuration, which says where SIP and the API are.
+    pub fn start_as(
+        folder: tempfile::TempDir,
+        config: &str,
+        sip: u16,
+        api: u16,
+        arguments: &[String],
+        level: &str,
+    ) -> Self {
+        fs::write(folder.path().join("stickytape.toml"), config).unwrap();
         let log = File::create(folder.path().join("server.log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_stickytape"))
             .arg("serve")
-            .args(&setup.arguments)
+            .args(arguments)
             .current_dir(folder.path())
-            .env("RUST_LOG", if setup.log.is_empty() { "info" } else { setup.log })
+            .env("RUST_LOG", level)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -266,6 +278,10 @@ pub struct Options {
     pub scenario: &'static str,
     /// Where the other side is; `None`: it waits for calls.
     pub target: Option<SocketAddr>,
+    /// It waits for calls although it has a target.
+    pub waits: bool,
+    /// Further arguments.
+    pub more: Vec<String>,
     /// Its own host.
     pub host: &'static str,
     /// Its own port; 0: a free one.
@@ -288,6 +304,8 @@ impl Default for Options {
         Self {
             scenario: "",
             target: None,
+            waits: false,
+            more: Vec::new(),
             host: V4,
             port: 0,
             tcp: false,
@@ -332,6 +350,7 @@ impl Sipp {
         if options.echo {
             command.arg("-rtp_echo");
         }
+        command.args(&options.more);
         if let Some(target) = options.target {
             command.arg(target.to_string());
         }
@@ -343,7 +362,7 @@ impl Sipp {
             .spawn()
             .expect("SIPp is installed (./test.sh)");
         let sipp = Self { child: Some(child), scenario: options.scenario.into(), folder: folder.to_owned(), output };
-        if options.target.is_none() {
+        if options.target.is_none() || options.waits {
             sipp.wait_until_bound(SocketAddr::new(host.parse().unwrap(), port), options.tcp);
         }
         sipp

@@ -1,11 +1,14 @@
-//! stickytape demo: a recorded call on one machine.
+//! stickytape demo: recorded calls on one machine.
 //!
-//! The proxy is started as `serve` starts it, on loopback and free ports. The two phones are [`testing::phone`]s on
-//! sockets of their own that know the proxy by its SIP address and nothing else.
+//! The proxy is started as `serve` starts it, on loopback and free ports. The phones are [`testing::phone`]s on sockets of
+//! their own that know the proxy by its SIP address and nothing else. What they do stands in [`story`]; what the recordings
+//! must hold follows from what the phones have seen and said ([`judge`]), not from what the proxy says of itself.
 //!
 //! [`testing::phone`]: crate::testing::phone
 
+pub mod judge;
 pub mod report;
+pub mod story;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -13,27 +16,24 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tokio::sync::{mpsc, watch};
 
+use self::judge::{Clocks, Seen};
+use self::story::{Act, Role, Scene};
 use crate::app::{Server, StartError};
 use crate::clock;
 use crate::codec::Direction;
 use crate::config::Config;
 use crate::disk::store::{self, METADATA};
 use crate::testing::driver::{self, Running, Sockets};
-use crate::testing::phone::{Action, Happened, Happening, HoldForm, Incoming, Options, Phone, Signal, Step};
-use crate::testing::speech::{self, Speaker};
-use crate::testing::tones::Voice;
+use crate::testing::phone::{Happened, Happening, Options, Phone};
 
 /// Where recordings go without `--dir`.
 const DIRECTORY: &str = "recordings";
 /// Where they go when a server that runs here holds [`DIRECTORY`].
 const OTHER_DIRECTORY: &str = "demo-recordings";
-/// The whole call takes about twelve seconds; longer means that it hangs.
+/// An act takes about twelve seconds; longer means that it hangs.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// Ann's number; her calls come in by the trunk.
-const ANN: &str = "+4930123456";
-/// Bob's extension.
-const BOB: &str = "2001";
 
 /// `stickytape demo`.
 #[derive(Debug, Args)]
@@ -76,26 +76,37 @@ pub fn run(args: &Demo) -> ExitCode {
 
 /// The demo from start to table; true when all is well.
 async fn show(directory: Option<&Path>) -> Result<bool, Error> {
-    println!("stickytape demo: two phones, a call through the proxy, a recording.\n");
-    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-    let ann = Sockets::bind(loopback).await.map_err(Error::Phone)?;
-    let bob = Sockets::bind(loopback).await.map_err(Error::Phone)?;
-    let (ann_sip, bob_sip) = (ann.sip_address().map_err(Error::Phone)?, bob.sip_address().map_err(Error::Phone)?);
-    let (server, directory) = start(directory, ann_sip, bob_sip).await?;
+    println!("stickytape demo: phones that call each other through the proxy, and what it records.\n");
+    let acts = story::acts();
+    let mut sockets = bind(&acts).await?;
+    let (server, directory) = start(directory, &acts, &sockets).await?;
     // A configuration without a SIP listener does not start.
     let proxy = server.listeners()[0].address;
     println!("  proxy   sip:{proxy}, records to {}", directory.display());
-    println!("  Ann     {ANN}, a caller from outside");
-    println!("  Bob     {BOB}, one of our extensions\n");
+    for role in acts.iter().flat_map(|act| &act.scenes).flat_map(|scene| &scene.cast) {
+        let who = if role.is_outside() { "a caller from outside" } else { "one of our extensions" };
+        println!("  {:<7} {}, {who}", role.name, role.number);
+    }
 
     let since = whole_milliseconds(clock::wall());
-    let ann = driver::start(Phone::new(caller(&ann, proxy).map_err(Error::Phone)?), ann);
-    let bob = driver::start(Phone::new(callee(&bob, proxy).map_err(Error::Phone)?), bob);
-    let wrong = narrate(ann, bob).await;
+    let clocks = Clocks { now: clock::now(), wall: clock::wall() };
+    let mut wrong = Vec::new();
+    let mut played = Vec::new();
+    for act in &acts {
+        println!("\n{}\n", capital(act.title));
+        let phones = start_phones(act, &mut sockets, proxy)?;
+        let (seen, problems) = narrate(act, phones).await;
+        wrong.extend(problems);
+        played.extend(act.scenes.iter().zip(seen));
+    }
     server.drain();
     server.hang_up();
     server.stop().await;
 
+    let judged = judge::judge(&directory, since, clocks, &played)?;
+    wrong.extend(judged.wrong);
+    println!("\nWho is heard in which second (# heard, . not, ! wrong), held to what the phones have said:\n");
+    print!("{}", judged.strips);
     verdict(&directory, Some(since), wrong)
 }
 
@@ -108,9 +119,6 @@ pub fn verdict(directory: &Path, since: Option<jiff::Timestamp>, mut wrong: Vec<
     let report = report::report(directory, since)?;
     if !report.is_empty() {
         println!("\nThe recordings, as their files tell:\n\n{report}");
-    }
-    if report.len() > 1 {
-        wrong.push(format!("one recording was expected, {} were made", report.len()));
     }
     wrong.extend(report.wrong());
     conclude(&wrong, directory, report.first_file());
@@ -129,7 +137,7 @@ fn conclude(wrong: &[String], directory: &Path, file: Option<&Path>) {
     let (Some(file), true) = (file, wrong.is_empty()) else {
         return;
     };
-    println!("Listen to it with any audio player (Ann left, Bob right, the silence is the hold):");
+    println!("Listen with any audio player (who called is left, the others are right), for example:");
     println!("  play \"{}\"", file.display());
     // The library's commands read the folder that the configuration names.
     if directory == Path::new(DIRECTORY) {
@@ -137,24 +145,42 @@ fn conclude(wrong: &[String], directory: &Path, file: Option<&Path>) {
         println!("  stickytape recordings list");
         println!("  stickytape recordings verify");
     }
-    println!("Everything about the call stands beside it, in {METADATA}.");
+    println!("Everything about a call stands beside its files, in {METADATA}.");
+}
+
+/// The sockets of every phone, in the order of the story.
+async fn bind(acts: &[Act]) -> Result<Vec<Sockets>, Error> {
+    let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let mut sockets = Vec::new();
+    for _ in acts.iter().flat_map(|act| &act.scenes).flat_map(|scene| &scene.cast) {
+        sockets.push(Sockets::bind(loopback).await.map_err(Error::Phone)?);
+    }
+    // They are taken from the end.
+    sockets.reverse();
+    Ok(sockets)
 }
 
 /// The proxy, and the folder that it records to.
-async fn start(wanted: Option<&Path>, ann: SocketAddr, bob: SocketAddr) -> Result<(Server, PathBuf), Error> {
+async fn start(wanted: Option<&Path>, acts: &[Act], sockets: &[Sockets]) -> Result<(Server, PathBuf), Error> {
+    let roles = acts.iter().flat_map(|act| &act.scenes).flat_map(|scene| &scene.cast);
+    let mut phones = Vec::new();
+    for (role, sockets) in roles.zip(sockets.iter().rev()) {
+        phones.push((role, sockets.sip_address().map_err(Error::Phone)?));
+    }
+    let config = configuration(acts, &phones);
     let directory = wanted.unwrap_or(Path::new(DIRECTORY)).to_owned();
-    match serve(&directory, ann, bob).await {
+    match serve(&directory, &config).await {
         Err(Error::Start(StartError::Recordings(store::Error::InUse(_)))) if wanted.is_none() => {
             println!("  (a running server records to {DIRECTORY}, so the demo takes another folder)");
             let directory = PathBuf::from(OTHER_DIRECTORY);
-            Ok((serve(&directory, ann, bob).await?, directory))
+            Ok((serve(&directory, &config).await?, directory))
         }
         result => Ok((result?, directory)),
     }
 }
 
-async fn serve(directory: &Path, ann: SocketAddr, bob: SocketAddr) -> Result<Server, Error> {
-    let mut config = Config::parse(&configuration(ann, bob)).map_err(|problems| {
+async fn serve(directory: &Path, config: &str) -> Result<Server, Error> {
+    let mut config = Config::parse(config).map_err(|problems| {
         // Only a change of the configuration's rules can bring this about; a test holds the text to them.
         crate::config::ConfigError::Wrong { file: "demo".into(), problems }
     })?;
@@ -163,19 +189,20 @@ async fn serve(directory: &Path, ann: SocketAddr, bob: SocketAddr) -> Result<Ser
     Ok(Server::start(config).await?)
 }
 
-/// What an operator would write for a trunk and an extension.
-fn configuration(ann: SocketAddr, bob: SocketAddr) -> String {
-    format!(
+/// What an operator would write for a trunk, some extensions, and the numbers that lead to them.
+fn configuration(acts: &[Act], phones: &[(&Role, SocketAddr)]) -> String {
+    let mut text = String::from(
         r#"
 [sip]
 listen = ["udp:127.0.0.1:0"]
 max-calls = 4
 
 [media]
-workers = 1
+workers = 2
 priority = "normal"
 
 [recording]
+default = "none"
 layout = "stereo"
 min-free-space = "16MiB"
 buffer = "16MiB"
@@ -185,106 +212,145 @@ listen = "off"
 
 [[trunk]]
 name = "carrier"
-address = "sip:{ann}"
 from = ["127.0.0.0/8"]
-
-[[dn]]
-number = "{BOB}"
-contact = "sip:{BOB}@{bob}"
-"#
-    )
+"#,
+    );
+    for (role, address) in phones.iter().filter(|(role, _)| !role.is_outside()) {
+        let number = role.number;
+        text += &format!("\n[[dn]]\nnumber = \"{number}\"\ncontact = \"sip:{number}@{address}\"\n");
+    }
+    for scene in acts.iter().flat_map(|act| &act.scenes) {
+        // The customer's side, or the agent's.
+        let record = if scene.owner == crate::record::mark::Side::Termination { "destination" } else { "source" };
+        let agent = scene.cast[1].number;
+        text += &format!("\n[[route]]\nmatch = \"^\\\\+4930{agent}$\"\nto = \"dn:{agent}\"\nrecord = \"{record}\"\n");
+    }
+    text
 }
 
-fn phrase(speaker: Speaker, text: &str) -> Action {
-    Action::Speak(Voice::Samples(speech::say(speaker, text)))
+/// The phones of an act, scene by scene.
+fn start_phones(act: &Act, sockets: &mut Vec<Sockets>, proxy: SocketAddr) -> Result<Vec<Vec<Running>>, Error> {
+    let mut start = |role: &Role| {
+        // There is a pair of sockets for each role.
+        let sockets = sockets.pop().ok_or(Error::Phone(std::io::ErrorKind::AddrNotAvailable.into()))?;
+        let (sip, rtp) = (sockets.sip_address().map_err(Error::Phone)?, sockets.rtp_address().map_err(Error::Phone)?);
+        let options = Options {
+            name: Some(role.name.to_owned()),
+            script: role.script.clone(),
+            incoming: role.incoming,
+            ..Options::new(role.number, sip, rtp, proxy)
+        };
+        Ok(driver::start(Phone::new(options), sockets))
+    };
+    act.scenes.iter().map(|scene| scene.cast.iter().map(&mut start).collect()).collect()
 }
 
-fn ms(ms: u64) -> Duration {
-    Duration::from_millis(ms)
-}
-
-/// Ann calls, speaks, listens, is held, and hangs up after the farewell.
-fn caller(sockets: &Sockets, proxy: SocketAddr) -> std::io::Result<Options> {
-    let script = vec![
-        Step::after(ms(300), Action::call(BOB)),
-        Step::on(Signal::Established, ms(400), phrase(Speaker::HIGH, speech::HELLO)),
-        Step::on(Signal::Reoffered, ms(0), Action::Speak(Voice::Silence)),
-        Step::on(Signal::Reoffered, ms(2_400), Action::HangUp),
-    ];
-    let (sip, rtp) = (sockets.sip_address()?, sockets.rtp_address()?);
-    Ok(Options { name: Some("Ann".to_owned()), script, ..Options::new(ANN, sip, rtp, proxy) })
-}
-
-/// Bob answers, replies, asks to hold the line, holds, and takes the call back.
-fn callee(sockets: &Sockets, proxy: SocketAddr) -> std::io::Result<Options> {
-    let script = vec![
-        Step::on(Signal::Established, ms(2_700), phrase(Speaker::LOW, speech::HEAR_YOU)),
-        Step::after(ms(2_100), phrase(Speaker::LOW, speech::HOLD)),
-        Step::after(ms(1_900), Action::Hold(HoldForm::SendOnly)),
-        Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
-        Step::on(Signal::Agreed, ms(300), phrase(Speaker::LOW, speech::BYE)),
-    ];
-    let incoming = Incoming::Answer { ring: ms(50), answer: ms(1_000) };
-    let (sip, rtp) = (sockets.sip_address()?, sockets.rtp_address()?);
-    Ok(Options { name: Some("Bob".to_owned()), script, incoming, ..Options::new(BOB, sip, rtp, proxy) })
-}
-
-/// Tells what happens while it happens; what went wrong.
-async fn narrate(mut ann: Running, mut bob: Running) -> Vec<String> {
+/// Tells what happens while it happens. What the phones of each scene have seen, and what went wrong.
+async fn narrate(act: &Act, phones: Vec<Vec<Running>>) -> (Vec<Seen>, Vec<String>) {
     let start = clock::now();
-    let mut wrong = Vec::new();
-    let story = async {
-        loop {
-            let (name, happened) = tokio::select! {
-                biased;
-                Some(happened) = ann.next() => ("Ann", happened),
-                Some(happened) = bob.next() => ("Bob", happened),
-                else => break,
-            };
-            if let Err(problem) = tell(name, &happened, start) {
+    let (report, mut story) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(());
+    let mut watchers = Vec::new();
+    for (scene, phones) in phones.into_iter().enumerate() {
+        for (who, phone) in phones.into_iter().enumerate() {
+            watchers.push(tokio::spawn(follow((scene, who), phone, report.clone(), stopped.clone())));
+        }
+    }
+    // The story is over when every phone has dropped its end.
+    drop(report);
+    let (mut seen, mut wrong) = (vec![Seen::default(); act.scenes.len()], Vec::new());
+    let telling = async {
+        while let Some(((scene, who), happened)) = story.recv().await {
+            if let Err(problem) = tell(&act.scenes[scene], who, &happened, start) {
                 wrong.push(problem);
             }
+            seen[scene].story.push((who, happened));
         }
     };
-    if tokio::time::timeout(PATIENCE, story).await.is_err() {
-        wrong.push(format!("the call did not end within {} s", PATIENCE.as_secs()));
+    if tokio::time::timeout(PATIENCE, telling).await.is_err() {
+        wrong.push(format!("the calls did not end within {} s", PATIENCE.as_secs()));
     }
-    let (ann, bob) = (ann.stop().await, bob.stop().await);
-    for (name, phone, other) in [("Ann", &ann, "Bob"), ("Bob", &bob, "Ann")] {
+    drop(stop);
+    for watcher in watchers {
+        let Ok(((scene, who), phone)) = watcher.await else {
+            wrong.push("a phone has broken down".to_owned());
+            continue;
+        };
         if phone.heard().packets.is_empty() {
-            wrong.push(format!("{name} has heard nothing of {other}"));
+            wrong.push(format!("{} has heard nothing", act.scenes[scene].cast[who].name));
+        }
+        // Watchers come in the order of the cast.
+        seen[scene].spoken.push(phone.spoken().to_vec());
+    }
+    seen.iter_mut().for_each(|seen| seen.story.sort_by_key(|(_, happened)| happened.at));
+    (seen, wrong)
+}
+
+/// Which scene, and which role in it.
+type Place = (usize, usize);
+
+/// Passes on what happens to a phone until it has ended or all are stopped.
+async fn follow(
+    place: Place,
+    mut phone: Running,
+    report: mpsc::UnboundedSender<(Place, Happened)>,
+    mut stopped: watch::Receiver<()>,
+) -> (Place, Phone) {
+    loop {
+        let happened = tokio::select! {
+            biased;
+            happened = phone.next() => happened,
+            _ = stopped.changed() => None,
+        };
+        match happened {
+            // Whoever tells the story listens until the last phone has ended.
+            Some(happened) => drop(report.send((place, happened))),
+            None => break,
         }
     }
-    wrong
+    drop(report);
+    (place, phone.stop().await)
 }
 
 /// One line of the story; `Err`: what should not have happened.
-fn tell(name: &str, happened: &Happened, start: Instant) -> Result<(), String> {
-    let line = match (&happened.what, name) {
-        (Happening::Calling, _) => format!("{name} calls {BOB}"),
-        (Happening::Rung, _) => format!("{name}'s phone rings"),
-        (Happening::Established, "Bob") => "Bob answers; from here on the call is recorded".to_owned(),
-        (Happening::Agreed { direction: Direction::SendOnly }, _) => {
+fn tell(scene: &Scene, who: usize, happened: &Happened, start: Instant) -> Result<(), String> {
+    let name = scene.cast[who].name;
+    let owner =
+        if scene.owner == crate::record::mark::Side::Termination { scene.cast[1].name } else { scene.cast[0].name };
+    let line = match &happened.what {
+        Happening::Calling => format!("{name} calls {}", scene.cast[1].name),
+        Happening::Rung => format!("{name}'s phone rings"),
+        Happening::Established if who == 1 => {
+            format!("{name} answers; from here on the call is recorded ({owner}'s leg owns it)")
+        }
+        Happening::Established if who == 2 => format!("{name} answers and talks to {}", scene.cast[0].name),
+        Happening::Referred { .. } => {
+            format!("{name} transfers the call to {} (REFER); the recording is silent", scene.cast[2].name)
+        }
+        Happening::Agreed { direction: Direction::SendOnly } => {
             format!("{name} holds the call (re-INVITE); the recording goes on and is silent")
         }
-        (Happening::Agreed { .. }, _) => format!("{name} takes the call back (re-INVITE)"),
-        (Happening::Ended { by_peer: false }, _) => format!("{name} hangs up; the recording is closed and published"),
-        (Happening::Failed { code }, _) => {
+        Happening::Agreed { .. } => format!("{name} takes the call back (re-INVITE)"),
+        Happening::Ended { by_peer: false } => format!("{name} hangs up"),
+        Happening::Failed { code } => {
             let code = code.map_or("no answer".to_owned(), |code| code.to_string());
             return Err(format!("{name}'s call failed: {code}"));
         }
-        (
-            Happening::Cancelled
-            | Happening::Refused { .. }
-            | Happening::Unusable { .. }
-            | Happening::NotPossible { .. },
-            _,
-        ) => return Err(format!("{name}: {:?}", happened.what)),
+        Happening::Cancelled
+        | Happening::Refused { .. }
+        | Happening::ReferRefused { .. }
+        | Happening::Unusable { .. }
+        | Happening::NotPossible { .. } => return Err(format!("{name}: {:?}", happened.what)),
         _ => return Ok(()),
     };
     let at = happened.at.saturating_duration_since(start).as_secs_f64();
     println!("  {at:>5.1} s  {line}");
     Ok(())
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -293,10 +359,12 @@ mod tests {
 
     #[test]
     fn the_configuration_of_the_demo_is_right() {
-        let text = configuration("127.0.0.1:5070".parse().unwrap(), "127.0.0.1:5080".parse().unwrap());
-        let config = Config::parse(&text).unwrap();
+        let acts = story::acts();
+        let roles = acts.iter().flat_map(|act| &act.scenes).flat_map(|scene| &scene.cast);
+        let phones: Vec<_> = roles.map(|role| (role, "127.0.0.1:5070".parse().unwrap())).collect();
+        let config = Config::parse(&configuration(&acts, &phones)).unwrap();
         assert_eq!(config.listen[0].address, "127.0.0.1:0".parse().unwrap());
         assert_eq!(config.api.listen, None);
-        assert_eq!((config.plan.trunks.len(), config.plan.dns.len()), (1, 1));
+        assert_eq!((config.plan.trunks.len(), config.plan.dns.len(), config.plan.routes.len()), (1, 5, 3));
     }
 }
