@@ -151,29 +151,38 @@ fn another_device_of_the_dn_goes_on_with_its_leg_its_port_and_its_recordings() {
 }
 
 #[test]
-fn another_device_that_shares_less_makes_the_other_side_get_a_re_invite() {
-    let mut world = world(|_| {});
-    world.phones.truncate(1);
-    world.phone(2, |o| {
-        (o.lines, o.seed) = (2, 2);
-        o.codecs = vec![Codec::pcmu()];
-    });
-    world.act(D1, Action::call("2002"));
-    world.run(ms(1_000));
-    let raw = world.raw("10.0.0.2:5070");
-    let name = dialog(&world, D2, 0);
-    let invite = invite_of(&world, raw, "2002", &name.replaces(), Some(&sdp("10.0.0.2", 7000, "8", "sendrecv")));
-    world.raws[raw].send(invite.clone());
-    world.run(ms(300));
-    let ok = world.raws[raw].responses("INVITE").into_iter().find(|r| r.code == 200).expect("taken");
-    assert!(text(Some((&ok.body[..]).into())).contains("RTP/AVP 8"), "{ok:?}");
-    assert_eq!(requests(&world, D1, Method::Invite).len(), 1, "PCMU was in use");
-    acknowledge(&mut world, raw, &invite);
-    world.run(ms(300));
-    assert_routed(&world, 1, 2);
-    let bye = world.raws[raw].in_dialog(&invite, &ok, Method::Bye, 2);
-    world.raws[raw].send(bye);
-    world.settle();
+fn another_device_makes_the_other_side_get_a_re_invite_only_when_its_direction_or_codec_forces_it() {
+    for (codecs, direction, answered, reinvites) in [
+        ("0 8", "sendrecv", "RTP/AVP 0\r", 0),
+        // PCMU was in use: we transcode.
+        ("8", "sendrecv", "RTP/AVP 8\r", 0),
+        ("0 8", "sendonly", "RTP/AVP 0\r", 1),
+    ] {
+        let mut world = world(|_| {});
+        world.phones.truncate(1);
+        world.phone(2, |o| {
+            (o.lines, o.seed) = (2, 2);
+            o.codecs = vec![Codec::pcmu()];
+        });
+        world.act(D1, Action::call("2002"));
+        world.run(ms(1_000));
+        let raw = world.raw("10.0.0.2:5070");
+        let name = dialog(&world, D2, 0);
+        let offer = sdp("10.0.0.2", 7000, codecs, direction);
+        let invite = invite_of(&world, raw, "2002", &name.replaces(), Some(&offer));
+        world.raws[raw].send(invite.clone());
+        world.run(ms(300));
+        let ok = world.raws[raw].responses("INVITE").into_iter().find(|r| r.code == 200).expect("taken");
+        let body = text(Some((&ok.body[..]).into()));
+        assert!(body.contains(answered), "{codecs} {direction}: {body}");
+        assert_eq!(requests(&world, D1, Method::Invite).len(), reinvites, "{codecs} {direction}");
+        acknowledge(&mut world, raw, &invite);
+        world.run(ms(300));
+        assert_routed(&world, 1, 2);
+        let bye = world.raws[raw].in_dialog(&invite, &ok, Method::Bye, 2);
+        world.raws[raw].send(bye);
+        world.settle();
+    }
 }
 
 /// An INVITE of a hand-written device of this DN.

@@ -404,8 +404,9 @@ impl Call {
         leg: LegId,
         offer: Option<&Session>,
     ) -> Result<bytes::Bytes, Refusal> {
-        let other = self.other(leg).and_then(|other| self.leg(other));
-        let full = self.full_terms(core, leg, other.map_or(Direction::SendRecv, |other| other.wants));
+        let other = self.other(leg);
+        let full = self.full_terms(core, leg, other.map_or(Direction::SendRecv, |other| self.shown(core, other)));
+        let other = other.and_then(|other| self.leg(other));
         let Some(offer) = offer else { return Ok(sdp.offer(&full)) };
         if let Some((other, negotiated)) = other.and_then(|other| Some((other, other.sdp.negotiated()?))) {
             let taken: Vec<Codec> = negotiated.send.iter().map(|payload| payload.codec.clone()).collect();
