@@ -26,7 +26,7 @@
 //! | 2 | [`bridge`] (rtp, audio) · [`record`] (rtp, audio) | 0–1; not each other |
 //! | 3 | [`call`] (sip, sdp, the command, notice and mark types of bridge and record, and the samples of [`audio::signal`]) | 0–2 |
 //! | 3 | [`views`] (the facts and requests of call) | 0, 3 |
-//! | 4 | [`net`], [`disk`], [`api`] | 0–3; not each other |
+//! | 4 | [`net`], [`disk`], [`api`], [`ivr`] | 0–3; not each other |
 //! | 5 | [`runtime`] | 0–4 |
 //! | 6 | [`app`], [`config`], [`cli`], `main` | all |
 //! | – | [`testing`] | 0–4; in the program only the demo's phones use it |
@@ -86,8 +86,8 @@
 //! ## What comes next has its place
 //!
 //! Conferences: `call/conference.rs`, which tells [`bridge::conference`] what to do; the
-//! recorder already mixes any number of tracks. The other two views of [`call`]'s facts:
-//! `views/`, `ivr/`. The searchable library: `library/`. None of these has a stub today.
+//! recorder already mixes any number of tracks. The third view of [`call`]'s facts: `views/interaction.rs`. The
+//! searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]
 
 pub mod clock;
@@ -107,6 +107,7 @@ pub mod views;
 
 pub mod api;
 pub mod disk;
+pub mod ivr;
 pub mod net;
 
 pub mod runtime;

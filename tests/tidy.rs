@@ -28,11 +28,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("net", LOW),
     ("disk", LOW),
     ("api", LOW),
+    ("ivr", &["id", "views::ivr"]),
     (
         "runtime",
         &[
             "id", "codec", "clock", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views", "net", "disk",
-            "api",
+            "api", "ivr",
         ],
     ),
     ("app", &["*"]),
@@ -51,7 +52,7 @@ const LOW: &[&str] = &["id", "codec", "clock", "audio", "rtp", "sdp", "sip", "br
 const CONFIG_READERS: &[&str] = &["app", "cli", "config", "main"];
 
 /// Modules without I/O: what they may not name.
-const PURE: &[&str] = &["id", "codec", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views"];
+const PURE: &[&str] = &["id", "codec", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views", "ivr"];
 const IMPURE: &[&str] =
     &["tokio::", "mio::", "socket2::", "rustix::", "std::fs", "std::thread", "std::net::UdpSocket", "std::net::Tcp"];
 
@@ -61,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rtp", &["rtp/packet.rs"]),
     ("webrtc_util", &["rtp/packet.rs"]),
     ("hound", &["disk/wav"]),
+    ("roxmltree", &["ivr/message.rs"]),
 ];
 
 /// Only `clock.rs` reads a clock.
