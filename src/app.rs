@@ -32,8 +32,9 @@ use crate::runtime::metrics::{Metrics, Observer};
 use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox, Told};
-use crate::runtime::{levels, log, media, mixer, ring};
+use crate::runtime::{ivr, levels, log, media, mixer, ring};
 use crate::sip::endpoint;
+use crate::views::ivr::{IsPort, Options as IvrOptions};
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
 /// disk is bridged behind them, by the writers' queues.
@@ -90,6 +91,7 @@ pub struct Server {
     signaling: JoinHandle<()>,
     levels: JoinHandle<()>,
     web: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    drivers: Option<Drivers>,
     sockets: Arc<SipSockets>,
     media: Vec<media::Handle>,
     mixers: Vec<mixer::Handle>,
@@ -98,6 +100,14 @@ pub struct Server {
     draining: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     events: KeptEvents,
+}
+
+/// The listener for IVR drivers.
+struct Drivers {
+    hub: Arc<ivr::Hub>,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 /// The events and what keeps them.
@@ -157,6 +167,7 @@ impl Server {
         let sockets = Arc::new(open_sip(&config, packets)?);
         let listeners: Vec<Listener> = sockets.listeners().iter().map(as_bound).collect();
         let web = bind_http(&config).await?;
+        let drivers = start_ivr(&config, &inbox).await?;
 
         let (taps, rings) = tap_rings(&config);
         let recorders = start_recorders(&config, epoch, rings, &keeper, &inbox)?;
@@ -173,7 +184,7 @@ impl Server {
             media: media.iter().map(media::Handle::sender).collect(),
             mixers: mixers.iter().map(mixer::Handle::sender).collect(),
             recorders: recorders.clone(),
-            facts: told(Observer::new(metrics.clone()), teller),
+            facts: told(Observer::new(metrics.clone()), teller, drivers.as_ref().map(|drivers| drivers.hub.clone())),
         };
         let (able, first_ports) = oneshot::channel();
         let signaling = tokio::spawn(signaling::run(calls, edges, received, queue, able));
@@ -195,7 +206,7 @@ impl Server {
         let token = config.api.token.clone();
         let web = web.map(|listener| serve_http(listener, answers, token));
 
-        announce(&listeners, http, &config);
+        announce(&listeners, http, drivers.as_ref().map(|drivers| drivers.address), &config);
         Ok(Self {
             inbox,
             listeners,
@@ -203,6 +214,7 @@ impl Server {
             signaling,
             levels,
             web,
+            drivers,
             sockets,
             media,
             mixers,
@@ -224,6 +236,11 @@ impl Server {
         self.http
     }
 
+    /// The listener for IVR drivers as it was bound.
+    pub fn ivr(&self) -> Option<SocketAddr> {
+        self.drivers.as_ref().map(|drivers| drivers.address)
+    }
+
     /// The events of all calls.
     pub fn events(&self) -> &Events {
         &self.events.events
@@ -236,6 +253,9 @@ impl Server {
             Some(Err(error)) => tracing::error!("the configuration was not reloaded and nothing changes: {error}"),
             Some(Ok(config)) => {
                 let plan = Plan { to, ..config.plan };
+                if let Some(drivers) = &self.drivers {
+                    drivers.hub.reload(is_port(&plan));
+                }
                 self.inbox.send(Input::Reload(Box::new(plan)));
                 tracing::info!("DNs, trunks and routes reloaded");
             }
@@ -262,6 +282,10 @@ impl Server {
             tracing::error!("the signaling task has panicked");
         }
         if let Some((stop, task)) = self.web {
+            let _ = stop.send(());
+            let _ = task.await;
+        }
+        if let Some(Drivers { stop, task, .. }) = self.drivers {
             let _ = stop.send(());
             let _ = task.await;
         }
@@ -321,12 +345,19 @@ fn start_events(config: &Config, metrics: &Arc<Metrics>) -> Result<(KeptEvents, 
 }
 
 /// What happens with facts and refusals.
-fn told(mut counted: Observer, mut teller: Teller) -> Box<dyn FnMut(Told<'_>) + Send> {
+fn told(
+    mut counted: Observer,
+    mut teller: Teller,
+    drivers: Option<Arc<ivr::Hub>>,
+) -> Box<dyn FnMut(Told<'_>) + Send> {
     Box::new(move |told| match told {
         Told::Fact(fact) => {
             log::fact(fact);
             counted.fact(fact);
             teller.fact(fact);
+            if let Some(drivers) = &drivers {
+                drivers.fact(fact);
+            }
         }
         Told::Denied(request, denied) => teller.denied(request, denied, clock::wall()),
     })
@@ -340,6 +371,29 @@ fn open_sip(config: &Config, packets: mpsc::Sender<endpoint::Input>) -> Result<S
 async fn bind_http(config: &Config) -> Result<Option<TcpListener>, BindError> {
     let Some(address) = config.api.listen else { return Ok(None) };
     TcpListener::bind(address).await.map(Some).map_err(|source| BindError::of("http", address, source))
+}
+
+async fn start_ivr(config: &Config, inbox: &Inbox) -> Result<Option<Drivers>, BindError> {
+    let Some(address) = config.ivr.listen else { return Ok(None) };
+    let failed = |source| BindError::of("ivr", address, source);
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let options = IvrOptions {
+        busy: config.sip.ivr_busy.clone(),
+        is_port: is_port(&config.plan),
+        // Each call may have a consultation, which is a call of its own.
+        max_calls: 2 * config.sip.max_calls,
+    };
+    let hub = ivr::Hub::new(inbox.clone(), options);
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(ivr::run(listener, hub.clone(), ivr::Silence::default(), stopped));
+    Ok(Some(Drivers { hub, address, stop, task }))
+}
+
+/// Tells IVR ports from other DNs.
+fn is_port(plan: &Plan) -> IsPort {
+    let ports: Vec<_> = plan.dns.iter().filter(|dn| dn.ivr).map(|dn| dn.numbers.clone()).collect();
+    Box::new(move |number| ports.iter().any(|numbers| numbers.contains(number)))
 }
 
 fn serve_http(listener: TcpListener, answers: Answers, token: Option<Secret>) -> (oneshot::Sender<()>, JoinHandle<()>) {
@@ -522,12 +576,18 @@ fn start_mixers(
     rings.into_iter().enumerate().map(start).collect()
 }
 
-fn announce(listeners: &[Listener], http: Option<SocketAddr>, config: &Config) {
+fn announce(listeners: &[Listener], http: Option<SocketAddr>, ivr: Option<SocketAddr>, config: &Config) {
     for listener in listeners {
         tracing::info!(transport = ?listener.transport, address = %listener.address, "listening for SIP");
     }
     if let Some(address) = http {
         tracing::info!(%address, "listening for HTTP");
+    }
+    if let Some(address) = ivr {
+        tracing::info!(%address, "listening for IVR drivers");
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "IVR drivers show no credentials: whoever reaches this address controls their calls");
+        }
     }
     tracing::info!(
         calls = config.sip.max_calls,

@@ -165,7 +165,11 @@ impl Call {
         if self.talk().is_some_and(|t| t.members.len() < 2) {
             return self.release(core, cause, StopCause::Released, None, Ending::code(answer.code));
         }
-        let busy = matches!(answer.code, 486 | 600) && !consult.is_mute;
+        let is_busy = match self.leg(consult.by) {
+            Some(leg) if leg.identity.ivr => core.options.sip.ivr_busy.contains(&answer.code),
+            _ => matches!(answer.code, 486 | 600),
+        };
+        let busy = is_busy && !consult.is_mute;
         if busy && let Some(leg) = self.leg_mut(consult.by) {
             leg.on_hold = true;
         }

@@ -59,6 +59,8 @@ pub(super) struct Identity {
     pub nat: Nat,
     pub dtmf: Dtmf,
     pub hold: HoldBy,
+    /// An IVR port.
+    pub ivr: bool,
     pub overrides: Overrides,
     pub caller_id: Option<String>,
     pub attempt_timeout: Duration,
@@ -85,6 +87,7 @@ impl Identity {
             nat: dn.nat,
             dtmf: dn.dtmf,
             hold: dn.hold,
+            ivr: dn.ivr,
             sources: addresses.into_iter().map(IpNet::from).collect(),
             ..Self::other(&[], false)
         }
@@ -136,6 +139,7 @@ impl Identity {
             nat: Nat::Auto,
             dtmf: Dtmf::default(),
             hold: HoldBy::Media,
+            ivr: false,
             overrides: Overrides::default(),
             caller_id: None,
             attempt_timeout: ATTEMPT_TIMEOUT,

@@ -62,6 +62,8 @@ pub struct SipOptions {
     pub connected_id: bool,
     /// User-Agent and Server header.
     pub user_agent: String,
+    /// `ivr.busy`: final answers to an IVR port's consultation that leave the other party held until it is retrieved.
+    pub ivr_busy: Vec<u16>,
 }
 
 impl Default for SipOptions {
@@ -75,6 +77,7 @@ impl Default for SipOptions {
             drain_timeout: Duration::from_secs(30),
             connected_id: false,
             user_agent: concat!("stickytape/", env!("CARGO_PKG_VERSION")).into(),
+            ivr_busy: vec![486, 600],
         }
     }
 }
@@ -365,6 +368,8 @@ pub struct Dn {
     pub nat: Nat,
     /// `hold`.
     pub hold: HoldBy,
+    /// `ivr`: an IVR port, whose calls belong to the IVR interface.
+    pub ivr: bool,
 }
 
 impl Dn {
@@ -391,6 +396,7 @@ impl Dn {
             dtmf: Dtmf::Rfc4733,
             hold: HoldBy::Media,
             nat: Nat::Auto,
+            ivr: false,
         }
     }
 }

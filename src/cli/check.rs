@@ -56,6 +56,7 @@ pub fn explain(config: &Config, calls: usize) -> String {
         },
     );
     events(config, &mut page);
+    ivr(config, &mut page);
     plan(config, &mut page);
     page.text
 }
@@ -77,6 +78,14 @@ fn events(config: &Config, page: &mut Page) {
             ),
         },
     );
+}
+
+fn ivr(config: &Config, page: &mut Page) {
+    let Some(address) = config.ivr.listen else { return };
+    page.title("IVR drivers");
+    let open = if address.ip().is_loopback() { "" } else { "; whoever reaches it controls the IVR's calls" };
+    page.row("listens on", &format!("{address}{open}"));
+    page.row("busy", &join(&config.sip.ivr_busy));
 }
 
 fn sip(config: &Config, calls: usize, page: &mut Page) {
@@ -249,6 +258,7 @@ fn dn(dn: &Dn) -> String {
         parts.push(format!("picks up for the group `{}`", dn.pickup_group));
     }
     parts.extend(recorded(dn.record, dn.required));
+    parts.extend(dn.ivr.then(|| "an IVR port".to_owned()));
     parts.join("; ")
 }
 

@@ -55,6 +55,8 @@ pub struct Config {
     pub api: Api,
     /// `[events]`.
     pub events: Events,
+    /// `[ivr]`; `busy` is in [`SipOptions`].
+    pub ivr: Ivr,
 }
 
 /// The sounds of `[media]` as they were written; their samples are in [`MediaOptions`].
@@ -132,6 +134,13 @@ pub struct Events {
     pub file: Option<PathBuf>,
     /// `keep`: events kept in memory for replay.
     pub keep: usize,
+}
+
+/// `[ivr]`.
+#[derive(Debug, Clone)]
+pub struct Ivr {
+    /// `listen`; `None`: there is no such interface.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Config {

@@ -18,15 +18,20 @@ use crate::sip::values::Algorithm;
 /// Limits of the lists: routing looks through them for every call.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Reads the three lists.
-pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> Plan {
+/// Reads the three lists. `has_ivr`: there is somebody to whom IVR ports belong.
+pub(super) fn read(document: &mut Document<'_, '_>, has_ivr: bool, problems: &mut Problems) -> Plan {
     let mut plan = Plan::default();
     for mut section in limited("trunk", document, problems) {
         plan.trunks.extend(read_trunk(&mut section, &plan.trunks, problems));
         section.finish(problems);
     }
     for mut section in limited("dn", document, problems) {
-        plan.dns.extend(read_dn(&mut section, &plan.dns, problems));
+        let dn = read_dn(&mut section, &plan.dns, problems);
+        if dn.as_ref().is_some_and(|dn| dn.ivr) && !has_ivr {
+            let suggestion = Some("add `listen = \"127.0.0.1:8090\"` to [ivr]".to_owned());
+            problems.add(&section.spot_of("ivr"), "an IVR port without [ivr] `listen` belongs to nobody", suggestion);
+        }
+        plan.dns.extend(dn);
         section.finish(problems);
     }
     for mut section in limited("route", document, problems) {
@@ -133,12 +138,13 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
     let dtmf = section.read_or("dtmf", Dtmf::default(), problems, choice(DTMF));
     let hold = section.read_or("hold", HoldBy::default(), problems, choice(HOLD));
+    let ivr = section.read_or("ivr", false, problems, boolean);
     let (numbers, contact) = (numbers?, contact.or(registration)?);
     let dn = match contact {
         Contact::At(contact) => Dn::new(numbers, contact),
         Contact::Registered(account) => Dn::registered(numbers, account),
     };
-    Some(Dn { record, record_consult, pickup_group, required, trusted, nat, dtmf, hold, ..dn })
+    Some(Dn { record, record_consult, pickup_group, required, trusted, nat, dtmf, hold, ivr, ..dn })
 }
 
 /// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge

@@ -1,4 +1,4 @@
-//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`, `[events]`.
+//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`, `[events]`, `[ivr]`.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::raw::{Document, Problems, Section};
 use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
-use super::{Api, Config, Events, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
+use super::{Api, Config, Events, Ivr, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::call::options::{
@@ -31,7 +31,7 @@ fn seconds(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
 /// Reads the whole document. What is wrong is in `problems`, and then the value is not to be used.
 pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> Config {
     let mut sip = document.section("sip", problems);
-    let (listen, max_calls, sip_options) = read_sip(&mut sip, problems);
+    let (listen, max_calls, mut sip_options) = read_sip(&mut sip, problems);
     sip.finish(problems);
 
     let mut media = document.section("media", problems);
@@ -52,7 +52,11 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
     let event_options = read_events(&mut events, problems);
     events.finish(problems);
 
-    let plan = plan::read(document, problems);
+    let mut ivr = document.section("ivr", problems);
+    let ivr_options = read_ivr(&mut ivr, &mut sip_options, problems);
+    ivr.finish(problems);
+
+    let plan = plan::read(document, ivr_options.listen.is_some(), problems);
     Config {
         file: None,
         listen,
@@ -66,6 +70,7 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
         plan,
         api: api_options,
         events: event_options,
+        ivr: ivr_options,
     }
 }
 
@@ -260,6 +265,14 @@ fn read_events(section: &mut Section<'_, '_>, problems: &mut Problems) -> Events
         file: section.read("file", problems, some_text).map(PathBuf::from),
         keep: section.read_or("keep", 100_000, problems, number(0..=1_000_000)) as usize,
     }
+}
+
+fn read_ivr(section: &mut Section<'_, '_>, sip: &mut SipOptions, problems: &mut Problems) -> Ivr {
+    let listen = section.read("listen", problems, super::values::socket);
+    if let Some(busy) = section.read_list("busy", problems, number(400..=699)) {
+        sip.ivr_busy = busy.into_iter().map(|code| code as u16).collect();
+    }
+    Ivr { listen }
 }
 
 /// A secret from the file that `file_key` names or the environment variable that `env_key` names, line end removed.

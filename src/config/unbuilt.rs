@@ -38,15 +38,12 @@ const TABLE: &[Unbuilt] = &[
     row("dn", "role", Off::Text(&["agent"]), "supervision"),
     row("dn", "monitor-consult-calls", Off::Text(&["none"]), "supervision"),
     row("dn", "intrusion", Off::Bool(false), "supervision"),
-    row("dn", "ivr", Off::Bool(false), "the IVR interface"),
     row("route", "origin", Off::Text(&[""]), "queues and workbins"),
     row("conference", "", Off::Absent, "dial-in conference rooms"),
     row("supervision", "mode", Off::Text(&["mute"]), "supervision"),
     row("supervision", "scope", Off::Text(&["call"]), "supervision"),
     row("interaction", "invitation-timeout", Off::Text(&["30s"]), "agent invitations"),
     row("events", "nats", Off::Absent, "events over NATS"),
-    row("ivr", "listen", Off::Absent, "the IVR interface"),
-    row("ivr", "busy", Off::Absent, "the IVR interface"),
     row("library", "database", Off::Absent, "the searchable library"),
 ];
 

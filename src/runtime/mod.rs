@@ -3,6 +3,7 @@
 pub mod event_log;
 pub mod events;
 pub mod http;
+pub mod ivr;
 pub mod levels;
 pub mod log;
 pub mod media;

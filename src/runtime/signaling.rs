@@ -96,9 +96,14 @@ impl Inbox {
 
     /// Asks a call to change; `None` when the task has ended. Answered at once, or when what is open in the call is over.
     pub async fn request(&self, request: Request) -> Option<Result<Accepted, Denied>> {
+        self.submit(request)?.await.ok()
+    }
+
+    /// As [`Inbox::request`], without waiting for the answer: requests are taken in the order of these calls.
+    pub fn submit(&self, request: Request) -> Option<oneshot::Receiver<Result<Accepted, Denied>>> {
         let (answer, answered) = oneshot::channel();
         self.items.send(Item::Request(Box::new(request), answer)).ok()?;
-        answered.await.ok()
+        Some(answered)
     }
 }
 
