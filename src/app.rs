@@ -345,11 +345,7 @@ fn start_events(config: &Config, metrics: &Arc<Metrics>) -> Result<(KeptEvents, 
 }
 
 /// What happens with facts and refusals.
-fn told(
-    mut counted: Observer,
-    mut teller: Teller,
-    drivers: Option<Arc<ivr::Hub>>,
-) -> Box<dyn FnMut(Told<'_>) + Send> {
+fn told(mut counted: Observer, mut teller: Teller, drivers: Option<Arc<ivr::Hub>>) -> Box<dyn FnMut(Told<'_>) + Send> {
     Box::new(move |told| match told {
         Told::Fact(fact) => {
             log::fact(fact);

@@ -150,8 +150,7 @@ mod tests {
     fn frames_are_found_however_their_bytes_arrive() {
         let stream = [encode(Kind::Xml, b"first"), encode(Kind::KeepAliveAnswer, b""), encode(Kind::Xml, b"second")];
         let stream = stream.concat();
-        let wanted =
-            vec![xml(b"first"), Ok(Frame { kind: Kind::KeepAliveAnswer, body: vec![] }), xml(b"second")];
+        let wanted = vec![xml(b"first"), Ok(Frame { kind: Kind::KeepAliveAnswer, body: vec![] }), xml(b"second")];
         for size in 1..=stream.len() {
             let mut decoder = Decoder::default();
             let mut found = Vec::new();

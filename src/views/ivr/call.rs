@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::message::{DriverId, Message, Status};
 use super::AskId;
+use super::message::{DriverId, Message, Status};
 use crate::id::{ConnId, LegId};
 
 /// One live call.

@@ -95,7 +95,13 @@ impl Ivr {
     }
 
     /// A driver's message for a call.
-    pub fn message(&mut self, driver: DriverId, call: ConnId, req_id: Option<Arc<str>>, message: Message) -> Vec<Output> {
+    pub fn message(
+        &mut self,
+        driver: DriverId,
+        call: ConnId,
+        req_id: Option<Arc<str>>,
+        message: Message,
+    ) -> Vec<Output> {
         let order = Order { driver: Some(driver), req_id, message };
         let Some(known) = self.calls.get_mut(&call) else {
             self.fail(call, &order, FailedReq::NoSuchCall, Some(UNKNOWN_CALL));
@@ -120,7 +126,9 @@ impl Ivr {
         let consult = call.consult.as_ref().map(|consult| consult.conn_id);
         match answer {
             Some(Err(denied)) => self.refused(conn_id, consult, &order, &denied),
-            Some(Ok(_)) if consult.is_some() && matches!(order.message, Message::CompleteXfer | Message::CompleteConf) => {
+            Some(Ok(_))
+                if consult.is_some() && matches!(order.message, Message::CompleteXfer | Message::CompleteConf) =>
+            {
                 call.completing = Some(order);
             }
             _ => {}
@@ -212,7 +220,7 @@ impl Ivr {
             Code::UnknownCall | Code::NotAParty => FailedReq::NoSuchCall,
             _ => order.message.request(),
         };
-        self.fail(conn_id, order, failed, rows::refusal(denied.code));
+        self.fail(conn_id, order, failed, rows::refusal(failed, denied.code));
         if let (Some(consult), Message::CompleteConf | Message::CompleteXfer) = (consult, &order.message) {
             let order = Order { driver: None, req_id: None, message: Message::RetrieveCall };
             let ask = Ask::ReconnectCall { other: Some(conn_id) };

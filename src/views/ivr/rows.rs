@@ -4,7 +4,7 @@
 //! The vendor's diagrams of these flows are pictures whose text is not published; the order is ours. Three rules are
 //! theirs: busy is no error, after an error the state is as before by itself, and retrieving then is a second error.
 
-use super::message::Status;
+use super::message::{FailedReq, Status};
 use crate::call::fact::ReleaseCause;
 use crate::call::request::Code;
 
@@ -80,7 +80,7 @@ pub(super) fn row(cue: Cue) -> &'static [Line] {
 }
 
 /// `TLibErrCode` of a refusal: the numbers that T-Library has for it.
-pub(super) fn refusal(code: Code) -> Option<u16> {
+pub(super) fn refusal(failed: FailedReq, code: Code) -> Option<u16> {
     Some(match code {
         // Invalid ConnectionID.
         Code::UnknownCall | Code::NotAParty | Code::OtherCall => 56,
@@ -92,8 +92,8 @@ pub(super) fn refusal(code: Code) -> Option<u16> {
         Code::Busy => 57,
         // Out of service.
         Code::Limit => 58,
-        // Already as it is asked for: what a RetrieveCall finds.
-        Code::WrongState => 43,
+        // The object is already in the requested state.
+        Code::WrongState if failed == FailedReq::RetrieveCall => 43,
         _ => return None,
     })
 }
