@@ -9,10 +9,11 @@ use call_world::*;
 use stickytape::bridge::command::Command;
 use stickytape::call::Input;
 use stickytape::call::fact::What;
-use stickytape::call::options::{DefaultOwner, Options};
+use stickytape::call::options::{DefaultOwner, HoldBy, Options};
 use stickytape::call::request::{Accepted, Ask, Code, Denied, OwnerWish, Request as Asked, Ticket};
 use stickytape::id::{ConnId, LegId, RecordingId};
 use stickytape::record::mark::{Change, Channel, Conversation, Role, StopCause};
+use stickytape::sip::name::Name;
 use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Refer};
 
 const D1: usize = 0;
@@ -289,18 +290,52 @@ fn alternating_by_the_phone_moves_the_recording_each_time() {
 }
 
 #[test]
-fn the_held_party_s_end_ends_the_recording_and_the_consultation_goes_on() {
-    let mut world = consulting(true);
+fn when_the_held_party_leaves_the_device_s_recording_goes_on_in_what_is_an_ordinary_call_then() {
+    for follows in [true, false] {
+        let mut world = consulting(follows);
+        world.act(D1, Action::HangUp);
+        world.run(ms(500));
+        assert!(world.phones[D3].is_talking());
+        assert!(world.proxy.stops().is_empty());
+        let expected: &[&str] = match follows {
+            true => &["C1 1+2", "C1 1+2h", "C2 2+4 consult", "C2 2+4"],
+            false => &["C1 1+2", "C1 1+2h", "C2 2+4"],
+        };
+        assert_eq!(told(&world), [expected], "the device keeps its name");
+        assert_eq!((tapped(&world, B2), tapped(&world, C)), ((1, Some(B1)), (1, None)));
+        let calls = conn_ids(&world);
+        let running = world.proxy.starts()[0].1.id;
+        let started = ask(&mut world, calls[1], "2002", Ask::RecordStart { owner: OwnerWish::Source });
+        assert_eq!(started.unwrap().recording, Some(running), "one session per owner");
+        // The consulted party is only consulted no more.
+        assert!(ask(&mut world, calls[1], "2003", Ask::RecordStart { owner: OwnerWish::Source }).is_ok());
+        assert_eq!(told(&world)[1], ["C2 2+4"]);
+        world.act(D3, Action::HangUp);
+        world.run(ms(300));
+        assert_eq!(causes(&world), [StopCause::Released, StopCause::Released]);
+        let ended = |leg| {
+            let marks = world.proxy.marks.iter();
+            marks.filter(|(_, m)| matches!(m.change, Change::LegEnded(l) if l == leg)).count()
+        };
+        assert_eq!((ended(LegId(1)), ended(B1), ended(C)), (1, 1, 1));
+        world.settle();
+    }
+}
+
+#[test]
+fn a_recording_of_a_call_that_ends_while_the_consulted_party_rings_ends_with_it() {
+    let manual = |n: u8, o: &mut phone::Options| {
+        if n == 3 {
+            o.incoming = Incoming::Manual;
+        }
+    };
+    let mut world = consulting_with(true, |_| {}, manual);
     world.act(D1, Action::HangUp);
-    world.run(ms(500));
-    assert!(world.phones[D3].is_talking());
+    world.run(ms(300));
     assert_eq!(causes(&world), [StopCause::Released]);
-    assert_eq!((tapped(&world, B2), tapped(&world, C).1), ((0, None), None));
-    let calls = conn_ids(&world);
-    // It is a call of its own now: its parties may ask for a recording.
-    assert!(ask(&mut world, calls[1], "2003", Ask::RecordStart { owner: OwnerWish::Source }).is_ok());
-    assert_eq!(told(&world)[1], ["C2 3+4"]);
-    assert_eq!(tapped(&world, B2), (1, None));
+    world.act(D3, Action::Answer);
+    world.run(ms(300));
+    assert_eq!(world.proxy.starts().len(), 1, "no trigger starts a session on a consult call");
     world.act(D3, Action::HangUp);
     world.settle();
 }
@@ -319,8 +354,36 @@ fn hanging_up_either_line_leaves_the_other_call() {
     world.act(D2, Action::on(0, Action::HangUp));
     world.run(ms(300));
     assert!(world.phones[D3].is_talking() && world.phones[D1].is_idle());
-    assert_eq!(causes(&world), [StopCause::Released]);
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+4");
     world.act(D3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_blind_transfer_out_of_the_consultation_makes_it_a_call_between_others() {
+    let mut world = consulting_with(true, |o| o.plan.dns[2].record = Some(true), |_, _| {});
+    world.phone(4, |_| {});
+    world.act(D2, Action::on(1, Action::Refer(Refer::to("2004"))));
+    world.run(ms(3_500));
+    assert!(world.phones[D3].is_talking() && world.phones[3].is_talking());
+    assert_eq!(told(&world)[0], ["C1 1+2", "C1 1+2h", "C2 2+4 consult", "C2 2+4 consult unbridged", "C1 1+2h"]);
+    assert_eq!(told(&world)[1], ["C2 4+5"], "D3's own trigger");
+    world.act(D1, Action::HangUp);
+    world.act(D3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn who_is_transferred_to_a_consulting_device_is_consulted_and_starts_nothing() {
+    let mut world = consulting_with(true, |o| o.plan.dns[3].record = Some(true), |_, _| {});
+    world.phone(4, |_| {});
+    world.act(D3, Action::Refer(Refer::to("2004")));
+    world.run(ms(3_500));
+    assert!(world.phones[3].is_talking() && world.phones[D3].is_idle());
+    assert_eq!(told(&world).len(), 1);
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+5 consult");
+    world.act(D1, Action::HangUp);
+    world.act(3, Action::HangUp);
     world.settle();
 }
 
@@ -471,5 +534,226 @@ fn a_request_of_a_dn_with_one_call_is_refused() {
         assert_eq!(code(ask(&mut world, calls[0], "2002", request)), Some(Code::WrongState));
     }
     world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+/// How the members of each live call are: `h` for a side that holds.
+fn states(world: &World) -> Vec<&'static str> {
+    world.proxy.calls.snapshot().iter().map(|c| c.state).collect()
+}
+
+fn yields(n: u8, o: &mut phone::Options) {
+    o.yields = n == 2;
+}
+
+#[test]
+fn alternate_call_over_two_dialogs_holds_one_and_retrieves_the_other() {
+    let mut world = consulting_with(true, |_| {}, yields);
+    let calls = conn_ids(&world);
+    let before = world.proxy.story().len();
+    let accepted = ask(&mut world, calls[1], "2002", Ask::AlternateCall { other: None }).unwrap();
+    assert_eq!(accepted.conn_id, calls[1]);
+    assert_eq!(facts_after(&world, before), ["held 3", "retrieved 2"]);
+    assert_eq!(states(&world), ["talking", "held"]);
+    assert_eq!(told(&world)[0][3..], ["C1 1+2"]);
+    let before = world.proxy.story().len();
+    assert!(ask(&mut world, calls[0], "2002", Ask::AlternateCall { other: Some(calls[1]) }).is_ok());
+    assert_eq!(facts_after(&world, before), ["held 2", "retrieved 3"]);
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+4 consult");
+    assert_eq!(code(ask(&mut world, calls[0], "2002", Ask::AlternateCall { other: None })), Some(Code::WrongState));
+    world.act(D1, Action::HangUp);
+    world.act(D3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_phone_that_goes_on_holding_keeps_everything_as_it_was() {
+    for request in [
+        Ask::AlternateCall { other: None },
+        Ask::ReconnectCall { other: None },
+        Ask::RetrieveCall,
+        Ask::InitiateTransfer { to: "2004".into() },
+    ] {
+        let mut world = consulting(true);
+        world.phone(4, |_| {});
+        let calls = conn_ids(&world);
+        let path = match request {
+            Ask::RetrieveCall | Ask::InitiateTransfer { .. } => calls[0],
+            _ => calls[1],
+        };
+        let before = (world.proxy.story().len(), told(&world));
+        assert_eq!(code(ask(&mut world, path, "2002", request.clone())), Some(Code::HeldByPhone), "{request:?}");
+        assert_eq!((world.proxy.story().len(), told(&world)), before, "{request:?}");
+        assert_eq!(states(&world), ["held", "talking"]);
+        let asked = world.phones[D2].requests().iter().filter(|r| r.method.as_str() == "INVITE").count();
+        assert_eq!(asked, 2, "{request:?}: its call, and our question");
+        world.act(D1, Action::HangUp);
+        world.act(D3, Action::HangUp);
+        world.settle();
+    }
+}
+
+#[test]
+fn reconnect_call_over_two_dialogs_drops_the_consultation_and_retrieves_the_held_call() {
+    let mut world = consulting_with(true, |_| {}, yields);
+    let calls = conn_ids(&world);
+    let before = world.proxy.story().len();
+    assert!(ask(&mut world, calls[1], "2002", Ask::ReconnectCall { other: None }).is_ok());
+    assert_eq!(facts_after(&world, before), ["released released", "retrieved 2"]);
+    assert!(world.phones[D3].is_idle() && world.phones[D1].is_talking());
+    assert_eq!(states(&world), ["talking"]);
+    assert_eq!(told(&world)[0].last().unwrap(), "C1 1+2");
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn retrieve_call_gets_the_audio_of_a_phone_that_holds() {
+    for (by_phone, by_request) in [(true, false), (false, true), (true, true)] {
+        let mut world = world(true, |_| {}, yields);
+        let calls = conn_ids(&world);
+        if by_request {
+            assert!(ask(&mut world, calls[0], "2002", Ask::HoldCall).is_ok());
+        }
+        if by_phone {
+            world.act(D2, Action::Hold(HoldForm::SendOnly));
+            world.run(ms(300));
+        }
+        assert_eq!(states(&world), ["held"]);
+        assert!(ask(&mut world, calls[0], "2002", Ask::RetrieveCall).is_ok());
+        assert_eq!(states(&world), ["talking"]);
+        assert_eq!(told(&world)[0].last().unwrap(), "C1 1+2");
+        assert_eq!(code(ask(&mut world, calls[0], "2002", Ask::RetrieveCall)), Some(Code::WrongState));
+        world.act(D1, Action::HangUp);
+        world.settle();
+    }
+}
+
+#[test]
+fn a_phone_that_holds_gives_its_audio_to_a_consultation_by_request() {
+    let mut world = world(true, |_| {}, yields);
+    let calls = conn_ids(&world);
+    world.act(D2, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(300));
+    assert!(ask(&mut world, calls[0], "2002", Ask::InitiateTransfer { to: "2003".into() }).is_ok());
+    world.run(ms(500));
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+3 consult");
+    world.act(D2, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_call_that_ends_while_its_phone_is_asked_answers_the_request() {
+    let mut world = consulting_with(true, |_| {}, yields);
+    let calls = conn_ids(&world);
+    for path in [1, 0] {
+        let request = if path == 1 { Ask::AlternateCall { other: None } } else { Ask::RetrieveCall };
+        let mut world = consulting_with(true, |_| {}, yields);
+        let calls = conn_ids(&world);
+        world.act(D1, Action::HangUp);
+        world.run(ms(1));
+        send(&mut world, calls[path], "2002", request);
+        world.run(ms(1_000));
+        assert_eq!(world.proxy.answers.len(), 1);
+        assert_eq!(code(world.proxy.answers[0].1.clone()), Some(Code::WrongState));
+        world.act(D3, Action::HangUp);
+        world.settle();
+    }
+    send(&mut world, calls[1], "2002", Ask::AlternateCall { other: None });
+    world.act(D3, Action::HangUp);
+    world.run(ms(1_000));
+    assert_eq!(world.proxy.answers.len(), 1, "the path is gone when the phone has answered");
+    assert_eq!(states(&world), ["talking"], "the phone talks in the other call already");
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn hold_by_notify_presses_the_keys_of_the_phone() {
+    let notify = |o: &mut Options| o.plan.dns[1].hold = HoldBy::Notify;
+    let mut world = world(true, notify, |n, o| o.talk = n == 2);
+    let calls = conn_ids(&world);
+    assert!(ask(&mut world, calls[0], "2002", Ask::HoldCall).is_ok());
+    assert!(world.proxy.has_fact("held 2"));
+    let events = |world: &World| {
+        let notifies = world.phones[D2].requests().iter().filter(|r| r.method.as_str() == "NOTIFY");
+        notifies.map(|r| text(r.headers.get(Name::Event))).collect::<Vec<_>>()
+    };
+    assert_eq!(events(&world), ["hold"]);
+    world.act(D2, Action::on(1, Action::call("2003")));
+    world.run(ms(1_000));
+    let second = conn_ids(&world)[1];
+    assert!(ask(&mut world, second, "2002", Ask::AlternateCall { other: None }).is_ok());
+    assert_eq!(events(&world), ["hold", "hold", "talk"]);
+    assert_eq!(states(&world), ["talking", "held"]);
+    assert!(ask(&mut world, second, "2002", Ask::RetrieveCall).is_ok());
+    assert_eq!(events(&world).len(), 4);
+    assert_eq!(states(&world), ["talking", "talking"]);
+    world.act(D1, Action::HangUp);
+    world.act(D3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_phone_without_such_keys_is_held_by_our_media() {
+    let notify = |o: &mut Options| o.plan.dns[1].hold = HoldBy::Notify;
+    let mut world = world(true, notify, |_, _| {});
+    let calls = conn_ids(&world);
+    assert!(ask(&mut world, calls[0], "2002", Ask::HoldCall).is_ok());
+    assert!(world.proxy.has_fact("held 2"));
+    assert!(world.proxy.story().iter().any(|s| s.contains("takes no NOTIFY")), "somebody should look");
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_recording_is_asked_for_in_the_consult_call_for_the_device_and_never_for_the_consulted_party() {
+    let mut world = consulting_with(true, |o| o.recording.default = DefaultOwner::None, |_, _| {});
+    let calls = conn_ids(&world);
+    let start = |owner: &OwnerWish| Ask::RecordStart { owner: owner.clone() };
+    for (dn, owner) in
+        [("2003", OwnerWish::Source), ("2002", OwnerWish::Destination), ("2001", OwnerWish::Dn("2003".into()))]
+    {
+        assert_eq!(code(ask(&mut world, calls[1], dn, start(&owner))), Some(Code::ConsultedOwner), "{dn} {owner:?}");
+    }
+    assert!(world.proxy.starts().is_empty());
+    let started = ask(&mut world, calls[1], "2002", start(&OwnerWish::Source)).unwrap();
+    let id = started.recording.unwrap();
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+4 consult");
+    for (dn, owner) in [("2003", OwnerWish::Destination), ("2001", OwnerWish::Dn("2002".into()))] {
+        assert_eq!(ask(&mut world, calls[1], dn, start(&owner)).unwrap().recording, Some(id), "{dn} {owner:?}");
+    }
+    assert!(ask(&mut world, calls[1], "2002", Ask::RecordPause { recording: None }).is_ok());
+    assert!(world.proxy.has_fact("paused"));
+    assert!(ask(&mut world, calls[1], "2003", Ask::RecordResume { recording: Some(id) }).is_ok());
+    assert!(ask(&mut world, calls[1], "2002", Ask::RecordStop { recording: None }).is_ok());
+    assert_eq!(causes(&world), [StopCause::Stopped]);
+    assert_eq!(tapped(&world, B2), (0, None), "nothing is recorded under another name any more");
+    world.act(D1, Action::HangUp);
+    world.act(D3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn a_request_that_meets_an_open_offer_of_the_other_call_waits_for_its_end() {
+    let mut world = consulting_with(true, |_| {}, yields);
+    let calls = conn_ids(&world);
+    world.act(D1, Action::AskForOffer);
+    world.run(ms(7));
+    let ticket = send(&mut world, calls[1], "2002", Ask::CompleteTransfer { other: None });
+    assert!(world.proxy.answers.is_empty());
+    world.run(ms(1_000));
+    assert!(matches!(world.proxy.answers.as_slice(), [(t, Ok(_))] if *t == ticket));
+    assert_eq!(world.proxy.calls.snapshot().len(), 1);
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn shutting_down_in_a_consultation_leaves_nothing() {
+    let mut world = consulting(true);
+    world.tell(Input::HangUpAll);
+    world.run(ms(1_000));
+    assert_eq!(causes(&world), [StopCause::Shutdown]);
     world.settle();
 }

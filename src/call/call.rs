@@ -175,6 +175,9 @@ impl Call {
         let mut state = std::mem::replace(&mut self.state, State::Over);
         let answered = matches!(state, State::Talking(_));
         let stop = if self.answered.is_some() { stop } else { StopCause::NotAnswered };
+        if matches!(cause, ReleaseCause::Released | ReleaseCause::Lost) {
+            self.leave_to_devices(core, stop);
+        }
         self.stop_sessions(core, stop);
         for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap] {
             core.disarm(self.key, timer);

@@ -78,6 +78,8 @@ pub(super) struct Leg {
     payloads: Option<Arc<[Payload]>>,
     /// The leg of the same device that its packets are recorded as.
     recorded_as: Option<LegId>,
+    /// Names of legs that its packets are recorded as, and that end with it.
+    ends_too: Vec<(RecorderId, LegId)>,
     /// Sessions of another call name it, or have named it.
     pub is_lent: bool,
     /// Since when it holds, by its device or by request.
@@ -179,6 +181,7 @@ impl Leg {
             known: Vec::new(),
             payloads: None,
             recorded_as: None,
+            ends_too: Vec::new(),
             is_lent: false,
             held_since: None,
             watched: false,
@@ -196,6 +199,9 @@ impl Leg {
                 true => core.pairs.end_later(*recorder, self.id),
                 false => core.mark(*recorder, Change::LegEnded(self.id)),
             }
+        }
+        for (recorder, leg) in &self.ends_too {
+            core.mark(*recorder, Change::LegEnded(*leg));
         }
         core.pairs.forget(self.id);
         self.music.end(core);
@@ -294,6 +300,23 @@ impl Leg {
         self.recorded_as
     }
 
+    /// Under which leg recorders know it.
+    pub(super) fn recorded(&self) -> LegId {
+        self.recorded_as.unwrap_or(self.id)
+    }
+
+    /// It ends, but not for recorders: another leg of its device goes on as this one.
+    pub(super) fn leave_known(&mut self) -> Vec<(RecorderId, LegId)> {
+        let own = self.known.drain(..).map(|recorder| (recorder, self.id));
+        self.ends_too.drain(..).chain(own).collect()
+    }
+
+    /// It goes on as a leg of its device that has ended.
+    pub(super) fn take_known(&mut self, core: &mut Core, leg: LegId, known: Vec<(RecorderId, LegId)>) {
+        self.ends_too.extend(known);
+        self.record_as(core, Some(leg));
+    }
+
     /// It holds, by its device or by request.
     pub(super) fn has_hold(&self) -> bool {
         self.holds() || self.on_hold
@@ -387,7 +410,7 @@ impl Leg {
     }
 
     fn tell_payloads(&mut self, core: &mut Core, recorders: &[RecorderId], payloads: &Arc<[Payload]>) {
-        let leg = self.recorded_as.unwrap_or(self.id);
+        let leg = self.recorded();
         for recorder in recorders {
             if self.recorded_as.is_none() && !self.known.contains(recorder) {
                 self.known.push(*recorder);

@@ -54,6 +54,7 @@ impl Call {
             return Ok(running.id);
         }
         let consulted = self.consulted() == Some(leg) && self.talk().is_some_and(|t| !t.members.contains(&leg));
+        let consulted = consulted || self.consulting(core).is_some_and(|(second, _)| second != leg);
         if consulted || self.leg(leg).is_none_or(|l| l.dialog.is_none()) {
             return Err(self.denied(Code::ConsultedOwner, "a party that is only consulted or called owns no recording"));
         }

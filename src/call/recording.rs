@@ -10,7 +10,7 @@ use super::options::{OnTransfer, RouteRecord};
 use super::owners::{Chooser, Owner, owners, roles};
 use super::talk::Doing;
 use crate::codec::{Codec, Kind};
-use crate::id::{LegId, RecorderId, RecordingId};
+use crate::id::{ConnId, LegId, RecorderId, RecordingId};
 use crate::record::mark::{self, Change, Conversation, Member, Role, SessionStart, Side, StopCause};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
@@ -233,7 +233,7 @@ impl Call {
             call_uuid: self.uuid,
             caller_phone_number: self.caller_number.clone(),
             dialed_phone_number: self.dialed_number.clone(),
-            owner_leg: leg,
+            owner_leg: conversation.owner,
             owner_dn,
             side: owner.side,
             trigger: owner.trigger.to_owned(),
@@ -273,6 +273,7 @@ impl Call {
 
     /// Something that the metadata of every session tells.
     pub(super) fn note(&mut self, core: &mut Core, name: &str, leg: LegId) {
+        let leg = self.leg(leg).map_or(leg, Leg::recorded);
         for session in &self.recording.sessions {
             let attributes = vec![("leg".into(), leg.to_string().into())];
             core.mark(session.recorder, Change::Event { id: session.id, name: name.into(), attributes });
@@ -297,10 +298,7 @@ impl Call {
     }
 
     pub(super) fn end_session(&mut self, core: &mut Core, session: &Session, cause: StopCause) {
-        core.mark(session.recorder, Change::Stop { id: session.id, cause });
-        core.index.recordings.remove(&session.id);
-        core.count_session(session.recorder, false);
-        self.fact(core, What::RecordingStopped { id: session.id, cause });
+        core.end_session(Some(self.conn_id), session, cause);
     }
 
     /// What the recorder says of a running session.
@@ -332,6 +330,16 @@ impl Call {
     }
 }
 
+impl Core {
+    /// The end of a session of that call.
+    pub(super) fn end_session(&mut self, conn_id: Option<ConnId>, session: &Session, cause: StopCause) {
+        self.mark(session.recorder, Change::Stop { id: session.id, cause });
+        self.index.recordings.remove(&session.id);
+        self.count_session(session.recorder, false);
+        self.fact(conn_id, What::RecordingStopped { id: session.id, cause });
+    }
+}
+
 /// True when the codec in use is one that we decode, as far as it is known yet.
 fn is_decodable(leg: &Leg) -> bool {
     let negotiated = leg.sdp.negotiated().map(in_use);
@@ -356,7 +364,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
     members.sort_by_key(|id| call.legs.iter().position(|l| l.id == *id));
     let consult = connection == Connection::Consulting;
     let member = |leg: &Leg| Member {
-        leg: leg.id,
+        leg: leg.recorded(),
         dn: leg.identity.dn.clone(),
         uri: leg.uri.clone(),
         role: if consult && call.consulted() == Some(leg.id) { Role::Consulted } else { leg.role },
@@ -367,7 +375,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
     };
     Conversation {
         conn_id: call.consult().filter(|_| consult).map_or(call.conn_id, |c| c.conn_id),
-        owner,
+        owner: call.leg(owner).map_or(owner, Leg::recorded),
         members: members.iter().filter_map(|id| call.leg(*id)).map(member).chain(call.music_of(owner)).collect(),
         consult,
         early: connection == Connection::Early && call.answered.is_none(),

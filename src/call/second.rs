@@ -15,11 +15,11 @@ use super::Calls;
 use super::call::{Call, State};
 use super::core::{Core, Key};
 use super::directory::Identity;
-use super::recording::conversation;
+use super::recording::{Session, conversation};
 use super::request::{Request, Ticket};
 use crate::codec::Codec;
 use crate::id::{CallUuid, ConnId, LegId, RecorderId, WorkerId};
-use crate::record::mark::{Change, Channel, Conversation, Member, Role};
+use crate::record::mark::{Change, Channel, Conversation, Member, Role, StopCause};
 
 /// The legs of devices that consult over a second dialog.
 #[derive(Debug, Default)]
@@ -34,6 +34,10 @@ pub(super) struct Pairs {
     parted: BTreeSet<LegId>,
     /// Legs of consult calls that have ended: told once no session of the main call names them any more.
     ended: Vec<(RecorderId, LegId)>,
+    /// Second legs whose calls have been answered.
+    talking: BTreeSet<LegId>,
+    /// Sessions of devices whose main call has ended.
+    left: Vec<Left>,
     /// Requests that concern two calls.
     pub asked: VecDeque<Across>,
 }
@@ -63,6 +67,21 @@ pub(super) struct Lent {
     recorders: Vec<RecorderId>,
     /// All of those sessions are paused.
     pub is_paused: bool,
+}
+
+/// A session whose call has ended while its device goes on in the consult call.
+#[derive(Debug)]
+struct Left {
+    /// The device's leg there.
+    second: LegId,
+    session: Session,
+    /// Under which leg recorders know the device, and which of them do.
+    recorded: LegId,
+    known: Vec<(RecorderId, LegId)>,
+    channel: Channel,
+    required: bool,
+    conn_id: ConnId,
+    cause: StopCause,
 }
 
 /// The call that a DN holds while it places another one.
@@ -119,6 +138,7 @@ impl Pairs {
     pub(super) fn forget(&mut self, leg: LegId) {
         self.changed.remove(&leg);
         self.parted.remove(&leg);
+        self.talking.remove(&leg);
         if let Some(main) = self.mains.remove(&leg) {
             self.changed.insert(main);
             if let Some(seconds) = self.seconds.get_mut(&main) {
@@ -134,19 +154,33 @@ impl Pairs {
         }
     }
 
+    /// The leg with which a device goes on when its main call ends.
+    fn heir(&self, main: LegId) -> Option<LegId> {
+        let seconds = self.seconds.get(&main)?;
+        seconds.iter().copied().find(|second| self.talking.contains(second))
+    }
+
     /// A leg of a consult call has ended.
     pub(super) fn end_later(&mut self, recorder: RecorderId, leg: LegId) {
         self.ended.push((recorder, leg));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.mains.is_empty() && self.seconds.is_empty() && self.asked.is_empty() && self.ended.is_empty()
+        self.mains.is_empty()
+            && self.seconds.is_empty()
+            && self.talking.is_empty()
+            && self.left.is_empty()
+            && self.asked.is_empty()
+            && self.ended.is_empty()
     }
 }
 
 impl Calls {
     /// Makes the recordings of consulting devices follow them, and those that have come back record the main call.
     pub(super) fn follow_calls(&mut self) {
+        for left in std::mem::take(&mut self.core.pairs.left) {
+            self.go_on_in(left);
+        }
         while let Some(second) = self.core.pairs.parted.pop_first() {
             self.lend(second, None);
         }
@@ -156,6 +190,30 @@ impl Calls {
         for (recorder, leg) in std::mem::take(&mut self.core.pairs.ended) {
             self.core.mark(recorder, Change::LegEnded(leg));
         }
+    }
+
+    /// A session goes on in the consult call of its device, which is an ordinary call from now on.
+    fn go_on_in(&mut self, left: Left) {
+        let Left { second, mut session, recorded, known, channel, required, conn_id, cause } = left;
+        let core = &mut self.core;
+        let call = core.index.legs.get(&second).and_then(|key| self.calls.get_mut(key));
+        let Some(call) = call.filter(|call| call.leg(second).is_some()) else {
+            core.end_session(Some(conn_id), &session, cause);
+            return known.into_iter().for_each(|(recorder, leg)| core.mark(recorder, Change::LegEnded(leg)));
+        };
+        call.lent = None;
+        for leg in &mut call.legs {
+            leg.channel = if leg.id == second { channel } else { channel.opposite() };
+        }
+        if let Some(leg) = call.leg_mut(second) {
+            leg.take_known(core, recorded, known);
+        }
+        session.owner = second;
+        core.index.recordings.insert(session.id, call.key);
+        call.recording.required |= required;
+        call.recording.sessions.push(session);
+        call.settle_taps(core);
+        call.update_conversations(core);
     }
 
     /// First what ends, then what begins: no packet of one call gets into the recording of the other.
@@ -201,11 +259,11 @@ impl Calls {
         let leg = call.leg(second).filter(|leg| !leg.has_hold())?;
         call.talk()?;
         // In a consultation the consulted party takes the channel that its consulting party does not have.
-        let channel = if own.channel == Channel::Left { Channel::Right } else { Channel::Left };
+        let channel = own.channel.opposite();
         let told = conversation(call, second);
-        let member = |member: Member| match member.leg == second {
+        let member = |member: Member| match member.leg == leg.recorded() {
             true => Member {
-                leg: main,
+                leg: own.recorded(),
                 dn: own.identity.dn.clone(),
                 uri: own.uri.clone(),
                 role: own.role,
@@ -217,18 +275,23 @@ impl Calls {
             false => Member { role: Role::Consulted, channel, ..member },
         };
         let members = told.members.into_iter().map(member).collect();
-        Some(Conversation { owner: main, members, consult: true, ..told })
+        Some(Conversation { owner: own.recorded(), members, consult: true, ..told })
     }
 
     /// The recorders of the main call's sessions get the packets of a consult call, or get them no more.
     fn lend(&mut self, second: LegId, to: Option<(LegId, Vec<RecorderId>, bool)>) {
         let core = &mut self.core;
+        let recorded = |(main, recorders, is_paused): (LegId, Vec<RecorderId>, bool)| {
+            let main = self.calls.get(core.index.legs.get(&main)?)?.leg(main)?;
+            Some((main.recorded(), recorders, is_paused))
+        };
+        let to = to.and_then(recorded);
         let call = core.index.legs.get(&second).and_then(|key| self.calls.get_mut(key));
         let Some(call) = call else { return };
         match to {
-            Some((main, recorders, is_paused)) => {
+            Some((recorded, recorders, is_paused)) => {
                 if let Some(leg) = call.leg_mut(second) {
-                    leg.record_as(core, Some(main));
+                    leg.record_as(core, Some(recorded));
                 }
                 call.lent = Some(Lent { leg: second, recorders, is_paused });
                 call.settle_taps(core);
@@ -290,6 +353,26 @@ impl Call {
                 false => leg.held_since = None,
             }
             core.pairs.look_at(leg.id);
+            if core.pairs.main_of(leg.id).is_some() {
+                core.pairs.talking.insert(leg.id);
+            }
+        }
+    }
+
+    /// The call ends while devices that own recordings of it go on in consult calls of theirs: so do the recordings
+    /// (spec/recording.md §2: the owner is the device).
+    pub(super) fn leave_to_devices(&mut self, core: &mut Core, cause: StopCause) {
+        let (required, conn_id) = (self.recording.required, self.conn_id);
+        let (leaving, staying): (Vec<Session>, _) = std::mem::take(&mut self.recording.sessions)
+            .into_iter()
+            .partition(|session| core.pairs.heir(session.owner).is_some());
+        self.recording.sessions = staying;
+        self.away.clear();
+        for session in leaving {
+            let Some(second) = core.pairs.heir(session.owner) else { continue };
+            let Some(leg) = self.leg_mut(session.owner) else { continue };
+            let (recorded, known, channel) = (leg.recorded(), leg.leave_known(), leg.channel);
+            core.pairs.left.push(Left { second, session, recorded, known, channel, required, conn_id, cause });
         }
     }
 

@@ -272,6 +272,12 @@ impl Phone {
             Ok(offer) => offer,
             Err(_) => return Reply::new(488),
         };
+        if self.options.yields
+            && offer.as_ref().and_then(|o| o.terms().ok()).is_some_and(|t| t.direction == Direction::SendRecv)
+        {
+            let line = &mut self.lines[line];
+            (line.direction, line.null_address) = (Direction::SendRecv, false);
+        }
         let Some(local) = &self.lines[line].local else {
             return Reply::new(481);
         };

@@ -41,6 +41,8 @@ pub struct Options {
     pub music: Option<Voice>,
     /// Obeys NOTIFY `talk` (answers, takes back) and `hold`, and says so in Allow-Events.
     pub talk: bool,
+    /// Gives its audio back when it is offered to send and receive while it holds; else it goes on holding.
+    pub yields: bool,
     /// Takes part in RFC 7866: the option tag `record-aware` in Supported.
     pub record_aware: bool,
     /// What it does with calls that come in while its script does not say otherwise.
@@ -67,6 +69,7 @@ impl Options {
             voice: Voice::Silence,
             music: None,
             talk: false,
+            yields: false,
             record_aware: false,
             incoming: Incoming::Answer { ring: Duration::ZERO, answer: Duration::from_millis(200) },
             seed: u64::from(sip.port()),

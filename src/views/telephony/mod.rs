@@ -113,8 +113,14 @@ impl Telephony {
             return left(told, call, *leg, consulted);
         }
         if let What::Released { cause, by, .. } = what {
-            let Some(call) = self.calls.remove(&told.conn_id) else { return };
-            return released(told, &call, *cause, *by);
+            let Some(mut call) = self.calls.remove(&told.conn_id) else { return };
+            released(told, &call, *cause, *by);
+            // What still runs goes on in the consult call of its owner.
+            let heir = self.calls.values_mut().filter(|other| other.uuid == call.uuid && !call.recordings.is_empty());
+            if let Some(heir) = heir.min_by_key(|other| other.members.first().and_then(|member| member.leg)) {
+                heir.recordings.append(&mut call.recordings);
+            }
+            return;
         }
         let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
         match what {
