@@ -107,6 +107,7 @@ impl Call {
         for leg in [by, second] {
             core.pairs.forget(leg);
         }
+        let was_away = self.away.iter().any(|away| away.owner == by);
         self.away.retain(|away| away.owner != by);
         other.give_back(core);
         other.refuse_all_waiting(core);
@@ -163,8 +164,10 @@ impl Call {
         };
         self.set_doing(Doing::Transfer(Box::new(transfer)));
         self.notify(core, &report, 100, b"");
-        // Whose media moves first is silent meanwhile.
-        self.update_conversations(core);
+        if was_away {
+            // Where media moves first, the consultation is over all the same.
+            self.update_conversations(core);
+        }
         match target {
             Some(target) => self.transfer_answered(core, target),
             None => self.settle(core),
