@@ -210,6 +210,28 @@ fn the_owner_s_recording_follows_it_into_its_consultation_and_comes_back() {
 }
 
 #[test]
+fn the_music_that_the_held_owner_hears_is_recorded_beside_the_consultation() {
+    let both = |o: &mut Options| {
+        o.recording.default = DefaultOwner::Both;
+        o.recording.hold_music = true;
+    };
+    let mut world = consulting_with(true, both, |_, _| {});
+    let (recorders, name) = tapped(&world, B1);
+    let music = name.expect("not under the name of the device, which speaks elsewhere");
+    // Music takes a leg's number: D2's second leg has the next one.
+    assert_eq!((recorders, music, tapped(&world, LegId(4))), (1, LegId(3), (1, Some(B1))));
+    assert_eq!(told(&world)[0].last().unwrap(), "C1 1+2h+3");
+    assert_eq!(told(&world)[1].last().unwrap(), "C2 2+5 consult");
+    world.act(D2, Action::on(1, Action::HangUp));
+    world.run(ms(300));
+    world.act(D2, Action::on(0, Action::Retrieve));
+    world.run(ms(300));
+    assert_eq!(tapped(&world, B1), (1, None));
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
 fn every_leg_is_known_to_the_recorder_while_a_session_names_it() {
     let mut world = consulting(true);
     world.act(D3, Action::HangUp);

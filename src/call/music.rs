@@ -64,6 +64,11 @@ impl Music {
         self.sent.recorders.clear();
     }
 
+    /// What its device sends is recorded as music.
+    pub(super) fn is_sent(&self) -> bool {
+        self.sent.active().is_some()
+    }
+
     pub(super) fn end(self, core: &mut Core) {
         self.played.end(core);
         self.sent.end(core);

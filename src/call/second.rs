@@ -15,6 +15,7 @@ use super::Calls;
 use super::call::{Call, State};
 use super::core::{Core, Key};
 use super::directory::Identity;
+use super::leg::Leg;
 use super::recording::{Session, conversation};
 use super::request::{Request, Ticket};
 use crate::codec::Codec;
@@ -324,16 +325,17 @@ impl Call {
     /// What each leg's packets are wanted for, and whether what is not wanted any more ends at once.
     pub(super) fn wanted_taps(&self) -> Vec<(Vec<RecorderId>, bool)> {
         let own = self.recorders();
-        let wanted = |leg: LegId| match &self.lent {
-            _ if self.away.iter().any(|away| away.owner == leg) => (Vec::new(), true),
-            Some(lent) if lent.leg == leg => (lent.recorders.clone(), true),
+        let wanted = |leg: &Leg| match &self.lent {
+            // Its music has a name of its own.
+            _ if self.away.iter().any(|away| away.owner == leg.id) && !leg.music.is_sent() => (Vec::new(), true),
+            Some(lent) if lent.leg == leg.id => (lent.recorders.clone(), true),
             Some(lent) => {
                 let more = lent.recorders.iter().filter(|recorder| !own.contains(recorder));
                 (own.iter().chain(more).copied().collect(), false)
             }
             None => (own.clone(), false),
         };
-        self.legs.iter().map(|leg| wanted(leg.id)).collect()
+        self.legs.iter().map(wanted).collect()
     }
 
     /// Sessions of the main call record this one no more.
