@@ -178,6 +178,28 @@ fn a_call_held_by_request_is_held_too_and_one_that_is_not_held_makes_an_ordinary
 }
 
 #[test]
+fn a_consult_call_that_is_redirected_stays_one() {
+    let manual = |n: u8, o: &mut phone::Options| {
+        if n == 3 {
+            o.incoming = Incoming::Manual;
+        }
+    };
+    let mut world = consulting_with(true, |_| {}, manual);
+    world.phone(4, |_| {});
+    let calls = conn_ids(&world);
+    world.act(D3, Action::Ring);
+    world.run(ms(100));
+    assert!(ask(&mut world, calls[1], "2003", Ask::RedirectCall { to: "2004".into() }).is_ok());
+    world.run(ms(1_000));
+    assert!(world.phones[3].is_talking());
+    assert_eq!(told(&world).len(), 1, "no session of its own");
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+5 consult");
+    world.act(D1, Action::HangUp);
+    world.act(3, Action::HangUp);
+    world.settle();
+}
+
+#[test]
 fn a_required_recording_neither_refuses_nor_ends_a_consult_call() {
     let mut world = consulting_with(true, |o| o.recording.required = true, |_, _| {});
     world.act(D2, Action::on(1, Action::HangUp));

@@ -277,6 +277,7 @@ impl Call {
         self.close_dial(core, id, &headers);
         if let (State::Calling(attempt), Some(caller)) = (&self.state, self.legs.first())
             && self.recording.sessions.is_empty()
+            && self.consults.is_none()
         {
             let recorder = self.recording.recorder;
             self.recording = Recording::plan(core, recorder, &caller.identity, &called, attempt.route);

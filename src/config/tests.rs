@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::call::options::{
-    Account, Contact, DefaultOwner, Dtmf, Host, Nat, Numbers, Password, RouteTarget, Transport,
+    Account, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget, Transport,
 };
 use crate::sip::values::Algorithm;
 
@@ -300,6 +300,14 @@ fn the_form_of_dtmf_is_read_for_trunks_and_dns() {
     let config = Config::parse(&text).unwrap();
     assert_eq!((config.plan.dns[0].dtmf, config.plan.trunks[0].dtmf), (Dtmf::Info, Dtmf::Info));
     assert_eq!(Config::parse(DN).unwrap().plan.dns[0].dtmf, Dtmf::Rfc4733);
+}
+
+#[test]
+fn how_a_dn_is_held_by_request_is_read() {
+    let config = Config::parse(&format!("{DN}hold = \"notify\"\n")).unwrap();
+    assert_eq!(config.plan.dns[0].hold, HoldBy::Notify);
+    assert_eq!(Config::parse(DN).unwrap().plan.dns[0].hold, HoldBy::Media);
+    assert!(Config::parse(&format!("{DN}hold = \"sip\"\n")).is_err());
 }
 
 #[test]
