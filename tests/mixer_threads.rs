@@ -86,7 +86,7 @@ impl Threads {
             latch: LatchMode::Strict,
         };
         self.media[worker].send(Command::SetRemote { leg, remote: Box::new(remote) });
-        Phone { leg, hz, socket, anchor: pair.rtp, sent: 0, got: vec![] }
+        Phone { hz, socket, anchor: pair.rtp, sent: 0, got: vec![] }
     }
 
     fn join(&self, leg: LegId, worker: usize) {
@@ -118,7 +118,6 @@ fn payloads() -> Vec<Payload> {
 }
 
 struct Phone {
-    leg: LegId,
     hz: f64,
     socket: UdpSocket,
     anchor: SocketAddr,

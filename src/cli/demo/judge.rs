@@ -346,7 +346,7 @@ mod tests {
 
     fn by_the_rule(who: usize, ms: u64) -> bool {
         match who {
-            0 => ms < 4_400 || ms >= 5_600,
+            0 => !(4_400..5_600).contains(&ms),
             1 => ms < 4_400,
             _ => ms >= 5_600,
         }
