@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::call::options::{
-    Account, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget, Transport,
+    Account, Beep, BeepTo, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget, Transport,
 };
 use crate::sip::values::Algorithm;
 
@@ -177,6 +177,37 @@ fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
         Config::parse("[sip]\nsession-timer = \"off\"\n[supervision]\nmode = \"mute\"\n[events]\nkeep = 100000\n")
             .is_ok()
     );
+}
+
+#[test]
+fn what_parties_are_told_and_music_in_recordings_are_off_unless_they_are_written() {
+    let config = Config::default();
+    assert!(!config.sip.connected_id && !config.recording.hold_music && !config.recording.honour_preference);
+    assert_eq!(config.recording.beep, None);
+    let text = "[sip]\nconnected-id = true\n[recording]\nhold-music = true\nhonour-preference = true\n\
+        beep = { every = \"15s\", to = \"all\" }\n";
+    let config = Config::parse(text).unwrap();
+    assert!(config.sip.connected_id && config.recording.hold_music && config.recording.honour_preference);
+    assert_eq!(config.recording.beep, Some(Beep { every: Duration::from_secs(15), to: BeepTo::All }));
+    let beep = |value: &str| Config::parse(&format!("[recording]\nbeep = {value}\n"));
+    assert_eq!(beep("{ every = \"1m\" }").unwrap().recording.beep.unwrap().to, BeepTo::Customer);
+    only_problem(
+        "[recording]\nbeep = { to = \"all\" }\n",
+        "2: recording.beep: `every` is missing; write beep = { every = \"15s\", to = \"customer\" }",
+    );
+    only_problem(
+        "[recording]\nbeep = { every = \"15s\", to = \"agent\" }\n",
+        "2: recording.beep.to: expected one of \"customer\", \"all\", found \"agent\"",
+    );
+    only_problem(
+        "[recording]\nbeep = { every = \"15s\", too = \"all\" }\n",
+        "2: recording.beep.too: unknown key; did you mean `to`?",
+    );
+    only_problem(
+        "[recording]\nbeep = { every = \"100ms\" }\n",
+        "2: recording.beep.every: must be from 1s to 3600s, found \"100ms\"",
+    );
+    only_problem("[recording]\nbeep = true\n", "2: recording.beep: expected a table, { … }, found true");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub struct SessionStart {
     pub owner_dn: Option<String>,
     /// The owner's side.
     pub side: Side,
-    /// What started it: `default`, `dn`, `trunk`, `route`, `request`, `room`.
+    /// What started it: `default`, `dn`, `trunk`, `route`, `request`, `preference`, `room`.
     pub trigger: String,
     /// The rule that chose the owner, in words that an operator understands.
     pub rule: String,
