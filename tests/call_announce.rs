@@ -224,6 +224,58 @@ fn an_announcement_waits_for_the_offer_that_is_open() {
     world.settle();
 }
 
+/// CSeq numbers of the UPDATEs that the customer got.
+fn updates(world: &World) -> Vec<String> {
+    let all = world.raws[0].requests(Method::Update);
+    let mut numbers: Vec<_> = all.iter().map(|r| text(r.headers.get(Name::CSeq))).collect();
+    numbers.dedup();
+    numbers
+}
+
+#[test]
+fn a_peer_in_the_middle_of_an_offer_of_its_own_is_asked_again_but_not_for_ever() {
+    let (mut world, invite, ok) = customer("INVITE, ACK, BYE, CANCEL, UPDATE");
+    let id = world.proxy.calls.snapshot()[0].recordings[0].id;
+    ask(&mut world, "2001", Ask::RecordPause { recording: Some(id) }).unwrap();
+    for tries in 1..=4 {
+        assert_eq!(updates(&world).len(), tries);
+        let update = world.raws[0].requests(Method::Update).pop().unwrap();
+        let glare = world.raws[0].reply(&update, 491, "", None);
+        world.raws[0].send(glare);
+        world.run(ms(4_500));
+    }
+    assert_eq!(updates(&world).len(), 4);
+    assert!(world.proxy.has_fact("warning a peer would not be told whether it is recorded"));
+    let bye = world.raws[0].in_dialog(&invite, &ok, Method::Bye, 2);
+    world.raws[0].send(bye);
+    world.settle();
+}
+
+#[test]
+fn an_announcement_to_a_party_that_leaves_holds_nothing_up() {
+    // 2003 is aware of recording, takes no UPDATE and answers nothing: it is consulted and hangs up meanwhile.
+    let mut world = talking(|o| o.plan.dns[1].record_consult = true, |_, o| o.codecs = vec![Codec::pcmu()]);
+    world.phones.pop();
+    let raw = world.raw("10.0.0.3:5060");
+    ask(&mut world, "2002", Ask::RecordStart { owner: OwnerWish::Source }).unwrap();
+    ask(&mut world, "2002", Ask::InitiateTransfer { to: "2003".into() }).unwrap();
+    let invite = world.raws[raw].requests(Method::Invite).pop().unwrap();
+    let mut answer = world.raws[raw].reply(&invite, 200, "t", Some(&sdp("10.0.0.3", 4000, "0 101", "sendrecv")));
+    answer.headers.push(Name::Supported, "record-aware");
+    answer.headers.push(Name::Allow, "INVITE, ACK, BYE");
+    world.raws[raw].send(answer);
+    world.run(ms(100));
+    let offer = world.raws[raw].requests(Method::Invite).pop().unwrap();
+    assert!(String::from_utf8_lossy(&offer.body).contains("a=record:on"), "the consultation is recorded");
+    let bye = world.raws[raw].as_callee(&invite, "t", Method::Bye, 1);
+    world.raws[raw].send(bye);
+    world.run(ms(200));
+    // What would wait for an open offer is done at once.
+    ask(&mut world, "2002", Ask::RetrieveCall).unwrap();
+    assert_eq!(world.proxy.calls.snapshot()[0].state, "talking");
+    finish(&mut world, D1);
+}
+
 #[test]
 fn a_wish_is_a_fact_once_and_obeyed_only_when_the_operator_says_so() {
     for honour in [false, true] {

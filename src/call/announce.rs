@@ -66,9 +66,14 @@ impl Call {
             return;
         }
         self.take_preferences(core);
-        // A session may have begun or ended in the middle of music.
-        self.settle_music(core);
-        self.update_conversations(core);
+        if core.options.recording.hold_music {
+            // A session may have begun or ended in the middle of music.
+            self.settle_music(core);
+            self.update_conversations(core);
+        }
+        if !self.has_news(core) {
+            return;
+        }
         let parties: Vec<LegId> = self.legs.iter().filter(|l| l.dialog.is_some()).map(|l| l.id).collect();
         for id in &parties {
             let (state, partner) = (self.record_state(*id), self.partner(*id));
@@ -91,6 +96,13 @@ impl Call {
             }
             self.tell(core, id);
         }
+    }
+
+    /// Anything here may be to be told.
+    fn has_news(&self, core: &Core) -> bool {
+        core.options.sip.connected_id
+            || core.options.recording.beep.is_some()
+            || self.legs.iter().any(|leg| leg.announced.is_record_aware)
     }
 
     /// What the caller's first description says of the recording that begins with the answer.
@@ -253,7 +265,8 @@ impl Call {
                 sessions.into_iter().for_each(|(id, _)| self.pause(core, id, false));
                 true
             }
-            Preference::Off | Preference::Pause if self.recording.required => false,
+            // Nor is one of the call that a consulting device holds.
+            Preference::Off | Preference::Pause if self.recording.required || self.lent.is_some() => false,
             Preference::Off => {
                 sessions.into_iter().for_each(|(id, _)| self.stop_by_request(core, id));
                 if let Some(leg) = self.leg_mut(leg) {
@@ -271,10 +284,9 @@ impl Call {
     }
 
     fn start_preferred(&mut self, core: &mut Core, leg: LegId) -> bool {
-        // A party that is only consulted owns no recording (spec/recording.md §4.4).
-        let Some(party) = self.leg(leg).filter(|_| self.talk().is_some_and(|t| t.members.contains(&leg))) else {
-            return false;
-        };
+        // Nothing starts a session on a consult call, and who is only consulted owns none (spec/recording.md §4.4).
+        let may_own = self.consulting(core).is_none() && self.talk().is_some_and(|t| t.members.contains(&leg));
+        let Some(party) = self.leg(leg).filter(|_| may_own) else { return false };
         let owner = Owner { side: party.side, trigger: "preference", rule: "a=recordpref:on of its device".to_owned() };
         match self.record(core, leg, owner) {
             Ok(_) => true,

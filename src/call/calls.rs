@@ -9,13 +9,14 @@ use super::call::{Call, Ending};
 use super::core::{Core, Key, Timer};
 use super::directory::Directory;
 use super::fact::{ReleaseCause, What};
+use super::leg::Leg;
 use super::options::{Options, Plan};
 use super::registrar::{Origin, on_register};
 use super::setup::{Begun, on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
 use crate::bridge::command::{self, Command};
-use crate::id::WorkerId;
+use crate::id::{LegId, WorkerId};
 use crate::record::mark::{self, StopCause};
 use crate::sip::endpoint::{self, Event, Flow, Reply, ServerTx};
 use crate::sip::headers::Headers;
@@ -276,6 +277,15 @@ impl Calls {
         }
     }
 
+    /// Figures of a leg: nothing follows from them.
+    fn count(&mut self, leg: LegId, take: impl FnOnce(&mut Leg)) {
+        let call = self.core.index.legs.get(&leg).and_then(|key| self.calls.get_mut(key));
+        match call.and_then(|call| call.leg_mut(leg)) {
+            Some(leg) => take(leg),
+            None => self.stray += 1,
+        }
+    }
+
     fn on_media(&mut self, worker: WorkerId, notice: command::Notice) {
         use command::Notice;
         let call_of = |core: &Core, leg| core.index.legs.get(&leg).copied();
@@ -291,22 +301,8 @@ impl Calls {
                 let id = call_of(&self.core, leg);
                 self.with(id, |call, core| call.on_inactive(core, leg));
             }
-            Notice::Stats { leg, stats } => {
-                let id = call_of(&self.core, leg);
-                self.with(id, |call, _| {
-                    if let Some(leg) = call.leg_mut(leg) {
-                        leg.stats = stats;
-                    }
-                });
-            }
-            Notice::Latched { leg, from } => {
-                let id = call_of(&self.core, leg);
-                self.with(id, |call, _| {
-                    if let Some(leg) = call.leg_mut(leg) {
-                        leg.stats.latched = Some(from);
-                    }
-                });
-            }
+            Notice::Stats { leg, stats } => self.count(leg, |leg| leg.stats = stats),
+            Notice::Latched { leg, from } => self.count(leg, |leg| leg.stats.latched = Some(from)),
             Notice::Digit { leg, digit, length } => {
                 let id = call_of(&self.core, leg);
                 self.with(id, |call, core| call.on_digit(core, leg, digit, length));

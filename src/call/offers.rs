@@ -410,6 +410,7 @@ impl Call {
                 self.narrow(core, other);
             }
         }
+        self.align_next(core);
     }
 
     pub(super) fn on_passed_offer(
@@ -560,6 +561,7 @@ impl Call {
             return self.fitted(core, false);
         }
         self.fact(core, What::Warning { text: "a leg refused what the bridge needs; it goes on as negotiated" });
+        self.align_next(core);
     }
 }
 
