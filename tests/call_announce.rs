@@ -328,6 +328,9 @@ fn beeps(world: &World) -> Vec<(LegId, bool)> {
     world.proxy.commands.iter().filter_map(|(_, c)| beep(c)).collect()
 }
 
+/// Something that happens, and the beep that it begins or ends.
+type Step<'a> = (&'a mut dyn FnMut(&mut World), Option<bool>);
+
 #[test]
 fn a_beep_is_heard_while_what_is_said_is_recorded_by_those_who_are_meant() {
     let (one, two) = (LegId(1), LegId(2));
@@ -335,7 +338,7 @@ fn a_beep_is_heard_while_what_is_said_is_recorded_by_those_who_are_meant() {
     let mut world = talking(|o| o.recording.beep = Some(Beep { every, to: BeepTo::Customer }), |_, _| {});
     assert_eq!(beeps(&world), [(one, true)], "of two DNs the caller is the customer");
     let mut expected = vec![(one, true)];
-    let steps: [(&mut dyn FnMut(&mut World), Option<bool>); 6] = [
+    let steps: [Step<'_>; 6] = [
         (&mut |w| drop(ask(w, "2001", Ask::RecordPause { recording: None }).unwrap()), Some(false)),
         (&mut |w| drop(ask(w, "2001", Ask::RecordResume { recording: None }).unwrap()), Some(true)),
         (&mut |w| w.act(D2, Action::Hold(HoldForm::SendOnly)), Some(false)),
