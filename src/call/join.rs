@@ -104,12 +104,7 @@ impl Call {
     fn absorb(&mut self, core: &mut Core, by: LegId, end: End, report: Report) {
         let End { call: mut other, by: second } = end;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
-        for leg in [by, second] {
-            core.pairs.forget(leg);
-        }
-        let was_away = self.away.iter().any(|away| away.owner == by);
-        self.away.retain(|away| away.owner != by);
-        other.give_back(core);
+        let was_away = self.come_back(core, by, second, &mut other);
         other.refuse_all_waiting(core);
         for timer in [Timer::Glare, Timer::Untap] {
             core.disarm(other.key, timer);

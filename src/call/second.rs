@@ -347,6 +347,16 @@ impl Call {
         }
     }
 
+    /// The two calls of a consulting device become one: nothing follows it any more. True when its recordings did.
+    pub(super) fn come_back(&mut self, core: &mut Core, main: LegId, second: LegId, other: &mut Call) -> bool {
+        core.pairs.forget(main);
+        core.pairs.forget(second);
+        let before = self.away.len();
+        self.away.retain(|away| away.owner != main);
+        other.give_back(core);
+        self.away.len() < before
+    }
+
     /// Notes since when each leg holds, and that the recordings of consulting devices are to be looked at.
     pub(super) fn settle_pairs(&mut self, core: &mut Core) {
         for leg in &mut self.legs {
