@@ -45,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -69,6 +69,7 @@ impl Kind {
         Self::Refused(Code::OtherCall),
         Self::Refused(Code::OwnerRequired),
         Self::Refused(Code::ConsultedOwner),
+        Self::Refused(Code::NotAllowed),
         Self::Refused(Code::Codec),
         Self::Refused(Code::HeldByPhone),
         Self::Refused(Code::Busy),
@@ -120,6 +121,7 @@ fn refusal(code: Code) -> (StatusCode, &'static str) {
         Code::OtherCall => (StatusCode::CONFLICT, "OtherConnID is needed, or names no call of ThisDN"),
         Code::OwnerRequired => (StatusCode::CONFLICT, "OtherDN must name the owner"),
         Code::ConsultedOwner => (StatusCode::CONFLICT, "A consulted party cannot own a recording"),
+        Code::NotAllowed => (StatusCode::CONFLICT, "The configuration does not allow it"),
         Code::Codec => (StatusCode::CONFLICT, "The call has no codec that can be decoded"),
         Code::HeldByPhone => (StatusCode::CONFLICT, "The phone holds the call itself"),
         Code::Busy => (StatusCode::CONFLICT, "Something else in the call did not end in time"),

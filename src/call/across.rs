@@ -32,7 +32,11 @@ impl Call {
         let by = self.legs.iter().find(|l| l.identity.dn.as_ref() == Some(&request.this_dn)).map(|l| l.id);
         let boxed = || Box::new(request.clone());
         match &request.ask {
-            Ask::CompleteTransfer { .. } | Ask::AlternateCall { .. } | Ask::ReconnectCall { .. } => {
+            Ask::MergeCalls { .. } => Some(Across::Two { ticket, request: boxed(), fetched: None }),
+            Ask::CompleteTransfer { .. }
+            | Ask::CompleteConference { .. }
+            | Ask::AlternateCall { .. }
+            | Ask::ReconnectCall { .. } => {
                 // One that has waited here for the offer of this call may be for the other one.
                 let is_elsewhere = core.index.conns.get(&request.conn_id) != Some(&self.key);
                 let consults = by.is_some() && self.consult().map(|c| c.by) == by;
@@ -118,14 +122,17 @@ impl Calls {
         let call = calls.get(&path).ok_or_else(unknown)?;
         let leg = call.legs.iter().find(|l| l.identity.dn.as_ref() == Some(&request.this_dn));
         let by = leg.ok_or_else(|| call.denied(Code::NotAParty, "ThisDN has no leg in this call"))?.id;
-        let (Ask::CompleteTransfer { other } | Ask::AlternateCall { other } | Ask::ReconnectCall { other }) =
-            &request.ask
-        else {
-            return Err(call.denied(Code::WrongState, "the request concerns one call"));
+        let other = match &request.ask {
+            Ask::CompleteTransfer { other }
+            | Ask::CompleteConference { other }
+            | Ask::AlternateCall { other }
+            | Ask::ReconnectCall { other } => *other,
+            Ask::MergeCalls { other } => Some(*other),
+            _ => return Err(call.denied(Code::WrongState, "the request concerns one call")),
         };
         let mut others = others(&self.core, &request.this_dn, path);
         if let Some(named) = other {
-            others.retain(|(other, _)| key(named) == Some(*other));
+            others.retain(|(other, _)| key(&named) == Some(*other));
         }
         match (others.as_slice(), other) {
             ([(other, other_by)], _) => Ok(Two { path, by, other: *other, other_by: *other_by }),
@@ -158,6 +165,17 @@ impl Calls {
             Ask::CompleteTransfer { .. } => match completable(&path, &other) {
                 Ok(()) => {
                     return Some(Ok(Accepted::new(self.merge(other, path, Report::Nobody))));
+                }
+                Err(denied) => Err(denied),
+            },
+            Ask::CompleteConference { .. } | Ask::MergeCalls { .. } => match mergeable(&path, &other) {
+                Ok(()) => {
+                    if !is_fetched && other.call.holds_alone(other.by) {
+                        other.call.fetch(core, other.by, ticket, request);
+                        self.put_back(path.call, other.call);
+                        return None;
+                    }
+                    return Some(Ok(Accepted::new(self.merge_conference(path, other))));
                 }
                 Err(denied) => Err(denied),
             },
@@ -198,6 +216,15 @@ fn completable(path: &End, other: &End) -> Result<(), Denied> {
             Err(path.call.denied(Code::WrongState, "both calls must be between two parties, nothing else going on"))
         }
     }
+}
+
+/// Whether two calls can become one conference.
+fn mergeable(path: &End, other: &End) -> Result<(), Denied> {
+    for call in [&path.call, &other.call] {
+        call.must_be_settled()?;
+        call.must_be_mixable()?;
+    }
+    path.call.must_have_room_for(&other.call)
 }
 
 /// Whether a DN can go from one of its calls to the other.

@@ -134,7 +134,8 @@ impl Call {
         let talks = |id: LegId| self.leg(id).is_some_and(|l| !l.holds());
         let is_meant = |l: &Leg| beep.to == BeepTo::All || l.role == Role::Customer;
         self.leg(leg).is_some_and(is_meant)
-            && self.other(leg).is_some_and(|other| talks(other) && talks(leg))
+            && talks(leg)
+            && (self.hears_mixer(leg) || self.other(leg).is_some_and(talks))
             && self.record_state(leg) == RecordState::On
     }
 

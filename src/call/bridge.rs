@@ -73,7 +73,7 @@ impl Call {
         }
         let by = self.leg_of(dialog);
         if let Some(by) = by.filter(|by| self.goes_on_without(*by)) {
-            return self.left(core, by);
+            return self.left(core, by, by);
         }
         let bye_headers = self.passed_on(request, by);
         let bye_body = Content::of(&request.headers, &request.body).with(None);
@@ -139,7 +139,7 @@ impl Call {
             },
             Purpose::Probe { leg } => match outcome {
                 Err(failure) if has_left(&failure) || matches!(failure, Failure::Transport) => {
-                    self.lost(core);
+                    self.lost_leg(core, leg);
                 }
                 _ => {
                     if let Some(leg) = self.leg_mut(leg) {
@@ -190,6 +190,14 @@ impl Call {
         self.release(core, ReleaseCause::Lost, StopCause::Released, None, ending);
     }
 
+    /// A leg has vanished: a conference goes on without it.
+    pub(super) fn lost_leg(&mut self, core: &mut Core, leg: LegId) {
+        match self.goes_on_without(leg) {
+            true => self.end_leg(core, leg, leg),
+            false => self.lost(core),
+        }
+    }
+
     /// INFO: digits only to the active peer, in a form that it takes; everything else as it is.
     fn on_info(&mut self, core: &mut Core, tx: ServerTx, dialog: DialogId, request: &Request) {
         let counterpart = match &self.state {
@@ -231,14 +239,14 @@ impl Call {
                 core.index.requests.insert(request, self.key);
                 self.pending.push((request, Purpose::Probe { leg }));
             }
-            Err(_) => self.lost(core),
+            Err(_) => self.lost_leg(core, leg),
         }
     }
 
     /// Our 2xx was never acknowledged.
     pub(super) fn on_no_ack(&mut self, core: &mut Core, dialog: DialogId) {
-        if self.leg_of(dialog).is_some() {
-            self.lost(core);
+        if let Some(leg) = self.leg_of(dialog) {
+            self.lost_leg(core, leg);
         }
     }
 }

@@ -12,6 +12,7 @@ use super::core::{Core, Key, Timer};
 use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
+use super::mixing::Rooms;
 use super::recording::Recording;
 use super::request::{Code, Request, Ticket};
 use super::second::{Away, Lent};
@@ -54,6 +55,8 @@ pub(super) struct Call {
     pub away: Vec<Away>,
     /// It is such a consultation.
     pub lent: Option<Lent>,
+    /// Where its conferences are mixed.
+    pub rooms: Rooms,
 }
 
 /// Where a call is.
@@ -147,11 +150,7 @@ impl Call {
                     dialogs.extend(attempt.upstream.iter().map(|u| u.dialog));
                 }
                 State::Calling(attempt) => attempt.dial.refresh_branch(core, leg),
-                State::Talking(talk) => {
-                    if let Some(dial) = talk.doing.dial() {
-                        dial.refresh_branch(core, leg);
-                    }
-                }
+                State::Talking(talk) => talk.dials().for_each(|dial| dial.refresh_branch(core, leg)),
                 State::Over => {}
             }
             leg.refresh_sources(core, &dialogs);
@@ -182,12 +181,7 @@ impl Call {
         for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap] {
             core.disarm(self.key, timer);
         }
-        let dial = match &mut state {
-            State::Calling(attempt) => Some(&mut attempt.dial),
-            State::Talking(talk) => talk.doing.dial_mut(),
-            State::Over => None,
-        };
-        if let Some(dial) = dial {
+        for dial in state.dials_mut() {
             core.disarm(self.key, Timer::Attempt(dial.id));
             core.disarm(self.key, Timer::Ring(dial.id));
             dial.close_branches(core, &ending.bye_headers, |_| true);
@@ -229,6 +223,7 @@ impl Call {
         for leg in self.legs.drain(..) {
             leg.end(core);
         }
+        self.rooms.close(core, |_| false);
         core.index.conns.remove(&self.conn_id);
         self.fact(core, What::Released { cause, by, answered });
     }
@@ -267,6 +262,7 @@ impl Call {
             State::Talking(talk) => match &talk.doing {
                 Doing::Transfer(_) => "transferring",
                 Doing::Consult(_) => "consulting",
+                Doing::Nothing if talk.members.len() > 2 => "conference",
                 Doing::Nothing if held => "held",
                 Doing::Nothing => "talking",
             },
@@ -332,7 +328,11 @@ impl Call {
             dn: leg.identity.dn.clone(),
             trunk: leg.identity.trunk.as_ref().map(|t| t.to_string()),
             number: leg.number.clone(),
-            role: if leg.role == Role::Customer { "customer" } else { "agent" },
+            role: match leg.role {
+                Role::Customer => "customer",
+                Role::Supervisor => "supervisor",
+                _ => "agent",
+            },
             state: match &self.state {
                 State::Talking(_) if leg.dialog.is_some() => "established",
                 _ if self.rings(leg.id) => "ringing",

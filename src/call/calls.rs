@@ -15,6 +15,7 @@ use super::registrar::{Origin, on_register};
 use super::setup::{Begun, on_invite, source};
 use super::view::CallView;
 use super::{Counters, Input, Output, Reason, Seats};
+use crate::bridge::command::mix::MixNotice;
 use crate::bridge::command::{self, Command};
 use crate::id::{LegId, WorkerId};
 use crate::record::mark::{self, StopCause};
@@ -64,8 +65,7 @@ impl Calls {
                 self.core.endpoint.handle(input, now);
             }
             Input::Media(worker, notice) => self.on_media(worker, notice),
-            // No call opens a room of its own accord: there is none that a mixer could tell of.
-            Input::Mix(..) => {}
+            Input::Mix(_, notice) => self.on_mix(&notice),
             Input::Record(_, notice) => self.on_record(notice),
             Input::Space { ok } => self.core.space_ok = ok,
             Input::Congested(congested) => self.core.congested = congested,
@@ -79,6 +79,7 @@ impl Calls {
                 }
             }
             Input::Request(ticket, request) => self.on_asked(ticket, *request),
+            Input::DnRequest(ticket, request) => self.on_dn_request(ticket, &request),
             Input::Drain => self.begin_drain(now + self.core.options.sip.drain_timeout),
             Input::HangUpAll => self.begin_drain(now),
             Input::Timeout => {}
@@ -159,6 +160,7 @@ impl Calls {
             && index.dns.is_empty()
             && self.core.pairs.is_empty()
             && self.core.joins.is_empty()
+            && self.core.rooms() == 0
             && self.core.ending.byes.is_empty()
             && self.core.ending.invites.is_empty()
             && self.core.ending.notifies.is_empty()
@@ -194,6 +196,8 @@ impl Calls {
         call.forget_gone(&mut self.core);
         call.take_waiting(&mut self.core);
         call.announce(&mut self.core);
+        call.call_supervisors(&mut self.core);
+        call.align_mixed(&mut self.core);
         if call.is_over() {
             self.calls.remove(&id);
         }
@@ -312,6 +316,14 @@ impl Calls {
                 self.with(id, |call, core| call.on_moved(core, leg, worker));
             }
             Notice::Removed { .. } => self.core.ports.removed(worker),
+        }
+    }
+
+    fn on_mix(&mut self, notice: &MixNotice) {
+        // What else a mixer says is of its own counters, or of a leg that has gone meanwhile.
+        if let MixNotice::Refused { leg, .. } = notice {
+            let id = self.core.index.legs.get(leg).copied();
+            self.with(id, |call, core| call.on_mix(core, notice));
         }
     }
 

@@ -70,18 +70,18 @@ impl Consult {
         self.dial().is_some_and(|d| d.branches.iter().any(|b| b.leg == leg))
     }
 
-    /// The leg and who it is bridged to.
-    pub(super) fn pair_of(&self, leg: LegId, members: &[LegId]) -> Option<[LegId; 2]> {
-        let active = match (&self.target, self.is_active) {
-            (_, false) => *members.iter().find(|m| **m != self.by)?,
-            (Target::Talking(target), true) if !self.is_mute => *target,
-            _ => return None,
-        };
-        match leg {
-            leg if leg == self.by => Some([leg, active]),
-            leg if leg == active => Some([leg, self.by]),
-            _ => None,
+    /// Who talks to whom: those of the call, and those of the consultation.
+    pub(super) fn circles(&self, members: &[LegId]) -> (Vec<LegId>, Option<Vec<LegId>>) {
+        match &self.target {
+            _ if !self.is_active => (members.to_vec(), None),
+            Target::Talking(target) if !self.is_mute => (self.held(members), Some(vec![self.by, *target])),
+            _ => (self.held(members), None),
         }
+    }
+
+    /// Those that the consulting party has left for the consultation.
+    fn held(&self, members: &[LegId]) -> Vec<LegId> {
+        members.iter().copied().filter(|member| *member != self.by).collect()
     }
 }
 
@@ -194,7 +194,7 @@ impl Call {
     }
 
     /// The held party talks again.
-    fn retrieved(&mut self, core: &mut Core, by: LegId) {
+    pub(super) fn retrieved(&mut self, core: &mut Core, by: LegId) {
         if let Some(leg) = self.leg_mut(by) {
             leg.on_hold = false;
         }

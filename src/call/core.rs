@@ -19,9 +19,11 @@ use super::refer::{Read, Report};
 use super::registrar::Registrar;
 use super::request::{Accepted, Denied, Ticket};
 use super::second::Pairs;
+use super::supervision::Monitor;
 use super::{Output, Seats};
 use crate::bridge::command::Command;
-use crate::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
+use crate::bridge::command::mix::MixCommand;
+use crate::id::{ConnId, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
 use crate::record::mark::{Change, Mark};
 use crate::sip::endpoint::{self, Body, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
 use crate::sip::headers::Headers;
@@ -97,12 +99,17 @@ pub(super) struct Core {
     pub joins: VecDeque<Join>,
     /// Devices that have two calls, one of them a consultation.
     pub pairs: Pairs,
+    /// Supervisors that wait for calls.
+    pub monitors: Vec<Monitor>,
     outputs: VecDeque<Output>,
     timers: BTreeSet<(Instant, Key, Timer)>,
     set: HashMap<(Key, Timer), Instant>,
     next_leg: u64,
     next_key: u64,
     next_dial: u64,
+    next_room: u64,
+    /// Mixer threads with their number of rooms.
+    mixers: Vec<(MixerId, usize)>,
 }
 
 /// Which call an event belongs to.
@@ -184,12 +191,15 @@ impl Core {
             ending: Ending::default(),
             joins: VecDeque::new(),
             pairs: Pairs::default(),
+            monitors: Vec::new(),
             outputs: VecDeque::new(),
             timers: BTreeSet::new(),
             set: HashMap::new(),
             next_leg: 1,
             next_key: 1,
             next_dial: 1,
+            next_room: 1,
+            mixers: seats.mixers.into_iter().map(|id| (id, 0)).collect(),
             options,
         }
     }
@@ -231,6 +241,32 @@ impl Core {
         let id = DialId(self.next_dial);
         self.next_dial += 1;
         id
+    }
+
+    pub(super) fn next_room(&mut self) -> RoomId {
+        let id = RoomId(self.next_room);
+        self.next_room += 1;
+        id
+    }
+
+    pub(super) fn mix(&mut self, mixer: MixerId, command: MixCommand) {
+        self.push(Output::Mix(mixer, command));
+    }
+
+    /// A mixer for a new conference: the one with the fewest rooms.
+    pub(super) fn choose_mixer(&self) -> MixerId {
+        self.mixers.iter().min_by_key(|(_, rooms)| *rooms).map_or(MixerId(0), |(id, _)| *id)
+    }
+
+    pub(super) fn count_room(&mut self, mixer: MixerId, more: bool) {
+        if let Some((_, rooms)) = self.mixers.iter_mut().find(|(id, _)| *id == mixer) {
+            *rooms = if more { *rooms + 1 } else { rooms.saturating_sub(1) };
+        }
+    }
+
+    /// Rooms that are open.
+    pub(super) fn rooms(&self) -> usize {
+        self.mixers.iter().map(|(_, rooms)| rooms).sum()
     }
 
     /// A random UUID (version 4) from the seeded generator.

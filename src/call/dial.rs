@@ -150,6 +150,8 @@ pub(super) enum Purpose {
     Transfer,
     /// A consultation.
     Consult,
+    /// A one-step conference, or a supervisor that joins.
+    Invite,
 }
 
 impl Dial {
@@ -242,24 +244,30 @@ pub(super) fn way(core: &mut Core, target: Target) -> Option<Way> {
     Some(Way { target, local, transport })
 }
 
+impl State {
+    pub(super) fn dials_mut(&mut self) -> impl Iterator<Item = &mut Dial> {
+        let (caller, talk) = match self {
+            Self::Calling(attempt) => (Some(&mut attempt.dial), None),
+            Self::Talking(talk) => (None, Some(talk)),
+            Self::Over => (None, None),
+        };
+        caller.into_iter().chain(talk.into_iter().flat_map(|talk| talk.dials_mut()))
+    }
+}
+
 impl Call {
     /// The running dials.
     pub(super) fn dials(&self) -> impl Iterator<Item = &Dial> {
-        match &self.state {
-            State::Calling(attempt) => Some(&attempt.dial),
-            State::Talking(talk) => talk.doing.dial(),
-            State::Over => None,
-        }
-        .into_iter()
+        let (caller, talk) = match &self.state {
+            State::Calling(attempt) => (Some(&attempt.dial), None),
+            State::Talking(talk) => (None, Some(talk)),
+            State::Over => (None, None),
+        };
+        caller.into_iter().chain(talk.into_iter().flat_map(|talk| talk.dials()))
     }
 
     pub(super) fn dials_mut(&mut self) -> impl Iterator<Item = &mut Dial> {
-        match &mut self.state {
-            State::Calling(attempt) => Some(&mut attempt.dial),
-            State::Talking(talk) => talk.doing.dial_mut(),
-            State::Over => None,
-        }
-        .into_iter()
+        self.state.dials_mut()
     }
 
     pub(super) fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
@@ -275,7 +283,7 @@ impl Call {
     pub(super) fn purpose(&self, dial: DialId) -> Option<Purpose> {
         match &self.state {
             State::Calling(attempt) => (attempt.dial.id == dial).then_some(Purpose::Caller),
-            State::Talking(talk) => talk.doing.purpose(dial),
+            State::Talking(talk) => talk.purpose(dial),
             State::Over => None,
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Host, Nat, PeerAddress, Plan, Route, RouteRecord, RouteTarget,
-    Transport, Trunk,
+    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Host, MonitorConsult, Nat, PeerAddress, Plan, Route, RouteRecord,
+    RouteTarget, Supervision, Transport, Trunk,
 };
 use super::peers::{Names, Overrides};
 use super::registrar::Way;
@@ -48,6 +48,7 @@ pub(super) struct Identity {
     pub record: Option<bool>,
     /// Its recordings follow it into its consultations.
     pub record_consult: bool,
+    pub monitor_consult: MonitorConsult,
     /// Empty: none.
     pub pickup_group: Arc<str>,
     pub required: bool,
@@ -78,6 +79,7 @@ impl Identity {
             dn: Some(number.to_owned()),
             record: dn.record,
             record_consult: dn.record_consult,
+            monitor_consult: dn.monitor_consult,
             pickup_group: dn.pickup_group.clone(),
             transfer: true,
             required: dn.required,
@@ -131,6 +133,7 @@ impl Identity {
             trunk: None,
             record: None,
             record_consult: false,
+            monitor_consult: MonitorConsult::None,
             pickup_group: "".into(),
             required: false,
             trusted: false,
@@ -238,6 +241,11 @@ impl Directory {
     #[cfg(test)]
     fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// `[supervision]`.
+    pub(super) fn supervision(&self) -> Supervision {
+        self.plan.supervision
     }
 
     /// The DN of a number.

@@ -60,7 +60,9 @@ impl Call {
         let news = Progress { invite, dialog, leg, first_ringing };
         match self.purpose(id) {
             Some(Purpose::Caller) => self.caller_progress(core, news, &response, &content, answer),
-            Some(Purpose::Transfer | Purpose::Consult) => self.target_progress(core, id, news, &response, answer),
+            Some(Purpose::Transfer | Purpose::Consult | Purpose::Invite) => {
+                self.target_progress(core, id, news, &response, answer)
+            }
             None => {}
         }
     }

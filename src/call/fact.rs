@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
+use super::request::MonitorMode;
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::{Side, StopCause};
 
@@ -116,6 +117,92 @@ pub enum What {
         to: Party,
         /// Why.
         cause: ReleaseCause,
+    },
+    /// Somebody is called into the call, by a one-step conference or as a supervisor; it rings there ([`What::Ringing`]).
+    PartyInvited {
+        /// Who has asked for it.
+        by: LegId,
+        /// Who is called.
+        to: Party,
+        /// As a supervisor of `by`.
+        observer: bool,
+    },
+    /// A party has joined: the call goes on with all who were in it.
+    PartyAdded {
+        /// Its leg.
+        leg: LegId,
+        /// Whose that is.
+        party: Party,
+        /// Who has brought it in.
+        by: LegId,
+        /// The consult call that ended by it: its last fact is this one.
+        consult: Option<ConnId>,
+    },
+    /// Who was called into the call does not come.
+    PartyNotAdded {
+        /// Who had asked for it.
+        by: LegId,
+        /// Who was called.
+        to: Party,
+        /// Why.
+        cause: ReleaseCause,
+    },
+    /// A party has left a conference, which goes on.
+    PartyDeleted {
+        /// Its leg.
+        leg: LegId,
+        /// Who has ended it: itself, or another party.
+        by: LegId,
+        /// How many are left, supervisors apart.
+        left: usize,
+    },
+    /// Nobody hears a party any more, or everybody hears it again.
+    MuteChanged {
+        /// Its leg.
+        leg: LegId,
+        /// Nobody hears it.
+        muted: bool,
+    },
+    /// A party hears nobody any more, or hears the others again.
+    ListenChanged {
+        /// Its leg.
+        leg: LegId,
+        /// It hears nobody.
+        deaf: bool,
+    },
+    /// A supervisor begins or ends to wait for calls of an agent.
+    Monitoring {
+        /// The supervisor's DN.
+        supervisor: String,
+        /// The agent's.
+        agent: String,
+        /// It begins.
+        on: bool,
+    },
+    /// A supervisor has joined the call.
+    ObserverJoined {
+        /// Its leg.
+        leg: LegId,
+        /// Whose that is.
+        party: Party,
+        /// The supervised agent's leg.
+        agent: LegId,
+        /// Who hears it.
+        mode: MonitorMode,
+    },
+    /// A supervisor has left the call, which goes on.
+    ObserverLeft {
+        /// Its leg.
+        leg: LegId,
+    },
+    /// Others hear a supervisor than before.
+    MonitorMode {
+        /// Its leg.
+        leg: LegId,
+        /// The supervised agent's leg.
+        agent: LegId,
+        /// From now on.
+        mode: MonitorMode,
     },
     /// A leg has left, the call goes on.
     PartyLeft {

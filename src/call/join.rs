@@ -79,6 +79,18 @@ impl Calls {
         }
         conn_id
     }
+
+    /// Makes one conference of two calls of a DN and gives its ConnID. The consult call ends in the one that is held; of
+    /// other calls the second one ends.
+    pub(super) fn merge_conference(&mut self, first: End, second: End) -> ConnId {
+        let swap = self.core.pairs.main_of(first.by) == Some(second.by);
+        let (mut main, end) = if swap { (second, first) } else { (first, second) };
+        let (key, conn_id) = (main.call.key, main.call.conn_id);
+        main.call.absorb_members(&mut self.core, main.by, end);
+        self.calls.insert(key, main.call);
+        self.with(Some(key), |_, _| {});
+        conn_id
+    }
 }
 
 /// The transferor's leg in the second call; else the code that refuses the join.
@@ -109,6 +121,7 @@ impl Call {
         for timer in [Timer::Glare, Timer::Untap] {
             core.disarm(other.key, timer);
         }
+        let observers = other.dissolve(core);
         let state = std::mem::replace(&mut other.state, State::Over);
         let (phase, target) = match state {
             State::Calling(mut attempt) => {
@@ -135,6 +148,9 @@ impl Call {
             State::Over => return,
         };
         self.adopt(core, &mut other);
+        if let Some(talk) = self.talk_mut() {
+            talk.observers.extend(observers);
+        }
         if target.is_none() {
             // Its INVITE has had its answer: nothing is left of it.
             self.part(core, second, Some(stays), &Report::Nobody);
@@ -166,6 +182,37 @@ impl Call {
         match target {
             Some(target) => self.transfer_answered(core, target),
             None => self.settle(core),
+        }
+    }
+
+    /// Takes over the other call's parties but `by`'s leg there: all are in one conference.
+    fn absorb_members(&mut self, core: &mut Core, by: LegId, end: End) {
+        let End { call: mut other, by: second } = end;
+        for leg in [by, second] {
+            core.pairs.forget(leg);
+        }
+        self.away.retain(|away| away.owner != by);
+        other.give_back(core);
+        other.refuse_all_waiting(core);
+        for timer in [Timer::Glare, Timer::Untap] {
+            core.disarm(other.key, timer);
+        }
+        let observers = other.dissolve(core);
+        let State::Talking(talk) = std::mem::replace(&mut other.state, State::Over) else { return };
+        let joining: Vec<LegId> = talk.members.iter().copied().filter(|member| *member != second).collect();
+        self.adopt(core, &mut other);
+        if let Some(talk) = self.talk_mut() {
+            talk.observers.extend(observers);
+        }
+        self.part(core, second, None, &Report::Nobody);
+        core.index.conns.remove(&other.conn_id);
+        for leg in self.legs.iter_mut().filter(|l| l.id == by || joining.contains(&l.id)) {
+            leg.on_hold = false;
+        }
+        for (n, leg) in joining.into_iter().enumerate() {
+            self.leg_mut(leg).into_iter().for_each(|leg| leg.channel = Channel::Right);
+            let consult = (n == 0).then_some(other.conn_id);
+            self.join_member(core, leg, by, consult);
         }
     }
 

@@ -8,6 +8,7 @@ use rand::RngExt;
 use super::announce::Announced;
 use super::core::{Core, Key};
 use super::directory::Identity;
+use super::mixing::Seated;
 use super::music::Music;
 use super::options::Dtmf;
 use super::peers::Local;
@@ -89,6 +90,12 @@ pub(super) struct Leg {
     pub music: Music,
     /// What it was told in mid-call.
     pub announced: Announced,
+    /// Nobody hears it, by request.
+    pub is_muted: bool,
+    /// It hears nobody, by request.
+    pub is_deaf: bool,
+    /// Its place in a mixer, as that knows it.
+    pub seated: Option<Seated>,
     pub stats: LegStats,
 }
 
@@ -187,12 +194,16 @@ impl Leg {
             watched: false,
             music: Music::default(),
             announced: Announced::default(),
+            is_muted: false,
+            is_deaf: false,
+            seated: None,
             stats: LegStats::default(),
         })
     }
 
     /// Gives the media back.
-    pub(super) fn end(self, core: &mut Core) {
+    pub(super) fn end(mut self, core: &mut Core) {
+        self.stand_up(core);
         core.media(self.worker, Command::RemoveLeg(self.id));
         for recorder in &self.known {
             match self.is_lent {

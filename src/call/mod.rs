@@ -11,6 +11,7 @@ mod bridge;
 #[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
 mod call;
 mod calls;
+mod conference;
 mod consult;
 mod core;
 mod dial;
@@ -22,6 +23,7 @@ mod fetch;
 mod headers;
 mod join;
 mod leg;
+mod mixing;
 mod music;
 mod offers;
 mod on_request;
@@ -38,6 +40,7 @@ mod replaces;
 pub mod request;
 mod second;
 mod setup;
+mod supervision;
 mod talk;
 mod transfer;
 pub mod view;
@@ -83,6 +86,8 @@ pub enum Input {
     },
     /// A request from outside; answered by one [`Output::Answer`] with the same ticket.
     Request(request::Ticket, Box<request::Request>),
+    /// A request of a DN that concerns no call yet; answered by one [`Output::DnAnswer`] with the same ticket.
+    DnRequest(request::Ticket, Box<request::DnRequest>),
     /// Refuse new calls, end what is left after `drain-timeout`; answered by [`Output::Drained`].
     Drain,
     /// As [`Input::Drain`] with the time already over.
@@ -111,6 +116,8 @@ pub enum Output {
     },
     /// The answer to [`Input::Request`].
     Answer(request::Ticket, Result<request::Accepted, request::Denied>),
+    /// The answer to [`Input::DnRequest`].
+    DnAnswer(request::Ticket, Result<(), request::Denied>),
     /// Draining, and no call and no request of ours is left. Once.
     Drained,
 }

@@ -12,6 +12,7 @@ use super::core::{Core, Timer};
 use super::fact::{ReleaseCause, What};
 use super::headers::{Content, name_call, passed};
 use super::leg::{Leg, carries_sound};
+use super::mixing::is_mixable;
 use super::talk::Exchange;
 use crate::codec::{Codec, Direction};
 use crate::id::LegId;
@@ -290,7 +291,11 @@ impl Call {
     /// After a re-bridging: whichever of the two legs does not allow the new bridge yet gets a re-INVITE, first the one
     /// opposite of `fresh`.
     pub(super) fn rebridge(&mut self, core: &mut Core, fresh: LegId) {
-        let Some(other) = self.other(fresh) else { return };
+        let Some(other) = self.other(fresh) else {
+            let mixed = self.mixed_legs();
+            self.talk_mut().into_iter().for_each(|talk| talk.unaligned.clone_from(&mixed));
+            return self.align_mixed(core);
+        };
         if let Some(talk) = self.talk_mut() {
             talk.next = Some(other);
         }
@@ -308,6 +313,27 @@ impl Call {
         }
         let Some(next) = self.talk_mut().and_then(|talk| talk.next.take()) else { return };
         self.align(core, next);
+    }
+
+    /// Offers to the legs of a conference, one after the other, what the mixer needs and their descriptions do not allow
+    /// yet: another direction, or a codec that can be mixed.
+    pub(super) fn align_mixed(&mut self, core: &mut Core) {
+        while self.is_idle()
+            && let Some(to) = self.talk_mut().and_then(|talk| talk.unaligned.pop())
+        {
+            self.offer_mixed(core, to);
+        }
+    }
+
+    fn offer_mixed(&mut self, core: &mut Core, to: LegId) {
+        let Some(leg) = self.leg(to).filter(|_| self.hears_mixer(to)) else { return };
+        let Some(negotiated) = leg.sdp.negotiated() else { return };
+        if negotiated.direction == leg.wants.reversed() && leg.is_mixable() {
+            return;
+        }
+        let mut terms = self.full_terms(core, to, Direction::SendRecv);
+        terms.formats.retain(|f| !carries_sound(&f.codec) || is_mixable(&f.codec));
+        self.offer_own(core, to, &terms);
     }
 
     /// Offers to the leg opposite of `changed` what the bridge needs and its description does not allow yet: another
@@ -409,6 +435,8 @@ impl Call {
             if self.is_idle() {
                 self.narrow(core, other);
             }
+        } else {
+            self.offer_mixed(core, to);
         }
         self.align_next(core);
     }
@@ -544,7 +572,7 @@ impl Call {
             }
             Err(failure) => {
                 if has_left(&failure) {
-                    return self.lost(core);
+                    return self.lost_leg(core, to);
                 }
                 if matches!(&failure, Failure::Response(response) if response.code == 491) && !self.is_fitting() {
                     if let Some(leg) = self.leg_mut(to) {

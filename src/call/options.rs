@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::request::{MonitorMode, MonitorScope};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::{LatchMode, Playback};
 use crate::codec::Codec;
@@ -221,6 +222,8 @@ pub struct Plan {
     pub dns: Vec<Dn>,
     /// `[[route]]` in file order.
     pub routes: Vec<Route>,
+    /// `[supervision]`.
+    pub supervision: Supervision,
     /// `--to`: before all routes.
     pub to: Option<PeerAddress>,
     /// `--to` alone: no configuration was read. Loopback callers are let in, REFER and redirects are allowed.
@@ -356,6 +359,10 @@ pub struct Dn {
     pub record: Option<bool>,
     /// `record-consult-calls`: its recordings follow it into its consultations.
     pub record_consult: bool,
+    /// `monitor-consult-calls`.
+    pub monitor_consult: MonitorConsult,
+    /// `intrusion`: it may be joined in a call.
+    pub intrusion: bool,
     /// `pickup-group`; empty: none.
     pub pickup_group: Arc<str>,
     /// `required`.
@@ -390,6 +397,8 @@ impl Dn {
             role: DnRole::Agent,
             record: None,
             record_consult: false,
+            monitor_consult: MonitorConsult::None,
+            intrusion: false,
             pickup_group: "".into(),
             required: false,
             trusted: false,
@@ -458,6 +467,29 @@ pub enum DnRole {
     Agent,
     /// Joins calls of others.
     Supervisor,
+}
+
+/// `dn.monitor-consult-calls`: which consultations of an agent its supervisors go into with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MonitorConsult {
+    /// None: they stay with the customer.
+    #[default]
+    None,
+    /// Those that it places.
+    Orig,
+    /// Those that it is called for.
+    Dest,
+    /// Both.
+    All,
+}
+
+/// `[supervision]`: what a MonitorNextCall means that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Supervision {
+    /// `mode`.
+    pub mode: MonitorMode,
+    /// `scope`.
+    pub scope: MonitorScope,
 }
 
 /// `dtmf`: how digits reach a peer that has no telephone-event.

@@ -61,7 +61,7 @@ impl Call {
             (Some(purpose), Some(_)) => self.target_answered(core, id, purpose, called, dialog),
             (Some(purpose), None) => {
                 self.drop_target(core, id, called);
-                self.dial_failed(core, purpose, ReleaseCause::Media, Response::new(488, reason_phrase(488)));
+                self.dial_failed(core, id, purpose, ReleaseCause::Media, Response::new(488, reason_phrase(488)));
             }
             (None, _) => {}
         }
@@ -75,6 +75,7 @@ impl Call {
         match purpose {
             Purpose::Transfer => self.transfer_answered(core, target),
             Purpose::Consult => self.consult_answered(core, target),
+            Purpose::Invite => self.invited_answered(core, id, target),
             Purpose::Caller => {}
         }
     }
@@ -93,10 +94,11 @@ impl Call {
     }
 
     /// No target is left: whoever has asked for the dial goes on without.
-    fn dial_failed(&mut self, core: &mut Core, purpose: Purpose, cause: ReleaseCause, answer: Response) {
+    fn dial_failed(&mut self, core: &mut Core, id: DialId, purpose: Purpose, cause: ReleaseCause, answer: Response) {
         match purpose {
             Purpose::Transfer => self.transfer_failed(core, cause, &answer),
             Purpose::Consult => self.consult_failed(core, cause, &answer),
+            Purpose::Invite => self.invited_failed(core, id, cause, &answer),
             Purpose::Caller => {}
         }
     }
@@ -254,7 +256,7 @@ impl Call {
                 None => (ReleaseCause::Unreachable, Response::new(408, reason_phrase(408))),
                 Some(Failed { response, .. }) => (ReleaseCause::Rejected(response.code), response),
             };
-            return self.dial_failed(core, purpose, cause, answer);
+            return self.dial_failed(core, id, purpose, cause, answer);
         }
         let (cause, ending) = match failure {
             _ if is_full => (ReleaseCause::Unreachable, full()),
@@ -326,11 +328,11 @@ impl Call {
         let mut headers = Headers::new();
         headers.push(Name::Reason, "Q.850;cause=19");
         let purpose = self.purpose(id);
-        if let Some(purpose @ (Purpose::Transfer | Purpose::Consult)) = purpose {
+        if let Some(purpose @ (Purpose::Transfer | Purpose::Consult | Purpose::Invite)) = purpose {
             self.close_dial(core, id, &headers);
             let mut answer = Response::new(480, reason_phrase(480));
             answer.headers = headers;
-            return self.dial_failed(core, purpose, ReleaseCause::NoAnswer, answer);
+            return self.dial_failed(core, id, purpose, ReleaseCause::NoAnswer, answer);
         }
         let ending = Ending { answer_headers: headers.clone(), bye_headers: headers, ..Ending::code(480) };
         self.release(core, ReleaseCause::NoAnswer, StopCause::NotAnswered, None, ending);

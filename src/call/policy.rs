@@ -11,6 +11,12 @@
 //! | reconnect-call | this side consults |
 //! | the last three | also where its DN has another call ([`super::across`]) |
 //! | redirect-call | this side rings |
+//! | initiate-conference | two or more talk or hold, nothing else goes on |
+//! | complete-conference | this side consults and the target has answered |
+//! | single-step-conference | two or more talk or hold; several at once |
+//! | merge-calls | in both calls two or more talk or hold, nothing else goes on |
+//! | delete-from-conference | nobody is transferred or consulted |
+//! | listen-disconnect, -reconnect, set-mute-on, -off | the party talks to somebody |
 //!
 //! Anything else is refused with the state found, and nothing changes.
 
@@ -18,7 +24,6 @@ use std::sync::Arc;
 
 use super::Calls;
 use super::call::{Call, Ending, State};
-use super::consult::Target;
 use super::core::{Core, Timer};
 use super::dial::DialId;
 use super::directory::Destination;
@@ -27,7 +32,6 @@ use super::fetch::Key;
 use super::recording::Recording;
 use super::refer::Report;
 use super::request::{Accepted, Ask, Code, Denied, Request, Ticket};
-use super::talk::Doing;
 use super::transfer::Order;
 use super::waiting::Waiting;
 use crate::id::LegId;
@@ -86,15 +90,31 @@ impl Call {
             return self.decide_recording(core, by, &request.ask);
         }
         let by = by.ok_or_else(|| self.denied(Code::NotAParty, "ThisDN has no leg in this call"))?;
+        self.must_be_allowed(by, &request.ask)?;
         match &request.ask {
             Ask::ReleaseCall => self.ask_release(core, by, request),
             Ask::HoldCall => self.ask_hold(core, by),
             Ask::RetrieveCall => self.ask_retrieve(core, by),
             Ask::InitiateTransfer { to } => self.ask_consult(core, by, to, false),
             Ask::MuteTransfer { to } => self.ask_consult(core, by, to, true),
+            Ask::InitiateConference { to } => self.ask_consult(core, by, to, false),
+            Ask::SingleStepConference { to, hold } => self.ask_single_step(core, by, to, *hold),
+            Ask::CompleteConference { .. } => {
+                self.must_consult(by)?;
+                self.ask_complete_conference(core)
+            }
+            Ask::MergeCalls { .. } => Err(self.denied(Code::OtherCall, "OtherConnID names no other call of ThisDN")),
+            Ask::DeleteFromConference { party } => self.ask_delete(core, by, party),
+            Ask::ListenDisconnect { party } => self.ask_listen(core, by, party.as_deref(), true),
+            Ask::ListenReconnect { party } => self.ask_listen(core, by, party.as_deref(), false),
+            Ask::SetMuteOn { coach } => self.ask_mute(core, by, true, *coach),
+            Ask::SetMuteOff { coach } => self.ask_mute(core, by, false, *coach),
             Ask::SingleStepTransfer { to } => self.ask_transfer(core, by, to),
             Ask::CompleteTransfer { .. } => {
                 self.must_consult(by)?;
+                if self.talk().is_some_and(|t| t.members.len() > 2) {
+                    return Err(self.denied(Code::WrongState, "a conference is held: the consulted party may join it"));
+                }
                 self.complete_consult(core);
                 Ok(Accepted::new(self.conn_id))
             }
@@ -115,6 +135,25 @@ impl Call {
             Ask::RecordStart { .. } | Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. } => {
                 self.decide_recording(core, Some(by), &request.ask)
             }
+        }
+    }
+
+    /// Who only rings or observes may not do what a party may.
+    fn must_be_allowed(&self, by: LegId, ask: &Ask) -> Result<(), Denied> {
+        use Ask::{
+            DeleteFromConference, ListenDisconnect, ListenReconnect, RedirectCall, ReleaseCall, SetMuteOff, SetMuteOn,
+        };
+        if matches!(ask, ReleaseCall | RedirectCall { .. }) || !matches!(self.state, State::Talking(_)) {
+            return Ok(());
+        }
+        if self.leg(by).is_some_and(|l| l.dialog.is_none()) {
+            return Err(self.denied(Code::WrongState, "ThisDN has not answered"));
+        }
+        let observes =
+            matches!(ask, ListenDisconnect { .. } | ListenReconnect { .. } | SetMuteOn { .. } | SetMuteOff { .. });
+        match self.observer(by).is_some() && !observes && !matches!(ask, DeleteFromConference { .. }) {
+            true => Err(self.denied(Code::WrongState, "ThisDN only observes the call")),
+            false => Ok(()),
         }
     }
 
@@ -159,15 +198,17 @@ impl Call {
             Some((consulting, conn_id)) if consulting == by && conn_id == request.conn_id => {
                 self.drop_consult(core, true)
             }
+            Some((consulting, _)) if consulting == by && self.goes_on_without(by) => self.end_leg(core, by, by),
             Some((consulting, _)) if consulting == by => {
                 let held = self.talk().and_then(|t| t.opposite(by));
                 match held {
-                    Some(held) => self.hang_up(core, held),
+                    Some(held) => self.end_leg(core, held, by),
                     None => self.release(core, ReleaseCause::Released, StopCause::Released, None, Ending::code(487)),
                 }
             }
-            Some(_) => self.hang_up(core, by),
-            None if self.transfer().is_some_and(|t| t.by == by) => self.hang_up(core, by),
+            Some(_) => self.end_leg(core, by, by),
+            None if self.transfer().is_some_and(|t| t.by == by) => self.end_leg(core, by, by),
+            None if self.goes_on_without(by) => self.end_leg(core, by, by),
             None => {
                 let cause = if self.answered.is_some() { ReleaseCause::Released } else { ReleaseCause::Abandoned };
                 self.release(core, cause, StopCause::Released, None, Ending::code(487));
@@ -176,18 +217,8 @@ impl Call {
         Ok(accepted)
     }
 
-    /// BYE to a party whose leaving does not end the call, and what its own BYE would have done.
-    fn hang_up(&mut self, core: &mut Core, leg: LegId) {
-        let dialog = self.leg_mut(leg).and_then(|l| l.dialog.take());
-        if let Some(dialog) = dialog {
-            core.index.dialogs.remove(&dialog);
-            core.bye(dialog, Headers::new(), None);
-        }
-        self.left(core, leg);
-    }
-
     /// The dial that rings at a leg.
-    fn dialling(&self, leg: LegId) -> Option<DialId> {
+    pub(super) fn dialling(&self, leg: LegId) -> Option<DialId> {
         self.dials().find(|d| d.branches.iter().any(|b| b.leg == leg)).map(|d| d.id)
     }
 
@@ -206,8 +237,8 @@ impl Call {
     }
 
     fn ask_hold(&mut self, core: &mut Core, by: LegId) -> Result<Accepted, Denied> {
-        let talks = self.other(by).is_some();
-        if !talks {
+        let talks = self.has_company(by) && self.observer(by).is_none();
+        if !talks || self.leg(by).is_some_and(|l| l.on_hold) {
             return Err(self.denied(Code::WrongState, "ThisDN talks to nobody who could be held"));
         }
         let conn_id = self.connection_of(by);
@@ -259,7 +290,10 @@ impl Call {
     }
 
     fn ask_consult(&mut self, core: &mut Core, by: LegId, to: &str, is_mute: bool) -> Result<Accepted, Denied> {
-        self.must_be_plain()?;
+        if is_mute {
+            self.must_be_plain()?;
+        }
+        self.must_be_settled()?;
         let destination = self.target(core, by, to)?;
         Ok(Accepted::new(self.start_consult(core, by, destination, to.to_owned(), is_mute)))
     }
@@ -293,29 +327,5 @@ impl Call {
         self.settle(core);
         self.go_on(core, id);
         Ok(Accepted::new(self.conn_id))
-    }
-
-    /// A party of a transfer or a consultation has left; the rest goes on.
-    pub(super) fn left(&mut self, core: &mut Core, leg: LegId) {
-        if self.transfer().is_some_and(|t| t.by == leg) {
-            self.transferor_left(core);
-        } else if self.consulted() == Some(leg) {
-            self.consulted_left(core);
-        } else if self.consult().is_some_and(|c| c.by != leg) {
-            self.held_left(core, leg);
-        }
-    }
-
-    /// Somebody's leaving does not end the call.
-    pub(super) fn goes_on_without(&self, leg: LegId) -> bool {
-        let Some(talk) = self.talk() else { return false };
-        match &talk.doing {
-            Doing::Nothing => false,
-            Doing::Transfer(transfer) => transfer.by == leg,
-            Doing::Consult(consult) => match &consult.target {
-                Target::Talking(target) => consult.by != leg && (talk.members.len() == 2 || *target != leg),
-                Target::Dialing(_) => consult.by != leg,
-            },
-        }
     }
 }

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::directory::Identity;
 use super::fact::{ReleaseCause, What};
 use super::leg::{Leg, carries_sound, in_use};
+use super::mixing::Place;
 use super::options::{OnTransfer, RouteRecord};
 use super::owners::{Chooser, Owner, owners, roles};
 use super::talk::Doing;
@@ -361,6 +362,8 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
             Doing::Consult(consult) => consult.conversation_of(call, owner, &talk.members),
         },
     };
+    let place = if connection == Connection::Consulting { Place::Consult } else { Place::Main };
+    members.extend(call.observers_at(place));
     members.sort_by_key(|id| call.legs.iter().position(|l| l.id == *id));
     let consult = connection == Connection::Consulting;
     let member = |leg: &Leg| Member {
@@ -371,7 +374,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         channel: leg.channel,
         holds: leg.holds(),
         held: leg.on_hold || (connection == Connection::Held && call.consult().is_some_and(|c| c.by == leg.id)),
-        muted: false,
+        muted: leg.is_muted && leg.role != Role::Supervisor,
     };
     Conversation {
         conn_id: call.consult().filter(|_| consult).map_or(call.conn_id, |c| c.conn_id),

@@ -314,6 +314,10 @@ impl Call {
                 self.await_ack(&newcomer, picker);
                 self.consult_answered(core, picker);
             }
+            Purpose::Invite => {
+                self.await_ack(&newcomer, picker);
+                self.invited_answered(core, id, picker);
+            }
         }
         Ok(())
     }

@@ -62,6 +62,53 @@ pub enum Ask {
         /// `OtherDN`.
         to: String,
     },
+    /// Calls `to` into the call. Everybody talks on meanwhile, unless `hold`.
+    SingleStepConference {
+        /// `OtherDN`.
+        to: String,
+        /// `ThisDN` holds the others until `to` answers or fails; busy leaves them held (an IVR's OneStepConf).
+        hold: bool,
+    },
+    /// [`Ask::InitiateTransfer`], for a conference. Either may be completed as the other.
+    InitiateConference {
+        /// `OtherDN`.
+        to: String,
+    },
+    /// The consulted party joins the held call, and so does `ThisDN` again.
+    CompleteConference {
+        /// The held call; may be left out when `ThisDN` has exactly two.
+        other: Option<ConnId>,
+    },
+    /// Two calls of `ThisDN` become one conference; the path's goes on.
+    MergeCalls {
+        /// The other call.
+        other: ConnId,
+    },
+    /// A party of a conference leaves it. With two parties left, or naming itself, `ThisDN` leaves.
+    DeleteFromConference {
+        /// `OtherDN`: a DN of the call, or the number of a party behind a trunk. One that rings is no longer called.
+        party: String,
+    },
+    /// A party hears nobody any more.
+    ListenDisconnect {
+        /// `OtherDN`; `None`: `ThisDN`.
+        party: Option<String>,
+    },
+    /// It hears the others again.
+    ListenReconnect {
+        /// `OtherDN`; `None`: `ThisDN`.
+        party: Option<String>,
+    },
+    /// Nobody hears `ThisDN` any more; a supervisor's mode becomes mute.
+    SetMuteOn {
+        /// A supervisor's mode becomes coach instead.
+        coach: bool,
+    },
+    /// Everybody hears `ThisDN` again; a supervisor's mode becomes connect.
+    SetMuteOff {
+        /// A supervisor's mode becomes coach instead.
+        coach: bool,
+    },
     /// Starts a recording.
     RecordStart {
         /// Whose.
@@ -98,12 +145,92 @@ impl Ask {
             Self::AlternateCall { .. } => "alternate-call",
             Self::ReconnectCall { .. } => "reconnect-call",
             Self::RedirectCall { .. } => "redirect-call",
+            Self::SingleStepConference { .. } => "single-step-conference",
+            Self::InitiateConference { .. } => "initiate-conference",
+            Self::CompleteConference { .. } => "complete-conference",
+            Self::MergeCalls { .. } => "merge-calls",
+            Self::DeleteFromConference { .. } => "delete-from-conference",
+            Self::ListenDisconnect { .. } => "listen-disconnect",
+            Self::ListenReconnect { .. } => "listen-reconnect",
+            Self::SetMuteOn { .. } => "set-mute-on",
+            Self::SetMuteOff { .. } => "set-mute-off",
             Self::RecordStart { .. } => "record-start",
             Self::RecordPause { .. } => "record-pause",
             Self::RecordResume { .. } => "record-resume",
             Self::RecordStop { .. } => "record-stop",
         }
     }
+}
+
+/// A request of a DN that concerns no call yet; decided at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DnRequest {
+    /// Who asks: the number of a configured DN.
+    pub this_dn: String,
+    /// `ReferenceID`.
+    pub reference: Option<Arc<str>>,
+    /// What.
+    pub ask: DnAsk,
+}
+
+/// What a DN asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DnAsk {
+    /// `ThisDN`, a supervisor, is called into the next call of an agent. It replaces what it has asked for before.
+    MonitorNextCall(MonitorNextCall),
+    /// It is called into no further one. Where it is in a call, it stays.
+    CancelMonitoring {
+        /// `OtherDN`.
+        agent: String,
+    },
+}
+
+/// Whose calls a supervisor wants to join, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorNextCall {
+    /// `OtherDN`: the monitored DN.
+    pub agent: String,
+    /// `MonitorMode`; `None`: as `[supervision]` says.
+    pub mode: Option<MonitorMode>,
+    /// `MonitorScope`; `None`: as `[supervision]` says.
+    pub scope: Option<MonitorScope>,
+    /// `MonitorNextCallType`: all calls, until cancelled; else the next one.
+    pub all: bool,
+    /// `Intrusion`: a call in progress is joined at once.
+    pub intrusion: bool,
+}
+
+/// Who hears a supervisor (spec/recording.md §4.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MonitorMode {
+    /// Nobody.
+    #[default]
+    Mute,
+    /// The supervised agent.
+    Coach,
+    /// Everybody.
+    Connect,
+}
+
+impl MonitorMode {
+    /// As in the configuration and in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mute => "mute",
+            Self::Coach => "coach",
+            Self::Connect => "connect",
+        }
+    }
+}
+
+/// What a supervisor stays with when the agent leaves first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum MonitorScope {
+    /// The call.
+    #[default]
+    Call,
+    /// The agent: it leaves, too.
+    Agent,
 }
 
 /// Whose recording is asked for (spec/recording.md §3).
@@ -167,6 +294,8 @@ pub enum Code {
     ConsultedOwner,
     /// There is no such running recording.
     UnknownRecording,
+    /// The configuration does not allow it.
+    NotAllowed,
     /// The call has no codec that can be decoded.
     Codec,
     /// The disk has no room for another recording.
@@ -192,6 +321,7 @@ impl Code {
             Self::OwnerRequired => "owner-required",
             Self::ConsultedOwner => "consulted-owner",
             Self::UnknownRecording => "unknown-recording",
+            Self::NotAllowed => "not-allowed",
             Self::Codec => "codec",
             Self::NoSpace => "no-space",
             Self::HeldByPhone => "held-by-phone",

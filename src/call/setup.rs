@@ -14,6 +14,7 @@ use super::directory::Identity;
 use super::fact::What;
 use super::headers::Content;
 use super::leg::{Beginning, Leg};
+use super::mixing::Rooms;
 use super::offers::refused;
 use super::options::{Listener, RouteRecord};
 use super::owners::roles;
@@ -205,6 +206,7 @@ fn place(
         parting: Vec::new(),
         away: Vec::new(),
         lent: None,
+        rooms: Rooms::default(),
     };
     let beginning = Beginning {
         role: roles(caller.identity.class, called.class).0,

@@ -12,24 +12,35 @@
 //! ```
 
 use super::call::{Call, State};
+use super::conference::{Invited, Joins};
 use super::consult::{Consult, Target};
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Purpose};
 use super::leg::{Leg, Plays};
+use super::supervision::Observer;
 use super::transfer::Transfer;
 use crate::id::{LegId, RecorderId};
 
 /// An answered call.
 #[derive(Debug)]
 pub(super) struct Talk {
-    /// The parties of the call under its own ConnID; one while the transferor of a running transfer has left.
+    /// The parties of the call under its own ConnID, in the order of their joining: two, more in a conference, one while
+    /// the transferor of a running transfer has left.
     pub members: Vec<LegId>,
     pub exchange: Option<Exchange>,
     /// A leg whose offer met a 491: it is sent again when [`Timer::Glare`] fires.
     pub again: Option<LegId>,
     /// A leg whose counterpart is still to be looked at after a re-bridging.
     pub next: Option<LegId>,
+    /// Legs of a conference whose descriptions are still to be looked at after a re-bridging.
+    pub unaligned: Vec<LegId>,
     pub doing: Doing,
+    /// Who is called into the call.
+    pub invited: Vec<Invited>,
+    /// Supervisors in it, in the order of their joining.
+    pub observers: Vec<Observer>,
+    /// Agents, and the supervisors that have been called into the call for them.
+    pub supervised: Vec<(LegId, String)>,
 }
 
 /// What goes on beside talking.
@@ -58,13 +69,43 @@ pub(super) enum Exchange {
 pub(super) enum Hears {
     /// Another leg.
     Leg(LegId),
+    /// A mixer: several legs.
+    Mixer,
     /// Something that we play.
     Us(Plays),
 }
 
 impl Talk {
     pub(super) fn new(members: Vec<LegId>, exchange: Option<Exchange>) -> Self {
-        Self { members, exchange, again: None, next: None, doing: Doing::Nothing }
+        Self {
+            members,
+            exchange,
+            again: None,
+            next: None,
+            unaligned: Vec::new(),
+            doing: Doing::Nothing,
+            invited: Vec::new(),
+            observers: Vec::new(),
+            supervised: Vec::new(),
+        }
+    }
+
+    /// A party is called into the call, supervisors apart.
+    pub(super) fn invites_members(&self) -> bool {
+        self.invited.iter().any(|i| matches!(i.joins, Joins::Member { .. }))
+    }
+
+    pub(super) fn dials(&self) -> impl Iterator<Item = &Dial> {
+        self.doing.dial().into_iter().chain(self.invited.iter().map(|i| &*i.dial))
+    }
+
+    pub(super) fn dials_mut(&mut self) -> impl Iterator<Item = &mut Dial> {
+        self.doing.dial_mut().into_iter().chain(self.invited.iter_mut().map(|i| &mut *i.dial))
+    }
+
+    pub(super) fn purpose(&self, dial: DialId) -> Option<Purpose> {
+        let invited = self.invited.iter().any(|i| i.dial.id == dial);
+        self.doing.purpose(dial).or(invited.then_some(Purpose::Invite))
     }
 
     /// The call's first answer is still to come.
@@ -152,20 +193,21 @@ impl Call {
         }
     }
 
-    /// The leg bridged to this one: what one says the other hears, and offers, INFO and digits cross.
+    /// The leg bridged to this one by the relay: what one says the other hears, and offers, INFO and digits cross.
     pub(super) fn other(&self, leg: LegId) -> Option<LegId> {
-        let talk = self.talk()?;
-        let pair = match &talk.doing {
-            Doing::Nothing => [leg, talk.opposite(leg)?],
-            Doing::Transfer(_) => return None,
-            Doing::Consult(consult) => consult.pair_of(leg, &talk.members)?,
-        };
-        let held = self.legs.iter().any(|l| l.on_hold && pair.contains(&l.id));
-        (!held).then_some(pair[1])
+        let circle = self.circle_of(leg)?;
+        let [a, b] = circle.members[..] else { return None };
+        let held = self.legs.iter().any(|l| l.on_hold && circle.members.contains(&l.id));
+        let is_party = circle.members.contains(&leg);
+        let other = if a == leg { b } else { a };
+        (is_party && !held && !self.is_mixed(&circle)).then_some(other)
     }
 
     /// What a leg hears.
     pub(super) fn hears(&self, core: &Core, leg: LegId) -> Hears {
+        if self.hears_mixer(leg) {
+            return Hears::Mixer;
+        }
         if let Some(other) = self.other(leg) {
             let holds = self.leg(other).is_some_and(Leg::holds) && core.options.media.hold_audio.is_some();
             return if holds { Hears::Us(Plays::Hold) } else { Hears::Leg(other) };
@@ -180,6 +222,7 @@ impl Call {
             Doing::Transfer(_) => Hears::Us(Plays::Silence),
             Doing::Consult(consult) if consult.by == leg => Hears::Us(Plays::Silence),
             Doing::Consult(consult) if consult.dials(leg) => Hears::Us(Plays::Nothing),
+            _ if talk.observers.iter().any(|o| o.leg == leg) => Hears::Us(Plays::Silence),
             _ if self.leg(leg).is_some_and(|l| l.on_hold) => Hears::Us(Plays::Silence),
             _ => Hears::Us(Plays::Hold),
         }
@@ -205,7 +248,7 @@ impl Call {
     /// Makes media threads and recorders agree with the state. Idempotent: only differences are told. While a leg is on
     /// its way to another media thread nothing is: its arrival settles.
     pub(super) fn settle(&mut self, core: &mut Core) {
-        if self.talk().is_none() || self.legs.iter().any(Leg::is_moving) {
+        if self.talk().is_none() || self.legs.iter().any(Leg::is_moving) || self.gather(core) {
             return;
         }
         // Before anything is played: its first packet is recorded, too.
@@ -213,7 +256,7 @@ impl Call {
         self.settle_routes(core);
         for index in 0..self.legs.len() {
             let id = self.legs[index].id;
-            let bridged = self.other(id).is_some();
+            let bridged = self.other(id).is_some() || self.hears_mixer(id);
             let leg = &mut self.legs[index];
             if leg.dialog.is_none() {
                 continue;
@@ -224,6 +267,7 @@ impl Call {
             leg.choose_digits(core);
             leg.watch(core, bridged);
         }
+        self.settle_seats(core);
         self.settle_taps(core);
         self.update_conversations(core);
         self.settle_pairs(core);
@@ -241,7 +285,7 @@ impl Call {
         }
         for (id, hears) in &hears {
             let plays = match hears {
-                Hears::Leg(_) => Plays::Nothing,
+                Hears::Leg(_) | Hears::Mixer => Plays::Nothing,
                 Hears::Us(plays) => *plays,
             };
             if let Some(leg) = self.leg_mut(*id) {

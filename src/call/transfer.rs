@@ -281,8 +281,9 @@ impl Call {
         self.hand_over(core, leg.id, stays);
         // No session may name it any more when the recorder hears that it has ended.
         self.update_conversations(core);
-        let dialog = leg.dialog;
+        let (id, dialog) = (leg.id, leg.dialog);
         leg.end(core);
+        self.agent_left(core, id);
         let Some(dialog) = dialog else { return };
         if report.dialog() == Some(dialog) {
             core.index.dialogs.insert(dialog, self.key);
@@ -349,6 +350,7 @@ impl Call {
         leg.end(core);
         self.note(core, "party-left", by);
         self.fact(core, What::PartyLeft { leg: by });
+        self.agent_left(core, by);
         self.settle(core);
     }
 
@@ -363,7 +365,8 @@ impl Call {
     /// True when the call is answered, two parties talk (or hold) and nothing else goes on.
     pub(super) fn is_plain(&self) -> bool {
         let State::Talking(talk) = &self.state else { return false };
-        talk.members.len() == 2 && matches!(talk.doing, Doing::Nothing) && !talk.waits_for_answer()
+        let is_alone = matches!(talk.doing, Doing::Nothing) && !talk.invites_members();
+        talk.members.len() == 2 && is_alone && !talk.waits_for_answer()
     }
 }
 

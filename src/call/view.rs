@@ -18,7 +18,7 @@ pub struct CallView {
     pub previous_conn_id: Option<ConnId>,
     /// Stable id.
     pub call_uuid: CallUuid,
-    /// `calling`, `early`, `answering`, `talking`, `held`, `consulting`, `transferring`, `ending`.
+    /// `calling`, `early`, `answering`, `talking`, `held`, `conference`, `consulting`, `transferring`, `ending`.
     pub state: &'static str,
     /// When its INVITE came.
     pub started: Timestamp,
@@ -46,7 +46,7 @@ pub struct PartyView {
     pub trunk: Option<String>,
     /// Its number.
     pub number: String,
-    /// `customer`, `agent`.
+    /// `customer`, `agent`, `supervisor`.
     pub role: &'static str,
     /// `calling`, `ringing`, `established`, `ending`.
     pub state: &'static str,

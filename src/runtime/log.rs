@@ -21,6 +21,16 @@ pub fn fact(fact: &Fact) {
             info!(%by, %stays, %target, how = how.label(), "transferred");
         }
         What::TransferFailed { by, cause, .. } => info!(%by, cause = cause.label(), "transfer failed"),
+        What::PartyInvited { by, .. } => info!(%by, "party invited"),
+        What::PartyAdded { leg, by, .. } => info!(%leg, %by, "party added"),
+        What::PartyNotAdded { by, cause, .. } => info!(%by, cause = cause.label(), "party not added"),
+        What::PartyDeleted { leg, by, left } => info!(%leg, %by, left, "party deleted"),
+        What::MuteChanged { leg, muted } => info!(%leg, muted, "mute changed"),
+        What::ListenChanged { leg, deaf } => info!(%leg, deaf, "listening changed"),
+        What::Monitoring { on, .. } => info!(on, "monitoring"),
+        What::ObserverJoined { leg, agent, mode, .. } => info!(%leg, %agent, mode = mode.as_str(), "supervisor joined"),
+        What::ObserverLeft { leg } => info!(%leg, "supervisor left"),
+        What::MonitorMode { leg, mode, .. } => info!(%leg, mode = mode.as_str(), "monitor mode"),
         What::PartyLeft { leg } => info!(%leg, "party left"),
         What::Redirected { .. } => info!("redirected"),
         What::Replaced { leg, by, .. } => info!(%leg, %by, "replaced"),

@@ -319,6 +319,16 @@ impl Metrics {
             | What::TransferStarted { .. }
             | What::Transferred { .. }
             | What::TransferFailed { .. }
+            | What::PartyInvited { .. }
+            | What::PartyAdded { .. }
+            | What::PartyNotAdded { .. }
+            | What::PartyDeleted { .. }
+            | What::MuteChanged { .. }
+            | What::ListenChanged { .. }
+            | What::Monitoring { .. }
+            | What::ObserverJoined { .. }
+            | What::ObserverLeft { .. }
+            | What::MonitorMode { .. }
             | What::PartyLeft { .. }
             | What::Redirected { .. }
             | What::Replaced { .. }

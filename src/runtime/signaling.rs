@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::{media, mixer, recorder};
 use crate::call::fact::Fact;
-use crate::call::request::{Accepted, Denied, Request, Ticket};
+use crate::call::request::{Accepted, Denied, DnRequest, Request, Ticket};
 use crate::call::{Calls, Input, Output};
 use crate::clock;
 use crate::record::mark::Mark;
@@ -68,6 +68,7 @@ enum Item {
     Input(Input),
     Question(Question),
     Request(Box<Request>, oneshot::Sender<Result<Accepted, Denied>>),
+    DnRequest(Box<DnRequest>, oneshot::Sender<Result<(), Denied>>),
 }
 
 /// The way into the task; cheap to clone.
@@ -105,6 +106,13 @@ impl Inbox {
         self.items.send(Item::Request(Box::new(request), answer)).ok()?;
         Some(answered)
     }
+
+    /// Asks something that concerns no call yet; `None` when the task has ended. Answered at once.
+    pub async fn dn_request(&self, request: DnRequest) -> Option<Result<(), Denied>> {
+        let (answer, answered) = oneshot::channel();
+        self.items.send(Item::DnRequest(Box::new(request), answer)).ok()?;
+        answered.await.ok()
+    }
 }
 
 /// The receiving end, for [`run`].
@@ -130,7 +138,7 @@ pub async fn run(
     able: oneshot::Sender<()>,
 ) {
     let inbox = queue.inbox.clone();
-    let mut task = Task { edges, inbox, drained: false, asking: HashMap::new(), tickets: 0 };
+    let mut task = Task { edges, inbox, drained: false, asking: HashMap::new(), dn_asking: HashMap::new(), tickets: 0 };
     let mut starting = Some((able, clock::now() + PORTS_PATIENCE));
     let mut watermark = interval(WATERMARK);
     watermark.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -187,6 +195,8 @@ struct Task {
     drained: bool,
     /// Requests without an answer yet.
     asking: HashMap<Ticket, Asking>,
+    /// Requests of DNs without an answer yet.
+    dn_asking: HashMap<Ticket, oneshot::Sender<Result<(), Denied>>>,
     tickets: u64,
 }
 
@@ -200,6 +210,12 @@ impl Task {
                 let ticket = Ticket(self.tickets);
                 self.asking.insert(ticket, Asking { request: (*request).clone(), answer });
                 self.input(calls, Input::Request(ticket, request));
+            }
+            Item::DnRequest(request, answer) => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.dn_asking.insert(ticket, answer);
+                self.input(calls, Input::DnRequest(ticket, request));
             }
         }
     }
@@ -225,6 +241,12 @@ impl Task {
                         }
                         // The asker may have gone away meanwhile.
                         let _ = asking.answer.send(answer);
+                    }
+                }
+                Output::DnAnswer(ticket, answer) => {
+                    if let Some(asking) = self.dn_asking.remove(&ticket) {
+                        // The asker may have gone away meanwhile.
+                        let _ = asking.send(answer);
                     }
                 }
                 Output::Drained => self.drained = true,

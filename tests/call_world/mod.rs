@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use stickytape::bridge::command::mix::MixCommand;
 use stickytape::bridge::command::{Command, Notice, PortPair};
 use stickytape::call::fact::{Fact, What};
 use stickytape::call::options::{
@@ -48,6 +49,9 @@ pub struct Proxy {
     pub commands: Vec<(WorkerId, Command)>,
     pub resolves: Vec<String>,
     pub answers: Vec<(Ticket, Result<Accepted, Denied>)>,
+    /// What the mixer was told, in order.
+    pub mixes: Vec<MixCommand>,
+    pub dn_answers: Vec<(Ticket, Result<(), Denied>)>,
     pub drained: bool,
     /// Pairs that the media threads still have.
     pub pairs_left: usize,
@@ -78,6 +82,8 @@ impl Proxy {
             commands: Vec::new(),
             resolves: Vec::new(),
             answers: Vec::new(),
+            mixes: Vec::new(),
+            dn_answers: Vec::new(),
             drained: false,
             pairs_left,
             next_port: 0,
@@ -135,9 +141,8 @@ impl Proxy {
                         }
                         self.commands.push((worker, command));
                     }
-                    Output::Mix(mixer, command) => {
-                        panic!("{mixer:?} is told {command:?}: no conference is asked for here")
-                    }
+                    Output::Mix(_, command) => self.mixes.push(command),
+                    Output::DnAnswer(ticket, answer) => self.dn_answers.push((ticket, answer)),
                     Output::Mark(recorder, mark) => self.marks.push((recorder, mark)),
                     Output::Fact(fact) => self.facts.push(fact),
                     Output::Answer(ticket, answer) => self.answers.push((ticket, answer)),
@@ -201,6 +206,18 @@ fn tell(what: &What) -> String {
         What::TransferStarted { how, .. } => format!("transfer {}", how.label()),
         What::Transferred { by, stays, target, .. } => format!("transferred {stays} from {by} to {target}"),
         What::TransferFailed { cause, .. } => format!("transfer failed {}", cause.label()),
+        What::PartyInvited { by, .. } => format!("invited by {by}"),
+        What::PartyAdded { leg, by, consult, .. } => {
+            format!("added {leg} by {by}{}", if consult.is_some() { " consulted" } else { "" })
+        }
+        What::PartyNotAdded { cause, .. } => format!("not added {}", cause.label()),
+        What::PartyDeleted { leg, by, left } => format!("deleted {leg} by {by}, {left} left"),
+        What::MuteChanged { leg, muted } => format!("{} {leg}", if *muted { "muted" } else { "unmuted" }),
+        What::ListenChanged { leg, deaf } => format!("{} {leg}", if *deaf { "deafened" } else { "undeafened" }),
+        What::Monitoring { on, .. } => format!("monitoring {on}"),
+        What::ObserverJoined { leg, agent, mode, .. } => format!("observer {leg} of {agent} {}", mode.as_str()),
+        What::ObserverLeft { leg } => format!("observer {leg} left"),
+        What::MonitorMode { leg, mode, .. } => format!("observer {leg} {}", mode.as_str()),
         What::PartyLeft { leg } => format!("left {leg}"),
         What::Redirected { .. } => "redirected".into(),
         What::Replaced { leg, by, .. } => format!("replaced {leg} by {by}"),

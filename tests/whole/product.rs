@@ -262,7 +262,7 @@ impl Product {
                     self.answers.push((ticket, answer));
                     self.answered.push(now);
                 }
-                Output::Resolve { .. } | Output::Drained => {}
+                Output::Resolve { .. } | Output::DnAnswer(..) | Output::Drained => {}
             }
         }
     }

@@ -156,6 +156,16 @@ impl Telephony {
             }
             What::RecordingFailed { id, cause, .. } => failed(told, call, *id, cause),
             What::CallStarted { .. } | What::Transferred { .. } | What::PartyLeft { .. } | What::Released { .. } => {}
+            What::PartyInvited { .. }
+            | What::PartyAdded { .. }
+            | What::PartyNotAdded { .. }
+            | What::PartyDeleted { .. }
+            | What::MuteChanged { .. }
+            | What::ListenChanged { .. }
+            | What::Monitoring { .. }
+            | What::ObserverJoined { .. }
+            | What::ObserverLeft { .. }
+            | What::MonitorMode { .. } => {}
             What::Refused { .. }
             | What::RecordingBegun { .. }
             | What::RecordingPublished { .. }

@@ -1,0 +1,268 @@
+//! Supervisors: who watches whose next call, how they join, what they may say (spec/events.md §1 rows 18 to 21,
+//! spec/recording.md §4.6).
+//!
+//! ```text
+//!   monitor-next-call ──► Monitor ──the agent talks──► invited ──2xx──► Observer
+//!                            │ cancel-monitoring                          │ mute ⇄ coach ⇄ connect
+//!                            ▼                                            ▼ hangs up, or the agent leaves (scope agent)
+//! ```
+
+use super::Calls;
+use super::call::Call;
+use super::conference::Joins;
+use super::core::{Core, Key};
+use super::dial::DialId;
+use super::fact::What;
+use super::mixing::Place;
+use super::options::{DnRole, MonitorConsult};
+use super::request::{Code, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope, Ticket};
+use super::talk::Doing;
+use crate::bridge::command::mix::Mode;
+use crate::id::LegId;
+
+/// Most subscriptions of all supervisors.
+const MAX_MONITORS: usize = 10_000;
+
+/// A supervisor in a call.
+#[derive(Debug)]
+pub(super) struct Observer {
+    pub leg: LegId,
+    /// The supervised agent's leg; it may have left.
+    pub agent: LegId,
+    pub mode: Mode,
+    pub scope: MonitorScope,
+}
+
+/// How a supervisor joins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch {
+    pub mode: Mode,
+    pub scope: MonitorScope,
+}
+
+/// A supervisor waits for calls of an agent.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub supervisor: String,
+    pub agent: String,
+    watch: Watch,
+    /// It goes on after the first call.
+    all: bool,
+    /// Calls that were there before it.
+    skips: Vec<Key>,
+}
+
+impl From<MonitorMode> for Mode {
+    fn from(mode: MonitorMode) -> Self {
+        match mode {
+            MonitorMode::Mute => Self::Mute,
+            MonitorMode::Coach => Self::Coach,
+            MonitorMode::Connect => Self::Connect,
+        }
+    }
+}
+
+fn told(mode: Mode) -> MonitorMode {
+    match mode {
+        Mode::Mute => MonitorMode::Mute,
+        Mode::Coach => MonitorMode::Coach,
+        Mode::Connect => MonitorMode::Connect,
+    }
+}
+
+impl Calls {
+    /// A request of a DN that concerns no call yet.
+    pub(super) fn on_dn_request(&mut self, ticket: Ticket, request: &DnRequest) {
+        let answer = match &request.ask {
+            DnAsk::MonitorNextCall(wish) => self.monitor(request, wish),
+            DnAsk::CancelMonitoring { agent } => self.cancel_monitoring(request, agent),
+        };
+        self.core.push(super::Output::DnAnswer(ticket, answer));
+    }
+
+    fn monitor(&mut self, request: &DnRequest, wish: &MonitorNextCall) -> Result<(), Denied> {
+        let core = &mut self.core;
+        let supervisor = core.directory.dn(&request.this_dn);
+        let supervisor =
+            supervisor.ok_or_else(|| denied(Code::UnknownDn, "ThisDN is no configured directory number"))?;
+        if supervisor.role != DnRole::Supervisor {
+            return Err(denied(Code::NotAllowed, "ThisDN is no supervisor"));
+        }
+        let agent = core.directory.dn(&wish.agent);
+        let agent = agent.ok_or_else(|| denied(Code::UnknownTarget, "OtherDN is no configured directory number"))?;
+        if wish.agent == request.this_dn {
+            return Err(denied(Code::NotAllowed, "nobody supervises himself"));
+        }
+        if wish.intrusion && !agent.intrusion {
+            return Err(denied(Code::NotAllowed, "OtherDN may not be joined in a call"));
+        }
+        let defaults = core.directory.supervision();
+        let mode = wish.mode.unwrap_or(defaults.mode).into();
+        let watch = Watch { mode, scope: wish.scope.unwrap_or(defaults.scope) };
+        let is_same = |m: &Monitor| m.supervisor == request.this_dn && m.agent == wish.agent;
+        core.monitors.retain(|m| !is_same(m));
+        if core.monitors.len() == MAX_MONITORS {
+            return Err(denied(Code::Limit, "too many DNs are monitored"));
+        }
+        let is_in = |call: &Call| call.legs.iter().any(|l| l.identity.dn.as_ref() == Some(&wish.agent));
+        let busy: Vec<Key> = self.calls.values().filter(|call| is_in(call)).map(|call| call.key).collect();
+        let skips = if wish.intrusion { Vec::new() } else { busy.clone() };
+        let (supervisor, agent) = (request.this_dn.clone(), wish.agent.clone());
+        core.monitors.push(Monitor { supervisor, agent, watch, all: wish.all, skips });
+        self.tell_monitoring(request, &wish.agent, true);
+        if wish.intrusion {
+            busy.into_iter().for_each(|key| self.with(Some(key), |_, _| {}));
+        }
+        Ok(())
+    }
+
+    fn cancel_monitoring(&mut self, request: &DnRequest, agent: &str) -> Result<(), Denied> {
+        let before = self.core.monitors.len();
+        self.core.monitors.retain(|m| !(m.supervisor == request.this_dn && m.agent == agent));
+        if self.core.monitors.len() == before {
+            return Err(denied(Code::WrongState, "ThisDN does not wait for a call of OtherDN"));
+        }
+        self.tell_monitoring(request, agent, false);
+        Ok(())
+    }
+
+    fn tell_monitoring(&mut self, request: &DnRequest, agent: &str, on: bool) {
+        let asked = super::fact::Asked { dn: request.this_dn.clone(), reference: request.reference.clone() };
+        self.core.asked = Some(asked.into());
+        self.core.fact(None, What::Monitoring { supervisor: request.this_dn.clone(), agent: agent.to_owned(), on });
+        self.core.asked = None;
+    }
+}
+
+fn denied(code: Code, detail: &str) -> Denied {
+    Denied { code, detail: detail.to_owned(), state: "none".to_owned() }
+}
+
+impl Call {
+    pub(super) fn observer(&self, leg: LegId) -> Option<&Observer> {
+        self.talk()?.observers.iter().find(|o| o.leg == leg)
+    }
+
+    /// Which conversation a supervisor is in: it goes into a consultation of its agent when that one's DN says so.
+    pub(super) fn place_of(&self, observer: &Observer) -> Place {
+        let follows = |agent| self.leg(agent).is_some_and(|l| l.identity.monitor_consult != MonitorConsult::None);
+        match self.consult() {
+            Some(consult) if consult.is_active && consult.by == observer.agent && follows(consult.by) => Place::Consult,
+            _ => Place::Main,
+        }
+    }
+
+    pub(super) fn observers_at(&self, place: Place) -> Vec<LegId> {
+        let observers = self.talk().map(|t| t.observers.as_slice()).unwrap_or_default();
+        observers.iter().filter(|o| self.place_of(o) == place).map(|o| o.leg).collect()
+    }
+
+    /// Calls in the supervisors that wait for a call of one of the parties.
+    pub(super) fn call_supervisors(&mut self, core: &mut Core) {
+        if core.monitors.is_empty() || self.consults.is_some() {
+            return;
+        }
+        let Some(talk) = self.talk() else { return };
+        if talk.waits_for_answer() || matches!(talk.doing, Doing::Transfer(_)) {
+            return;
+        }
+        for agent in talk.members.clone() {
+            let Some(dn) = self.leg(agent).and_then(|l| l.identity.dn.clone()) else { continue };
+            let mut waiting = Vec::new();
+            core.monitors.retain(|monitor| {
+                let is_due = monitor.agent == dn && !monitor.skips.contains(&self.key) && self.is_new(agent, monitor);
+                if is_due {
+                    waiting.push((monitor.supervisor.clone(), monitor.watch));
+                }
+                !is_due || monitor.all
+            });
+            for (supervisor, watch) in waiting {
+                self.call_supervisor(core, agent, supervisor, watch);
+            }
+        }
+    }
+
+    /// A supervisor has not been called into this call for this agent yet.
+    fn is_new(&self, agent: LegId, monitor: &Monitor) -> bool {
+        self.talk().is_some_and(|t| !t.supervised.iter().any(|(a, s)| *a == agent && *s == monitor.supervisor))
+    }
+
+    fn call_supervisor(&mut self, core: &mut Core, agent: LegId, supervisor: String, watch: Watch) {
+        if let Some(talk) = self.talk_mut() {
+            talk.supervised.push((agent, supervisor.clone()));
+        }
+        if self.legs.iter().any(|l| l.identity.dn.as_ref() == Some(&supervisor)) {
+            // It is in the call as a party, or for another agent.
+            return;
+        }
+        let destination = match (self.must_be_mixable(), self.target(core, agent, &supervisor)) {
+            (Ok(()), Ok(destination)) => destination,
+            _ => return self.fact(core, What::Warning { text: "a supervisor cannot be called into a call" }),
+        };
+        self.invite(core, agent, destination, supervisor, Joins::Observer(watch));
+    }
+
+    /// A supervisor has answered.
+    pub(super) fn observer_joined(&mut self, core: &mut Core, agent: LegId, leg: LegId, watch: Watch) {
+        let Some(party) = self.leg(leg).map(Self::party) else { return };
+        let Watch { mode, scope } = watch;
+        if let Some(talk) = self.talk_mut() {
+            talk.observers.push(Observer { leg, agent, mode, scope });
+        }
+        self.note(core, "supervisor-joined", leg);
+        self.fact(core, What::ObserverJoined { leg, party, agent, mode: told(mode) });
+        if !self.start_own(core, leg) {
+            return self.end_leg(core, leg, leg);
+        }
+        self.settle(core);
+        self.rebridge(core, leg);
+    }
+
+    /// A supervisor has left.
+    pub(super) fn observer_left(&mut self, core: &mut Core, leg: LegId) {
+        if let Some(talk) = self.talk_mut() {
+            talk.observers.retain(|o| o.leg != leg);
+        }
+        self.note(core, "supervisor-left", leg);
+        self.remove_leg(core, leg);
+        self.fact(core, What::ObserverLeft { leg });
+        self.settle(core);
+        if let Some(first) = self.talk().and_then(|t| t.members.first().copied()) {
+            self.rebridge(core, first);
+        }
+    }
+
+    /// An agent has left a call that goes on: those who supervise the agent leave too, those who supervise the call stay
+    /// (spec/events.md §1 row 20).
+    pub(super) fn agent_left(&mut self, core: &mut Core, agent: LegId) {
+        let Some(talk) = self.talk() else { return };
+        let leaves = |o: &&Observer| o.agent == agent && o.scope == MonitorScope::Agent;
+        let leaving: Vec<LegId> = talk.observers.iter().filter(leaves).map(|o| o.leg).collect();
+        let is_called = |joins: &Joins| matches!(joins, Joins::Observer(_));
+        let called = talk.invited.iter().filter(|i| i.by == agent && is_called(&i.joins));
+        let called: Vec<DialId> = called.map(|i| i.dial.id).collect();
+        called.into_iter().for_each(|id| self.revoke(core, id));
+        leaving.into_iter().for_each(|leg| self.end_leg(core, leg, leg));
+    }
+
+    /// Row 21.
+    pub(super) fn set_mode(&mut self, core: &mut Core, leg: LegId, muted: bool, coach: bool) {
+        let mode = match (coach, muted) {
+            (true, _) => Mode::Coach,
+            (false, true) => Mode::Mute,
+            (false, false) => Mode::Connect,
+        };
+        let Some(observer) = self.talk_mut().and_then(|t| t.observers.iter_mut().find(|o| o.leg == leg)) else {
+            return;
+        };
+        if std::mem::replace(&mut observer.mode, mode) == mode {
+            return;
+        }
+        let agent = observer.agent;
+        self.fact(core, What::MuteChanged { leg, muted });
+        self.fact(core, What::MonitorMode { leg, agent, mode: told(mode) });
+        self.note(core, "monitor-mode", leg);
+        self.settle(core);
+        self.rebridge(core, leg);
+    }
+}
