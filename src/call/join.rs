@@ -188,11 +188,7 @@ impl Call {
     /// Takes over the other call's parties but `by`'s leg there: all are in one conference.
     fn absorb_members(&mut self, core: &mut Core, by: LegId, end: End) {
         let End { call: mut other, by: second } = end;
-        for leg in [by, second] {
-            core.pairs.forget(leg);
-        }
-        self.away.retain(|away| away.owner != by);
-        other.give_back(core);
+        self.come_back(core, by, second, &mut other);
         other.refuse_all_waiting(core);
         for timer in [Timer::Glare, Timer::Untap] {
             core.disarm(other.key, timer);

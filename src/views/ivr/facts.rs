@@ -26,6 +26,16 @@ impl Ivr {
             What::Released { cause, answered, .. } => self.released(fact, conn_id, *cause, *answered),
             // Nothing that an IVR is told of.
             What::Refused { .. }
+            | What::PartyInvited { .. }
+            | What::PartyAdded { .. }
+            | What::PartyNotAdded { .. }
+            | What::PartyDeleted { .. }
+            | What::MuteChanged { .. }
+            | What::ListenChanged { .. }
+            | What::Monitoring { .. }
+            | What::ObserverJoined { .. }
+            | What::ObserverLeft { .. }
+            | What::MonitorMode { .. }
             | What::Preference { .. }
             | What::RecordingStarted { .. }
             | What::RecordingBegun { .. }
