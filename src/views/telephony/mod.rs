@@ -133,28 +133,12 @@ impl Telephony {
             What::Redirected { from, to } => redirected(told, call, from, to),
             What::Replaced { leg, by, party } => replaced(told, call, *leg, *by, party),
             What::Preference { leg, wish, .. } => preference(told, call, *leg, wish),
-            What::RecordingStarted { id, owner, side, .. } => {
-                let requester = told.asked.map(|asked| asked.dn.clone());
-                let owner = call.owner(*owner, *side);
-                call.recordings.push(Recording { id: *id, owner, requester });
-                recording(told, call, *id, RecordingState::Recording);
-            }
-            What::RecordingPaused { id } => recording(told, call, *id, RecordingState::Paused),
-            What::RecordingResumed { id } => recording(told, call, *id, RecordingState::Recording),
-            What::OwnerChanged { id, owner } => {
-                let owner = call.member(*owner).and_then(|member| member.who.dn.clone());
-                if let Some(known) = call.recordings.iter_mut().find(|known| known.id == *id) {
-                    known.owner = owner;
-                }
-                recording(told, call, *id, RecordingState::Recording);
-            }
-            // What breaks a recording off is told by the fact that follows.
-            What::RecordingStopped { cause: StopCause::WriteError | StopCause::DiskFull, .. } => {}
-            What::RecordingStopped { id, .. } => {
-                recording(told, call, *id, RecordingState::Stopped);
-                call.recordings.retain(|known| known.id != *id);
-            }
-            What::RecordingFailed { id, cause, .. } => failed(told, call, *id, cause),
+            What::RecordingStarted { .. }
+            | What::RecordingPaused { .. }
+            | What::RecordingResumed { .. }
+            | What::OwnerChanged { .. }
+            | What::RecordingStopped { .. }
+            | What::RecordingFailed { .. } => recordings(told, call, what),
             What::CallStarted { .. } | What::Transferred { .. } | What::PartyLeft { .. } | What::Released { .. } => {}
             What::PartyInvited { .. }
             | What::PartyAdded { .. }
@@ -389,6 +373,35 @@ fn released(told: &mut Told<'_>, call: &Call, cause: ReleaseCause, by: Option<Le
             Stage::Ringing => _ = told.tell(call, at, &end.ringing, None),
             Stage::Called => {}
         }
+    }
+}
+
+/// What happens to recordings.
+fn recordings(told: &mut Told<'_>, call: &mut Call, what: &What) {
+    match what {
+        What::RecordingStarted { id, owner, side, .. } => {
+            let requester = told.asked.map(|asked| asked.dn.clone());
+            let owner = call.owner(*owner, *side);
+            call.recordings.push(Recording { id: *id, owner, requester });
+            recording(told, call, *id, RecordingState::Recording);
+        }
+        What::RecordingPaused { id } => recording(told, call, *id, RecordingState::Paused),
+        What::RecordingResumed { id } => recording(told, call, *id, RecordingState::Recording),
+        What::OwnerChanged { id, owner } => {
+            let owner = call.member(*owner).and_then(|member| member.who.dn.clone());
+            if let Some(known) = call.recordings.iter_mut().find(|known| known.id == *id) {
+                known.owner = owner;
+            }
+            recording(told, call, *id, RecordingState::Recording);
+        }
+        // What breaks a recording off is told by the fact that follows.
+        What::RecordingStopped { cause: StopCause::WriteError | StopCause::DiskFull, .. } => {}
+        What::RecordingStopped { id, .. } => {
+            recording(told, call, *id, RecordingState::Stopped);
+            call.recordings.retain(|known| known.id != *id);
+        }
+        What::RecordingFailed { id, cause, .. } => failed(told, call, *id, cause),
+        _ => {}
     }
 }
 
