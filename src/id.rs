@@ -1,6 +1,8 @@
 //! Names of things, as types of their own; [`Redacted`] for what must not stand in a log.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,28 @@ pub struct LegId(pub u64);
 impl fmt::Display for LegId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// What the packet path looks up by leg.
+pub type LegMap<V> = HashMap<LegId, V, BuildHasherDefault<LegHasher>>;
+
+/// Legs are numbered by ourselves, one after the other: nobody can choose numbers that fall on one place, and a hash that
+/// withstands that costs more than a packet's mixing.
+#[derive(Debug, Default)]
+pub struct LegHasher(u64);
+
+impl Hasher for LegHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 }
 

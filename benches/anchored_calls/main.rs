@@ -1,7 +1,9 @@
 //! What an anchored call costs: real sockets on loopback, N two-party PCMU calls of 50 packets a second and direction,
-//! the media thread (and the recorder) against a bare reflector in the same run, alternating.
+//! the media thread (and the recorder) against a bare reflector in the same run, alternating. And what a conference of
+//! three costs, all of whom speak, with the mixer thread besides.
 //!
 //! `cargo bench --bench anchored_calls -- --calls 50,200 --seconds 10 --rounds 3 --json out.json`
+//! `cargo bench --bench anchored_calls -- --cases conference,conference-recorded --calls 30 --rounds 3`
 //!
 //! The subject is a process of its own, pinned to one core; the phones run on another. CPU is what the scheduler
 //! charged to the subject's threads. Ratios hold between machines, absolute numbers do not. Loopback charges the
@@ -27,17 +29,37 @@ pub enum Case {
     Relay,
     /// The media thread and a recorder that writes stereo.
     Recorded,
+    /// The media thread and a mixer, three parties a call.
+    Conference,
+    /// These and a recorder that writes all three mixed.
+    ConferenceRecorded,
 }
 
 impl Case {
-    const ALL: [Self; 3] = [Self::Reflector, Self::Relay, Self::Recorded];
+    const ALL: [Self; 5] = [Self::Reflector, Self::Relay, Self::Recorded, Self::Conference, Self::ConferenceRecorded];
 
     fn name(self) -> &'static str {
         match self {
             Self::Reflector => "reflector",
             Self::Relay => "relay",
             Self::Recorded => "recorded",
+            Self::Conference => "conference",
+            Self::ConferenceRecorded => "conference-recorded",
         }
+    }
+
+    /// Parties of a call.
+    pub fn parties(self) -> usize {
+        if self.is_mixed() { 3 } else { 2 }
+    }
+
+    /// What is sent is not what came: no packet's latency can be told.
+    pub fn is_mixed(self) -> bool {
+        matches!(self, Self::Conference | Self::ConferenceRecorded)
+    }
+
+    pub fn is_recorded(self) -> bool {
+        matches!(self, Self::Recorded | Self::ConferenceRecorded)
     }
 
     fn parse(name: &str) -> Self {
@@ -84,7 +106,7 @@ fn main() {
     let arguments = parse(&arguments);
     pin_myself();
     println!(
-        "CPU-ms per call-second of {} rounds; the ratio is of the medians\n{:<10} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} \
+        "CPU-ms per call-second of {} rounds; the ratio is of the medians\n{:<20} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} \
          {:>7} {:>7} {:>8}",
         arguments.rounds,
         "case",
@@ -188,18 +210,21 @@ fn print_table(all: &[Outcome], calls: usize, arguments: &Arguments) {
         let lost: u64 = of_case.iter().map(|outcome| outcome.lost).sum();
         let sent: u64 = of_case.iter().map(|outcome| outcome.sent).sum();
         let ratio = reflector.map_or("-".into(), |reflector| format!("{:.2}", middle / reflector));
-        let [p50, p99, p999] = best.latency;
+        let [p50, p99, p999] = best.latency.map(|ms| if case.is_mixed() { "-".into() } else { format!("{ms:.2}") });
         println!(
-            "{:<10} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>9} {p50:>7.2} {p99:>7.2} {p999:>7.2} {:>8.0}",
+            "{:<20} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>9} {p50:>7} {p99:>7} {p999:>7} {:>8.0}",
             case.name(),
             best.cpu_ms,
             worst.cpu_ms,
             format!("{lost}/{}k", sent / 1_000),
             best.kilobytes,
         );
+        if case.is_mixed() {
+            println!("{:>27} {:.3} per party-second (median)", "that is", middle / case.parties() as f64);
+        }
         if best.threads.len() > 1 {
             let parts: Vec<String> = best.threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
-            println!("{:>17} {}", "of that", parts.join(", "));
+            println!("{:>27} {}", "of that", parts.join(", "));
         }
     }
 }

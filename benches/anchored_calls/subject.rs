@@ -4,22 +4,23 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use stickytape::bridge::command::mix::{Hearing, Join, MixCommand, Mixing, RoomDigits};
 use stickytape::bridge::command::{Command, LatchMode, NewLeg, Notice, PortPair, Remote};
 use stickytape::clock;
 use stickytape::codec::{Codec, Direction, Payload};
-use stickytape::id::{CallUuid, ConnId, LegId, RecorderId, RecordingId, WorkerId};
+use stickytape::id::{CallUuid, ConnId, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
 use stickytape::record::mark::{
     Change, Channel, Conversation, Layout, Mark, Member, Role, SessionStart, Side, StopCause,
 };
 use stickytape::runtime::media::{self, Options, Priority, Worker};
-use stickytape::runtime::{recorder, ring};
+use stickytape::runtime::{mixer, recorder, ring};
 
 use crate::{Case, reflector};
 
-/// What a call of two PCMU legs brings into the tap ring, and how long a stall it shall carry: as the server has it.
-const CALL_BYTES_PER_SECOND: usize = 2 * 50 * 190;
+/// What a PCMU leg brings into the tap ring, and how long a stall it shall carry: as the server has it.
+const LEG_BYTES_PER_SECOND: usize = 50 * 190;
 const RING_SECONDS: usize = 10;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -29,7 +30,7 @@ pub fn run(case: Case, calls: usize, batch: Duration) {
     say("hello");
     match case {
         Case::Reflector => reflect(calls),
-        Case::Relay | Case::Recorded => relay(calls, batch, case == Case::Recorded),
+        _ => anchor(case, calls, batch),
     }
 }
 
@@ -73,9 +74,11 @@ fn reflect(calls: usize) {
     });
 }
 
-fn relay(calls: usize, batch: Duration, recorded: bool) {
+fn anchor(case: Case, calls: usize, batch: Duration) {
     let epoch = clock::now();
-    let (producer, consumer) = ring::tap(calls * CALL_BYTES_PER_SECOND * RING_SECONDS);
+    let legs = case.parties() * calls;
+    let (producer, consumer) = ring::tap(legs * LEG_BYTES_PER_SECOND * RING_SECONDS);
+    let (to_mixer, to_media) = mixer::rings(legs * LEG_BYTES_PER_SECOND);
     let (sender, notices) = mpsc::channel();
     let options = Options {
         worker: WorkerId(0),
@@ -86,14 +89,12 @@ fn relay(calls: usize, batch: Duration, recorded: bool) {
         epoch,
         seed: 1,
     };
-    let mut handles = media::spawn(vec![Worker { options, taps: vec![producer], mixers: vec![] }], move |_, notice| {
-        drop(sender.send(notice))
-    })
-    .expect("a media thread");
+    let worker = Worker { options, taps: vec![producer], mixers: vec![to_mixer] };
+    let mut handles = media::spawn(vec![worker], move |_, notice| drop(sender.send(notice))).expect("a media thread");
     let handle = handles.remove(0);
-    handle.send(Command::BindPorts { address: LOOPBACK, count: 2 * calls });
+    handle.send(Command::BindPorts { address: LOOPBACK, count: legs });
     let mut pairs: Vec<PortPair> = Vec::new();
-    while pairs.len() < 2 * calls {
+    while pairs.len() < legs {
         match notices.recv().expect("the media thread lives") {
             Notice::PortsBound(bound) => pairs.extend(bound),
             other => panic!("{other:?}"),
@@ -102,25 +103,28 @@ fn relay(calls: usize, batch: Duration, recorded: bool) {
     std::thread::spawn(move || notices.into_iter().for_each(drop));
     say_ports(pairs.iter().map(|pair| pair.rtp.port()));
     let peers = phones();
-    let tape = recorded.then(|| Tape::start(epoch, consumer));
+    let tape = case.is_recorded().then(|| Tape::start(epoch, consumer));
     for (n, (pair, peer)) in pairs.iter().zip(&peers).enumerate() {
         let leg = LegId(n as u64);
         let new = NewLeg { leg, port: pair.id, ssrc: n as u32, sequence: 1, timestamp: 1, cname: "bench".into() };
         handle.send(Command::AddLeg(Box::new(new)));
         handle.send(Command::SetRemote { leg, remote: Box::new(remote(*peer)) });
         handle.send(Command::Watch { leg, timeout: Some(Duration::from_secs(60)) });
-        if recorded {
+        if case.is_recorded() {
             handle.send(Command::Tap { leg, recorders: vec![RecorderId(0)] });
         }
     }
-    for n in 0..2 * calls as u64 {
-        handle.send(Command::Route { from: LegId(n), to: Some(LegId(n ^ 1)) });
+    let mixer = case.is_mixed().then(|| meet(legs as u64, epoch, to_media, &handle));
+    if mixer.is_none() {
+        let route = |n| handle.send(Command::Route { from: LegId(n), to: Some(LegId(n ^ 1)) });
+        (0..legs as u64).for_each(route);
     }
-    tape.iter().for_each(|tape| tape.begin(calls));
+    tape.iter().for_each(|tape| tape.begin(case, calls));
     say("ready");
     wait_for_end();
     let counters = handle.counters();
     let sessions = tape.map_or(String::new(), |tape| tape.end(calls));
+    mixer.into_iter().for_each(mixer::Handle::join);
     handle.join();
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     say(&format!(
@@ -131,6 +135,32 @@ fn relay(calls: usize, batch: Duration, recorded: bool) {
         count(&counters.untapped),
         count(&counters.passes),
     ));
+}
+
+/// Rooms of three, all of whom hear each other.
+fn meet(legs: u64, epoch: Instant, to_media: mixer::MediaEnds, media: &media::Handle) -> mixer::Handle {
+    let max_members = legs as usize;
+    let options = mixer::Options { mixer: MixerId(0), priority: Priority::Realtime, epoch, max_members };
+    let mixer = mixer::spawn(options, vec![to_media], vec![media.sender()], |_, _| {}).expect("a mixer thread");
+    for leg in 0..legs {
+        let room = RoomId(leg / 3);
+        if leg % 3 == 0 {
+            mixer.send(MixCommand::Open { room, sample_rate: 8_000, digits: RoomDigits::Pass });
+        }
+        let join = Join {
+            room,
+            leg: LegId(leg),
+            worker: WorkerId(0),
+            hearing: Hearing::MEMBER,
+            listens: true,
+            receive: payloads(),
+            send: payloads(),
+        };
+        mixer.send(MixCommand::Join(Box::new(join)));
+        let mixing = Some(Mixing { mixer: MixerId(0), listens: true });
+        media.send(Command::Mix { leg: LegId(leg), mixing });
+    }
+    mixer
 }
 
 fn payloads() -> Vec<Payload> {
@@ -162,7 +192,7 @@ struct Tape {
 }
 
 impl Tape {
-    fn start(epoch: std::time::Instant, ring: ring::Consumer) -> Self {
+    fn start(epoch: Instant, ring: ring::Consumer) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let options = recorder::keeper::Options { directory: folder.path().to_owned(), min_free_space: 1 << 20 };
         let keeper = recorder::keeper::open(options, |_| {}).expect("a keeper");
@@ -180,9 +210,10 @@ impl Tape {
         Self { folder, keeper, handle, stop }
     }
 
-    fn begin(&self, calls: usize) {
+    fn begin(&self, case: Case, calls: usize) {
         let payloads: Arc<[Payload]> = payloads().into();
-        for leg in 0..2 * calls as u64 {
+        let parties = case.parties() as u64;
+        for leg in 0..parties * calls as u64 {
             let change = Change::Payloads { leg: LegId(leg), payloads: Arc::clone(&payloads) };
             self.handle.mark(Mark { at: clock::now(), change });
         }
@@ -197,11 +228,13 @@ impl Tape {
                 held: false,
                 muted: false,
             };
-            let (left, right) = (2 * call, 2 * call + 1);
+            let left = parties * call;
+            let mut members = vec![member(left, Role::Customer, Channel::Left)];
+            members.extend((left + 1..left + parties).map(|leg| member(leg, Role::Agent, Channel::Right)));
             let conversation = Conversation {
                 conn_id: ConnId(call),
                 owner: LegId(left),
-                members: vec![member(left, Role::Customer, Channel::Left), member(right, Role::Agent, Channel::Right)],
+                members,
                 consult: false,
                 early: false,
                 unbridged: false,
@@ -217,7 +250,7 @@ impl Tape {
                 side: Side::Origination,
                 trigger: "default".into(),
                 rule: "bench".into(),
-                layout: Layout::Stereo,
+                layout: if case.is_mixed() { Layout::Mixed } else { Layout::Stereo },
                 sample_rate: 8_000,
                 conversation,
             };

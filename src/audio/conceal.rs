@@ -92,7 +92,9 @@ impl Concealer {
         let ms = self.rate as usize / 1_000;
         let over = (self.period / 4 + made / 10).min(5 * ms).max(2 * ms).min(after.len());
         for (i, sample) in after[..over].iter_mut().enumerate() {
-            let weight = (i + 1) as f32 / (over + 1) as f32;
+            // Squared: half as much of what arrived is spoilt, and the end has no corner.
+            let left = 1.0 - (i + 1) as f32 / (over + 1) as f32;
+            let weight = 1.0 - left * left;
             let old = f32::from(self.sample(made + i));
             *sample = (old + (f32::from(*sample) - old) * weight) as i16;
         }

@@ -106,14 +106,27 @@ pub fn fade_out(samples: &mut [i16], rate: u32) {
     }
 }
 
+// Loops, not folds: a closure that is not inlined is compiled for the least processor.
+
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn peak_of(sum: &[i32]) -> u32 {
-    sum.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
+    // The least and the largest: SSE2 has neither magnitudes nor unsigned maxima, and this is as fast elsewhere.
+    let (mut least, mut most) = (0, 0);
+    for value in sum {
+        least = if *value < least { *value } else { least };
+        most = if *value > most { *value } else { most };
+    }
+    least.unsigned_abs().max(most.unsigned_abs())
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
 fn loudest_of(samples: &[i16]) -> u16 {
-    samples.iter().fold(0, |peak, value| peak.max(value.unsigned_abs()))
+    let (mut least, mut most) = (0, 0);
+    for sample in samples {
+        least = if *sample < least { *sample } else { least };
+        most = if *sample > most { *sample } else { most };
+    }
+    least.unsigned_abs().max(most.unsigned_abs())
 }
 
 /// True when something left the range.
@@ -122,11 +135,10 @@ fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for ((sample, total), own) in output.iter_mut().zip(sum).zip(own) {
         let value = *total - i32::from(*own);
-        let narrow = value.clamp(i32::from(i16::MIN), i32::from(i16::MAX));
-        beyond |= value ^ narrow;
-        *sample = narrow as i16;
+        beyond |= shifted(value);
+        *sample = value.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
     }
-    beyond != 0
+    beyond > u32::from(u16::MAX)
 }
 
 /// True when something left the range.
@@ -134,18 +146,24 @@ fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
 fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for (sample, total) in output.iter_mut().zip(sum) {
-        let narrow = (*total).clamp(i32::from(i16::MIN), i32::from(i16::MAX));
-        beyond |= *total ^ narrow;
-        *sample = narrow as i16;
+        beyond |= shifted(*total);
+        *sample = (*total).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
     }
-    beyond != 0
+    beyond > u32::from(u16::MAX)
+}
+
+/// Has a bit above the lowest 16 when the value is no sample. The clamped value is not looked at, so that the compiler
+/// packs it by one saturating instruction.
+#[inline(always)]
+fn shifted(value: i32) -> u32 {
+    (value as u32).wrapping_add(1 << 15)
 }
 
 /// With a gain, and a soft knee.
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2+fma")))]
 fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
     for (((sample, total), own), gain) in output.iter_mut().zip(sum).zip(own).zip(curve) {
-        *sample = knee((*total - i32::from(*own)) as f32 * gain) as i16;
+        *sample = rounded(knee((*total - i32::from(*own)) as f32 * gain));
     }
 }
 
@@ -153,9 +171,16 @@ fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
 #[inline(always)]
 fn knee(value: f32) -> f32 {
     let magnitude = value.abs();
-    let beyond = (magnitude - KNEE).max(0.0);
-    let bent = KNEE + beyond * (CEILING - KNEE) / (beyond + CEILING - KNEE);
-    if magnitude <= KNEE { value } else { bent.copysign(value) }
+    let beyond = if magnitude > KNEE { magnitude - KNEE } else { 0.0 };
+    let bent = magnitude - beyond + beyond * (CEILING - KNEE) / (beyond + CEILING - KNEE);
+    bent.copysign(value)
+}
+
+/// The nearest integer of a value within ±2²¹. Added to 1.5 · 2²³ it stands in the lowest bits of the sum; a conversion by
+/// `as` saturates, for which the compiler leaves its vectors.
+#[inline(always)]
+fn rounded(value: f32) -> i16 {
+    (value + 12_582_912.0).to_bits() as i16
 }
 
 #[cfg(test)]
@@ -190,6 +215,29 @@ mod tests {
                 let flat = output.windows(3).filter(|w| w[0] == w[1] && w[1] == w[2] && w[0].abs() > 32_000).count();
                 assert_eq!(flat, 0, "clipped at {level}");
             }
+        }
+    }
+
+    #[test]
+    fn every_sum_and_magnitude_is_as_plain_arithmetic_has_it() {
+        let sums: Vec<i32> =
+            (-40_000..40_000).step_by(7).chain([i32::from(i16::MIN), 32_767, 8_388_352, -8_388_608]).collect();
+        for sum in sums.chunks(37) {
+            let mut output = [0; 37];
+            let own = [-300; 37];
+            let most = sum.iter().map(|value| value.unsigned_abs()).max().unwrap();
+            assert_eq!(peak(sum), most);
+            let beyond = minus_own(sum, &own, &mut output[..sum.len()]);
+            let plain: Vec<i32> = sum.iter().map(|value| value + 300).collect();
+            assert_eq!(beyond, plain.iter().any(|value| i16::try_from(*value).is_err()), "{sum:?}");
+            let clamped: Vec<i16> = plain.iter().map(|value| (*value).clamp(-32_768, 32_767) as i16).collect();
+            assert_eq!(output[..sum.len()], clamped);
+            assert_eq!(narrow(&plain, &mut output[..sum.len()]), beyond);
+            assert_eq!(output[..sum.len()], clamped);
+            assert_eq!(loudest(&clamped), clamped.iter().map(|sample| sample.unsigned_abs()).max().unwrap());
+        }
+        for value in [0.0_f32, 0.4, -0.6, 26_000.4, -26_000.6, 32_766.4, -32_766.6] {
+            assert_eq!(rounded(value), value.round() as i16, "{value}");
         }
     }
 

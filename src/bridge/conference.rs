@@ -11,7 +11,6 @@
 //! stamps go on, sequence numbers do not, and no burst makes up for it.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -20,7 +19,7 @@ use super::command::Digit;
 use super::command::mix::{Hearing, Join, JoinError, MAX_MEMBERS, MixCommand, MixNotice, RoomDigits};
 use super::hearing;
 use super::relay::MixedPacket;
-use crate::id::{LegId, MixerId, RoomId, WorkerId};
+use crate::id::{LegId, LegMap, MixerId, RoomId, WorkerId};
 
 mod load;
 mod member;
@@ -119,7 +118,7 @@ pub struct Mixer {
     rooms: Slab<Room>,
     by_id: HashMap<RoomId, usize>,
     members: Slab<Member>,
-    legs: HashMap<LegId, usize, BuildHasherDefault<LegHasher>>,
+    legs: LegMap<usize>,
     phases: [Vec<usize>; PHASES as usize],
     /// The phase that is due next, counted from the epoch.
     next: u64,
@@ -140,7 +139,7 @@ impl Mixer {
             rooms: Slab::new(),
             by_id: HashMap::new(),
             members: Slab::new(),
-            legs: HashMap::default(),
+            legs: LegMap::default(),
             phases: Default::default(),
             load: Load::default(),
             digits: VecDeque::with_capacity(MAX_DIGITS),
@@ -208,8 +207,7 @@ impl Mixer {
         let phase = self.rooms[member.room].phase;
         let next = self.next + (phase + PHASES - self.next % PHASES) % PHASES;
         let until_tick = (next * PHASE.as_nanos() as u64) as i64 - arrived.arrival_ns as i64;
-        let now = self.options.epoch + Duration::from_nanos(arrived.arrival_ns);
-        if !member.packet(arrived, payload, until_tick, now, &mut self.counters) {
+        if !member.packet(arrived, payload, until_tick, self.options.epoch, &mut self.counters) {
             let pressed = member.pressed.take();
             pressed.into_iter().for_each(|(digit, length)| self.digit(arrived.leg, digit, length));
         }
@@ -433,23 +431,5 @@ impl Mixer {
                 false => self.counters.digits_lost += 1,
             }
         }
-    }
-}
-
-/// Legs are numbered by ourselves, one after the other: nobody can choose numbers that fall on one place.
-#[derive(Debug, Default)]
-struct LegHasher(u64);
-
-impl Hasher for LegHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 }

@@ -9,7 +9,6 @@ use super::tap::TapHeader;
 use super::timeline::Held;
 use super::track::{Track, quantum};
 use crate::audio::resample::Stretch;
-use crate::audio::{g711, pcm};
 use crate::codec::{Codec, Kind, Payload};
 
 /// Payload tables whose packets may still be on their way.
@@ -76,8 +75,11 @@ pub struct Totals {
 /// See the module.
 #[derive(Debug)]
 pub struct Leg {
-    /// From which arrival (ns) which table holds, oldest first.
-    tables: VecDeque<(i64, Arc<[Payload]>)>,
+    /// Oldest first.
+    tables: VecDeque<Table>,
+    next_table: u32,
+    /// The table and payload type that `totals.codec` is of.
+    named: Option<(u32, u8)>,
     streams: Vec<Stream>,
     next_stream: u32,
     tracks: Vec<Track>,
@@ -95,6 +97,8 @@ impl Leg {
     pub fn new(sealed_ns: i64) -> Self {
         Self {
             tables: VecDeque::new(),
+            next_table: 0,
+            named: None,
             streams: Vec::new(),
             next_stream: 0,
             tracks: Vec::new(),
@@ -108,8 +112,10 @@ impl Leg {
 
     /// From `at` (ns) on, arrivals are read with this table.
     pub fn payloads(&mut self, at: i64, table: Arc<[Payload]>) {
-        let i = self.tables.partition_point(|(from, _)| *from <= at);
-        self.tables.insert(i, (at, table));
+        let i = self.tables.partition_point(|table| table.from <= at);
+        let meanings = table.iter().map(|payload| (payload.payload_type, meaning(&payload.codec))).collect();
+        self.tables.insert(i, Table { from: at, number: self.next_table, payloads: table, meanings });
+        self.next_table = self.next_table.wrapping_add(1);
         if self.tables.len() > MAX_TABLES {
             self.tables.pop_front();
         }
@@ -137,15 +143,16 @@ impl Leg {
     /// Takes a packet.
     pub fn packet(&mut self, header: &TapHeader, payload: &[u8]) -> Taken {
         let arrival = header.arrival_ns.min(i64::MAX as u64) as i64;
-        let i = self.tables.partition_point(|(from, _)| *from <= arrival);
-        // A packet from before the first table is read with it: the peer began to send before we had decided.
-        let table = self.tables.get(i.saturating_sub(1)).map(|(_, table)| table);
-        let named = table.and_then(|table| table.iter().find(|p| p.payload_type == header.payload_type));
-        let Some(Payload { codec, .. }) = named else { return Taken::UnknownPayload };
-        let coding = coding(codec, payload.len());
-        let rate = codec.clock_rate;
-        if coding.is_some() && self.totals.codec.as_ref() != Some(codec) {
-            self.totals.codec = Some(codec.clone());
+        let Some(table) = self.table_at(arrival) else { return Taken::UnknownPayload };
+        let number = table.number;
+        let Some(i) = table.meanings.iter().position(|(payload_type, _)| *payload_type == header.payload_type) else {
+            return Taken::UnknownPayload;
+        };
+        let Meaning { coding, rate } = table.meanings[i].1;
+        let coding = coding.filter(|_| !payload.is_empty());
+        if coding.is_some() && self.named != Some((number, header.payload_type)) {
+            self.totals.codec = Some(table.payloads[i].codec.clone());
+            self.named = Some((number, header.payload_type));
         }
         self.totals.received += 1;
         let known = match coding {
@@ -170,6 +177,15 @@ impl Leg {
             self.audio(i, Packet { timestamp, sequence, coding, len: payload.len() }, payload, arrival);
         }
         Taken::Yes
+    }
+
+    /// A packet from before the first table is read with it: the peer began to send before we had decided.
+    fn table_at(&self, arrival: i64) -> Option<&Table> {
+        let newest = self.tables.back().filter(|table| table.from <= arrival);
+        newest.or_else(|| {
+            let i = self.tables.partition_point(|table| table.from <= arrival);
+            self.tables.get(i.saturating_sub(1))
+        })
     }
 
     fn new_stream(&mut self, header: &TapHeader, rate: u32) -> usize {
@@ -220,15 +236,6 @@ impl Leg {
 
     /// Decodes a packet to its place.
     fn place(&mut self, i: usize, packet: &Packet, payload: &[u8]) {
-        // Nearly all packets are short: clearing room for the longest costs more than decoding them.
-        if payload.len() <= 320 {
-            self.place_in(&mut [0; 320], i, packet, payload);
-        } else {
-            self.place_in(&mut [0; MAX_SAMPLES], i, packet, payload);
-        }
-    }
-
-    fn place_in(&mut self, samples: &mut [i16], i: usize, packet: &Packet, payload: &[u8]) {
         let stream = &mut self.streams[i];
         let Some(track) = self.tracks.iter_mut().find(|track| track.rate() == stream.rate) else { return };
         let Some(place_ns) = stream.timeline.place(packet.timestamp) else { return };
@@ -242,13 +249,14 @@ impl Leg {
             stream.newest = packet.timestamp;
             track.want_shift(place - at as f64);
         }
-        let samples = decode(packet.coding, payload, samples);
-        let written = track.write(at, samples, stream.origin(packet));
+        let len = packet.coding.samples(payload.len()).min(MAX_SAMPLES);
+        let decode = |first, samples: &mut [i16]| packet.coding.decode(payload, first, samples);
+        let written = track.write(at, len, stream.origin(packet), decode);
         self.totals.late += u64::from(written.late > 0 || written.astray);
         if written.refused {
             // Its hole will be seen as missing samples of a packet that came: say now that it was us.
             let ns = |position: i64| ns_of(position + track.shift(), track.rate());
-            let (start_ns, end_ns) = (ns(at), ns(at + samples.len() as i64));
+            let (start_ns, end_ns) = (ns(at), ns(at + len as i64));
             self.missing.push(Missing { start_ns, end_ns, cause: GapCause::DroppedByUs });
         } else if written.late > 0 {
             let ns = |position: i64| ns_of(position + track.shift(), track.rate());
@@ -318,32 +326,35 @@ impl Leg {
 /// An anchor is taken this much before the first place is sealed.
 const MARGIN_NS: i64 = 30_000_000;
 
-/// How a payload is decoded; `None` when it holds no samples for us.
-fn coding(codec: &Codec, len: usize) -> Option<Coding> {
-    if !codec.is_decodable() || len == 0 {
-        return None;
-    }
-    match codec.kind() {
+/// What a payload type means.
+#[derive(Debug, Clone, Copy)]
+struct Meaning {
+    /// How it is decoded; `None` when it holds no samples for us.
+    coding: Option<Coding>,
+    /// The RTP clock.
+    rate: u32,
+}
+
+/// The payload types from some arrival on.
+#[derive(Debug)]
+struct Table {
+    /// That arrival (ns).
+    from: i64,
+    /// Its name within the leg.
+    number: u32,
+    payloads: Arc<[Payload]>,
+    /// Of each payload, so that no packet compares names.
+    meanings: Vec<(u8, Meaning)>,
+}
+
+fn meaning(codec: &Codec) -> Meaning {
+    let coding = match codec.kind() {
         Kind::Pcmu => Some(Coding::Ulaw),
         Kind::Pcma => Some(Coding::Alaw),
         Kind::L16 => Some(Coding::Linear),
         Kind::TelephoneEvent | Kind::ComfortNoise | Kind::Other => None,
-    }
-}
-
-fn decode<'a>(coding: Coding, payload: &[u8], samples: &'a mut [i16]) -> &'a [i16] {
-    let len = match coding {
-        Coding::Ulaw | Coding::Alaw => payload.len(),
-        Coding::Linear => payload.len() / 2,
     };
-    let len = len.min(samples.len());
-    let samples = &mut samples[..len];
-    match coding {
-        Coding::Ulaw => g711::decode_ulaw(payload, samples),
-        Coding::Alaw => g711::decode_alaw(payload, samples),
-        Coding::Linear => pcm::decode_l16(payload, samples),
-    }
-    samples
+    Meaning { coding: coding.filter(|_| codec.is_decodable()), rate: codec.clock_rate }
 }
 
 /// The grid position at or after an instant, in whole quanta when the instant is one.

@@ -1,12 +1,11 @@
 //! Samples of tracks → frames of a session's files: sum, limiter, channels, masks.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::leg::Leg;
 use crate::audio::resample::{Kernel, Stretch};
 use crate::audio::sum::{self, Delay, Limiter};
-use crate::id::LegId;
+use crate::id::{LegId, LegMap};
 
 /// Frames rendered at a time.
 pub const MAX_BLOCK: usize = 2_048;
@@ -15,7 +14,7 @@ pub const MAX_BLOCK: usize = 2_048;
 pub const LOOK_AHEAD_NS: i64 = 4_000_000;
 
 /// Every leg that a recorder knows.
-pub type Legs = HashMap<LegId, Leg>;
+pub type Legs = LegMap<Leg>;
 
 /// Tables and scratch memory that all sessions of one recorder share.
 #[derive(Debug)]

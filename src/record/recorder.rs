@@ -82,6 +82,7 @@ const TICK_NS: i64 = 10_000_000;
 
 /// Ticks per [`COMMIT_INTERVAL`].
 const SLOTS: i64 = COMMIT_INTERVAL.as_nanos() as i64 / TICK_NS;
+const _: () = assert!(SLOTS <= u32::BITS as i64, "a bit for each");
 
 /// What is older than this is sealed: the window, and how late a packet may be on its way from the socket to us.
 const SEALED_AFTER_NS: i64 = WINDOW.as_nanos() as i64 + 20_000_000;
@@ -124,7 +125,7 @@ impl Recorder {
     pub fn new(options: Options) -> Self {
         Self {
             options,
-            legs: Legs::new(),
+            legs: Legs::default(),
             readers: HashMap::new(),
             sessions: HashMap::new(),
             new_sessions: Vec::new(),
@@ -230,7 +231,8 @@ impl Recorder {
             return;
         }
         self.tick = Some(tick);
-        let is_due = |slot: i64| (from..=tick).any(|tick| tick % SLOTS == slot);
+        let slots = (from..=tick).fold(0_u32, |slots, tick| slots | 1 << (tick % SLOTS));
+        let is_due = |slot: i64| slots >> slot & 1 == 1;
         let due: Vec<RecordingId> = self.sessions.values().filter(|s| is_due(s.slot(SLOTS))).map(Session::id).collect();
         for id in due {
             self.commit_session(id, sealed, sink);

@@ -519,14 +519,14 @@ mod tests {
         report.segment(1_600, &conversation(&[1, 4]), false, Layout::Mixed);
         report.segment(2_400, &conversation(&[1, 4]), true, Layout::Mixed);
         report.segment(2_400, &conversation(&[1, 4]), false, Layout::Mixed);
-        let finished = report.finished(3_200, StopCause::Released, State::Complete, &Legs::new());
+        let finished = report.finished(3_200, StopCause::Released, State::Complete, &Legs::default());
         let ranges: Vec<_> = finished.segments.iter().map(|s| (s.start_sample, s.end_sample)).collect();
         assert_eq!(ranges, [(0, 1_600), (1_600, 3_200)]);
     }
 
     #[test]
     fn the_start_is_whole_milliseconds_and_the_stop_is_counted_in_samples() {
-        let finished = report().finished(8_001, StopCause::Released, State::Complete, &Legs::new());
+        let finished = report().finished(8_001, StopCause::Released, State::Complete, &Legs::default());
         assert_eq!(finished.start_time.to_string(), "2026-11-20T09:00:00.123Z");
         assert_eq!(finished.stop_time.unwrap().to_string(), "2026-11-20T09:00:01.123Z");
         assert_eq!(finished.duration_ms, Some(1_000));

@@ -29,6 +29,13 @@ impl Samples {
         self.ring[..samples.len() - first].copy_from_slice(&samples[first..]);
     }
 
+    /// The `len` positions from `at` on, to be written in up to two pieces; no more than the capacity.
+    pub fn slices_mut(&mut self, at: i64, len: usize) -> (&mut [i16], &mut [i16]) {
+        let (start, first) = self.split(at, len);
+        let (before, behind) = self.ring.split_at_mut(start);
+        (&mut behind[..first], &mut before[..len - first])
+    }
+
     /// Zeros from `from` up to `to`; no more than the capacity.
     pub fn clear(&mut self, from: i64, to: i64) {
         let len = (to - from).max(0) as usize;

@@ -2,6 +2,7 @@
 
 use super::timeline::{Held, MAX_HELD, Timeline};
 use super::track::Origin;
+use crate::audio::{g711, pcm};
 use crate::rtp::seq::{TimestampExtender, sequence_ahead};
 
 /// A sequence number this far off is a restart of the sender, not a loss (RFC 3550 A.1 MAX_DROPOUT).
@@ -43,7 +44,10 @@ impl Arrivals {
         } else {
             self.highest + i64::from(ahead)
         };
-        if extended > self.highest {
+        if extended == self.highest + 1 {
+            self.highest = extended;
+            self.highest_wire = sequence;
+        } else if extended > self.highest {
             let from = (self.highest + 1).max(extended - REMEMBERED + 1);
             for number in from..=extended {
                 self.set(number, false);
@@ -97,6 +101,22 @@ pub enum Coding {
     Alaw,
     /// 16-bit big endian.
     Linear,
+}
+
+impl Coding {
+    /// Samples in so many bytes.
+    pub fn samples(self, bytes: usize) -> usize {
+        if self == Self::Linear { bytes / 2 } else { bytes }
+    }
+
+    /// Decodes a payload from its sample `first` on, as many as `samples` has room for.
+    pub fn decode(self, payload: &[u8], first: usize, samples: &mut [i16]) {
+        match self {
+            Self::Ulaw => g711::decode_ulaw(&payload[first..], samples),
+            Self::Alaw => g711::decode_alaw(&payload[first..], samples),
+            Self::Linear => pcm::decode_l16(&payload[2 * first..], samples),
+        }
+    }
 }
 
 /// A packet of audio without its payload.

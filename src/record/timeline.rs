@@ -379,6 +379,9 @@ fn noise(excess: f64, packets: f64) -> f64 {
 }
 
 fn ticks_to_ns(ticks: i64, clock_rate: u32) -> i64 {
+    if let Some(product) = ticks.checked_mul(1_000_000_000) {
+        return (product / i64::from(clock_rate)).clamp(i64::MIN / 4, i64::MAX / 4);
+    }
     let ns = i128::from(ticks) * 1_000_000_000 / i128::from(clock_rate);
     // 2³¹ ticks at 8,000 Hz are three days; a peer needs thousands of such jumps to leave the range, and then its place
     // is as far off as it can be, which is what the clamp says.

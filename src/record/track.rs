@@ -7,6 +7,7 @@
 //! is copied bit for bit.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::conceal;
 use super::samples::Samples;
@@ -165,9 +166,10 @@ impl Track {
         self.losses.drain(..)
     }
 
-    /// Writes a packet's samples at a stream position. What is already there stays.
-    pub fn write(&mut self, at: i64, samples: &[i16], origin: Origin) -> Written {
-        let len = samples.len() as i64;
+    /// Writes a packet's `len` samples at a stream position. What is already there stays. `decode` gives those from the
+    /// packet's sample of that number on, straight into their place.
+    pub fn write(&mut self, at: i64, len: usize, origin: Origin, decode: impl Fn(usize, &mut [i16])) -> Written {
+        let len = len as i64;
         let late = (self.sealed - at).clamp(0, len) as usize;
         let (start, end) = (at + late as i64, at + len);
         if start == end {
@@ -180,21 +182,31 @@ impl Track {
         let span = Span { start, end, first: origin, last: origin, packet_len: len, concealed: false, reported: false };
         match self.spans.back_mut() {
             Some(back) if back.end == start && back.last.stream == origin.stream => {
-                self.received.write(start, &samples[late..]);
                 back.end = end;
                 back.last = origin;
+                self.receive(at, start..end, &decode);
             }
-            Some(back) if back.end > start => self.write_between(at, samples, span),
+            Some(back) if back.end > start => self.write_between(at, span, &decode),
             _ => {
-                self.received.write(start, &samples[late..]);
+                self.receive(at, start..end, &decode);
                 self.spans.push_back(span);
             }
         }
         Written { late, ..Written::default() }
     }
 
+    /// A part of the packet at `at` to its place.
+    fn receive(&mut self, at: i64, part: Range<i64>, decode: &impl Fn(usize, &mut [i16])) {
+        let (a, b) = self.received.slices_mut(part.start, (part.end - part.start) as usize);
+        let first = (part.start - at) as usize;
+        decode(first, a);
+        if !b.is_empty() {
+            decode(first + a.len(), b);
+        }
+    }
+
     /// The slow way of [`Track::write`]: only where nothing is yet.
-    fn write_between(&mut self, at: i64, samples: &[i16], span: Span) {
+    fn write_between(&mut self, at: i64, span: Span, decode: &impl Fn(usize, &mut [i16])) {
         let mut cursor = span.start;
         let mut i = self.spans.partition_point(|s| s.end <= cursor);
         while cursor < span.end {
@@ -206,7 +218,7 @@ impl Track {
                 continue;
             }
             let stop = self.spans.get(i).map_or(span.end, |next| next.start.min(span.end));
-            self.received.write(cursor, &samples[(cursor - at) as usize..(stop - at) as usize]);
+            self.receive(at, cursor..stop, decode);
             self.spans.insert(i, Span { start: cursor, end: stop, ..span });
             i += 1;
             cursor = stop;
@@ -504,11 +516,16 @@ mod tests {
         samples
     }
 
+    fn write(track: &mut Track, at: i64, samples: &[i16], origin: Origin) -> Written {
+        let part = |first: usize, to: &mut [i16]| to.copy_from_slice(&samples[first..first + to.len()]);
+        track.write(at, samples.len(), origin, part)
+    }
+
     #[test]
     fn packets_in_any_order_and_twice_give_the_same_samples() {
         let mut track = Track::new(8_000, 0);
         for n in [0, 2, 1, 1, 4, 3, 0, 5] {
-            assert_eq!(track.write(n * 160, &packet(n), origin(n)), Written::default());
+            assert_eq!(write(&mut track, n * 160, &packet(n), origin(n)), Written::default());
         }
         track.advance(800, 0, by_sequence, &Stretch::new());
         assert_eq!(read(&track, 0, 800), (0..5).flat_map(packet).collect::<Vec<_>>());
@@ -520,7 +537,7 @@ mod tests {
     fn a_lost_packet_is_concealed_and_reported_with_its_exact_samples() {
         let mut track = Track::new(8_000, 0);
         for n in [0, 1, 3, 4, 5] {
-            track.write(n * 160, &packet(n), origin(n));
+            write(&mut track, n * 160, &packet(n), origin(n));
         }
         track.advance(960, 0, by_sequence, &Stretch::new());
         assert_eq!(track.take_losses().collect::<Vec<_>>(), [Loss { start: 320, end: 480 }]);
@@ -535,7 +552,7 @@ mod tests {
         let mut track = Track::new(8_000, 0);
         for n in [0, 1, 2, 4, 5] {
             let samples: Vec<i16> = (0..160).map(|i| tone(n * 160 + i)).collect();
-            track.write(n * 160, &samples, origin(n));
+            write(&mut track, n * 160, &samples, origin(n));
         }
         track.advance(960, 0, by_sequence, &Stretch::new());
         let samples = read(&track, 0, 800);
@@ -548,9 +565,9 @@ mod tests {
     #[test]
     fn of_a_long_loss_60_ms_are_concealed_and_the_rest_is_silence() {
         let mut track = Track::new(8_000, 0);
-        track.write(0, &packet(0), origin(0));
-        track.write(160, &packet(1), origin(1));
-        track.write(1_600, &packet(10), origin(10));
+        write(&mut track, 0, &packet(0), origin(0));
+        write(&mut track, 160, &packet(1), origin(1));
+        write(&mut track, 1_600, &packet(10), origin(10));
         track.advance(2_000, 0, by_sequence, &Stretch::new());
         assert_eq!(track.take_losses().collect::<Vec<_>>(), [Loss { start: 320, end: 1_600 }]);
         assert_eq!(track.concealed(), 480);
@@ -561,8 +578,8 @@ mod tests {
     #[test]
     fn suppressed_silence_is_no_loss() {
         let mut track = Track::new(8_000, 0);
-        track.write(0, &packet(0), origin(0));
-        track.write(1_600, &packet(1), origin(1));
+        write(&mut track, 0, &packet(0), origin(0));
+        write(&mut track, 1_600, &packet(1), origin(1));
         track.advance(2_000, 0, by_sequence, &Stretch::new());
         assert_eq!((track.take_losses().count(), track.concealed()), (0, 0));
         assert!(read(&track, 160, 1_440).iter().all(|s| *s == 0));
@@ -572,8 +589,8 @@ mod tests {
     fn what_comes_after_sealing_is_late_sample_by_sample() {
         let mut track = Track::new(8_000, 0);
         track.advance(400, 0, none, &Stretch::new());
-        assert_eq!(track.write(0, &packet(0), origin(0)), Written { late: 160, ..Written::default() });
-        assert_eq!(track.write(320, &packet(2), origin(2)), Written { late: 80, ..Written::default() });
+        assert_eq!(write(&mut track, 0, &packet(0), origin(0)), Written { late: 160, ..Written::default() });
+        assert_eq!(write(&mut track, 320, &packet(2), origin(2)), Written { late: 80, ..Written::default() });
         track.advance(600, 0, none, &Stretch::new());
         assert_eq!(read(&track, 400, 80), packet(2)[80..]);
         assert!(read(&track, 0, 400).iter().all(|s| *s == 0));
@@ -582,8 +599,8 @@ mod tests {
     #[test]
     fn a_place_far_ahead_is_refused_and_one_within_reach_grows_the_ring() {
         let mut track = Track::new(8_000, 0);
-        assert!(track.write(80_000, &packet(1), origin(1)).astray);
-        assert_eq!(track.write(40_000, &packet(0), origin(0)), Written::default());
+        assert!(write(&mut track, 80_000, &packet(1), origin(1)).astray);
+        assert_eq!(write(&mut track, 40_000, &packet(0), origin(0)), Written::default());
         track.advance(41_000, 40_000, none, &Stretch::new());
         assert_eq!(read(&track, 40_000, 160), packet(0));
     }
@@ -592,8 +609,8 @@ mod tests {
     fn a_wrong_shift_is_corrected_at_once_where_there_is_silence() {
         for wanted in [-50, 50] {
             let mut track = Track::new(8_000, 0);
-            track.write(0, &packet(0), origin(0));
-            track.write(600, &packet(1), origin(1));
+            write(&mut track, 0, &packet(0), origin(0));
+            write(&mut track, 600, &packet(1), origin(1));
             track.want_shift(f64::from(wanted));
             track.advance(1_200, 0, none, &Stretch::new());
             assert_eq!(track.shift(), i64::from(wanted));
@@ -611,7 +628,7 @@ mod tests {
             track.want_shift(wanted as f64);
             for n in 0..150 {
                 let samples: Vec<i16> = (0..160).map(|i| tone(n * 160 + i)).collect();
-                track.write(n * 160, &samples, origin(n));
+                write(&mut track, n * 160, &samples, origin(n));
                 let end = track.end();
                 track.advance((n - 4) * 160, end, none, &Stretch::new());
                 output.extend(read(&track, end, (track.end() - end) as usize));
@@ -630,7 +647,7 @@ mod tests {
     fn small_errors_leave_every_sample_as_it_is() {
         let mut track = Track::new(8_000, 0);
         for n in 0..40 {
-            track.write(n * 160, &packet(n), origin(n));
+            write(&mut track, n * 160, &packet(n), origin(n));
         }
         track.want_shift(7.9);
         track.advance(6_400, 0, none, &Stretch::new());
@@ -640,7 +657,7 @@ mod tests {
     #[test]
     fn what_no_session_has_read_is_kept_up_to_8_seconds() {
         let mut track = Track::new(8_000, 0);
-        track.write(0, &packet(0), origin(0));
+        write(&mut track, 0, &packet(0), origin(0));
         track.advance(40_000, 0, none, &Stretch::new());
         assert_eq!(read(&track, 0, 160), packet(0));
         track.advance(200_000, 0, none, &Stretch::new());
@@ -652,7 +669,7 @@ mod tests {
     fn a_steady_stream_never_grows_its_rings() {
         let mut track = Track::new(8_000, 0);
         for n in 0..500 {
-            track.write(n * 160, &packet(n), origin(n));
+            write(&mut track, n * 160, &packet(n), origin(n));
             // Sealed once in 250 ms, at an age of 545 ms; read another 250 ms later.
             if n % 13 == 12 {
                 let sealed = n * 160 - 545 * 8;

@@ -39,6 +39,8 @@ struct Phones {
     sent: u64,
     got: Vec<Vec<Got>>,
     tapped: u64,
+    /// What the relay has allocated for packets, in blocks.
+    allocated: u64,
 }
 
 fn address(leg: usize) -> SocketAddr {
@@ -87,7 +89,7 @@ impl Phones {
         let mut mixer = Mixer::new(Options { mixer: MIXER, epoch, max_members: 10 }, epoch);
         mixer.command(MixCommand::Open { room: ROOM, sample_rate: 8_000, digits: RoomDigits::Pass }, epoch);
         let got = (0..3).map(|_| vec![]).collect();
-        Self { epoch, now: epoch, relay, mixer, slots, sent: 0, got, tapped: 0 }
+        Self { epoch, now: epoch, relay, mixer, slots, sent: 0, got, tapped: 0, allocated: 0 }
     }
 
     fn join(&mut self, leg: usize, hearing: Hearing, listens: bool) {
@@ -142,7 +144,12 @@ impl Phones {
         let mut datagram = header.encode().to_vec();
         datagram.resize(12 + 160, 0);
         g711::encode_ulaw(&samples, &mut datagram[12..]);
-        let verdict = self.relay.packet(self.slots[leg], Channel::Rtp, address(leg), &mut datagram, self.now);
+        let mut verdict = None;
+        let counted = allocation_counter::measure(|| {
+            verdict = Some(self.relay.packet(self.slots[leg], Channel::Rtp, address(leg), &mut datagram, self.now));
+        });
+        self.allocated += counted.count_total;
+        let verdict = verdict.unwrap();
         self.tapped += u64::from(verdict.tap.is_some());
         if let Some(forward) = verdict.forward {
             let bytes = self.relay.sent(&forward, &datagram).to_vec();
@@ -164,10 +171,14 @@ impl Phones {
     fn tick(&mut self) {
         while self.mixer.poll_timeout().is_some_and(|at| at <= self.now) {
             let (relay, now, mut out) = (&mut self.relay, self.now, [0; MAX_TRANSMIT]);
+            let allocated = &mut self.allocated;
             let mut sent = vec![];
             self.mixer.tick(now, |_, output| match output {
                 Output::Audio(leg, packet) => {
-                    if let Some(transmit) = relay.mixed(leg, packet, now, &mut out) {
+                    let mut transmit = None;
+                    let counted = allocation_counter::measure(|| transmit = relay.mixed(leg, packet, now, &mut out));
+                    *allocated += counted.count_total;
+                    if let Some(transmit) = transmit {
                         sent.push((transmit.to, out[..transmit.len].to_vec()));
                     }
                 }
@@ -299,4 +310,15 @@ fn a_member_that_is_played_something_hears_that_and_not_the_mixer_and_can_be_tak
     phones.run(50);
     assert!(phones.heard(1, 0) > -20.0);
     phones.assert_one_stream(0, "playback between");
+}
+
+#[test]
+fn the_relay_allocates_nothing_for_a_packet_relayed_tapped_or_mixed() {
+    let mut phones = Phones::new();
+    phones.route();
+    phones.run(100);
+    (0..3).for_each(|leg| phones.join(leg, Hearing::MEMBER, true));
+    phones.run(100);
+    assert_eq!(phones.allocated, 0);
+    assert!(phones.tapped >= 600 && phones.got.iter().all(|got| got.len() >= 95));
 }

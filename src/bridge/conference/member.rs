@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::playout::{Playout, Taken, Without};
+use super::playout::{Made, Playout, Taken, Without};
 use super::room::Play;
 use super::{Arrived, Counters};
 use crate::audio::coding::Coding;
@@ -62,8 +62,9 @@ pub struct Member {
     pub speech: Option<Speech>,
     /// What is played to it alone.
     pub play: Option<Play>,
-    /// What it says in this tick, at the room's rate.
-    pub frame: [i16; MAX_FRAME],
+    /// What it says in this tick, at the room's rate, unless it is where the playout buffer keeps it.
+    frame: [i16; MAX_FRAME],
+    kept: Option<usize>,
     /// There is something in it.
     pub sounds: bool,
     /// A digit that has ended.
@@ -126,6 +127,7 @@ impl Member {
             speech: speech(&join.send),
             play: None,
             frame: [0; MAX_FRAME],
+            kept: None,
             sounds: false,
             pressed: None,
             playout: Playout::new(fastest(&meanings)),
@@ -173,7 +175,7 @@ impl Member {
         arrived: &Arrived,
         payload: &[u8],
         until_tick_ns: i64,
-        now: Instant,
+        epoch: Instant,
         counters: &mut Counters,
     ) -> bool {
         let known = self.meanings.iter().find(|(payload_type, _)| *payload_type == arrived.payload_type);
@@ -193,6 +195,7 @@ impl Member {
             Some(Meaning::Noise) => self.playout.comfort_noise(payload.first().map_or(127, |level| level & 0x7f)),
             Some(Meaning::Event(clock_rate)) => {
                 self.playout.event();
+                let now = epoch + Duration::from_nanos(arrived.arrival_ns);
                 return self.event(arrived, payload, clock_rate, now);
             }
             None => counters.unmixable += 1,
@@ -231,7 +234,7 @@ impl Member {
         self.pressed = Some((press.digit, press.length));
     }
 
-    /// Makes [`Member::frame`] for this tick.
+    /// Makes [`Member::said`] for this tick.
     pub fn render(&mut self, rate: u32, without: Without, meters: bool, kernels: &Kernels, counters: &mut Counters) {
         let n = rate as usize / 50;
         let own = self.playout.rate() as usize / 50;
@@ -240,18 +243,25 @@ impl Member {
         } else {
             let mut frame = [0; MAX_FRAME];
             let made = self.playout.frame(&mut frame[..own], without);
-            convert(&mut self.inward, kernels, &frame[..own], &mut self.frame[..n]);
-            made
+            let said = made.kept.map_or(&frame[..own], |at| self.playout.kept(at, own));
+            convert(&mut self.inward, kernels, said, &mut self.frame[..n]);
+            Made { kept: None, ..made }
         };
+        self.kept = made.kept;
         self.stats.concealed += u64::from(made.concealed);
         counters.concealed += u64::from(made.concealed);
         self.stats.stretched += u64::from(made.stretched);
         // A converter is behind by a little: what it still holds is heard.
-        let peak = if made.sound || own != n { mix::loudest(&self.frame[..n]) } else { 0 };
+        let peak = if made.sound || own != n { mix::loudest(self.said(n)) } else { 0 };
         self.sounds = peak > FLOOR;
         if meters {
             self.stats.peak = self.stats.peak.max(peak);
         }
+    }
+
+    /// What it says in this tick, of so many samples at the room's rate.
+    pub fn said(&self, samples: usize) -> &[i16] {
+        self.kept.map_or(&self.frame[..samples], |at| self.playout.kept(at, samples))
     }
 
     /// The tick was left out.

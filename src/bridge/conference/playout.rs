@@ -69,6 +69,8 @@ pub struct Made {
     pub concealed: bool,
     /// It was stretched or shortened.
     pub stretched: bool,
+    /// It was not copied, and stands here.
+    pub kept: Option<usize>,
 }
 
 /// What is left out when the mixer cannot keep up.
@@ -93,6 +95,8 @@ pub struct Playout {
     newest: i64,
     /// Where the last packets began, to tell one that comes twice from one that comes late.
     recent: [i64; RECENT],
+    /// The newest of them.
+    latest: usize,
     /// The time of the next tick, counted in samples of ticks.
     time: i64,
     /// Samples that waited at the last tick, those that it took included.
@@ -124,6 +128,7 @@ impl Playout {
             ssrc: None,
             newest: i64::MIN,
             recent: [i64::MIN; RECENT],
+            latest: 0,
             time: 0,
             depth: 0,
             play: 0,
@@ -170,8 +175,8 @@ impl Playout {
         if !self.begun || start >= self.newest {
             self.anchor(start, until);
         }
-        self.recent.rotate_right(1);
-        self.recent[0] = start;
+        self.latest = (self.latest + 1) % RECENT;
+        self.recent[self.latest] = start;
         self.newest = self.newest.max(end);
         let slack = self.slack_of(start, until);
         if slack > -self.samples(MAX_DELAY_MS) {
@@ -201,7 +206,7 @@ impl Playout {
         self.meant = Some(0);
     }
 
-    /// The next frame, [`Playout::rate`] / 50 samples.
+    /// The next frame, [`Playout::rate`] / 50 samples, in `out` or, with [`Made::kept`], in [`Playout::kept`].
     pub fn frame(&mut self, out: &mut [i16], without: Without) -> Made {
         if !self.begun {
             out.fill(0);
@@ -217,7 +222,11 @@ impl Playout {
             self.stretch(shift, out);
             made.stretched = true;
         } else if self.is_there(self.play, self.play + n) && !self.concealer.is_active() {
-            self.read(self.play, out);
+            let at = self.play as usize & self.mask();
+            made.kept = (at + out.len() <= self.mask() + 1).then_some(at);
+            if made.kept.is_none() {
+                self.read(self.play, out);
+            }
             self.play += n;
         } else {
             made = self.patch(without);
@@ -228,6 +237,11 @@ impl Playout {
         self.slack.tick();
         self.forget();
         made
+    }
+
+    /// A frame that was given without a copy; it stays until the next packet comes.
+    pub fn kept(&self, at: usize, samples: usize) -> &[i16] {
+        &self.ring[at..at + samples]
     }
 
     /// A tick was left out: the audio keeps its time.
@@ -257,8 +271,16 @@ impl Playout {
 
     /// How long before the tick that needs it a packet came: samples in the midst of a frame are needed when that begins.
     fn slack_of(&self, start: i64, until: i64) -> i64 {
-        let n = i64::from(self.rate) / 50;
-        (start - self.play).div_euclid(n) * n + until
+        self.whole_frames(start - self.play) + until
+    }
+
+    /// Down to a multiple of a frame. By constants: a division by a variable costs as much as decoding does.
+    fn whole_frames(&self, samples: i64) -> i64 {
+        match self.rate {
+            8_000 => samples.div_euclid(160) * 160,
+            16_000 => samples.div_euclid(320) * 320,
+            rate => samples.div_euclid(i64::from(rate) / 50) * (i64::from(rate) / 50),
+        }
     }
 
     /// Where playing goes on when it has not begun or has run dry.
@@ -372,9 +394,10 @@ impl Playout {
             return None;
         }
         // A sample in the midst of a frame is needed when the frame begins.
-        let into_frame = |start: &i64| (start - self.play).rem_euclid(n);
-        let deepest = self.recent[..2].iter().filter(|start| **start != i64::MIN).map(into_frame).max()?;
-        let least = self.time - self.play - deepest - self.slack.latest()?;
+        let two = [self.recent[self.latest], self.recent[(self.latest + RECENT - 1) % RECENT]];
+        let into_frame = |start: i64| start - self.play - self.whole_frames(start - self.play);
+        let deepest = two.into_iter().filter(|start| *start != i64::MIN).map(into_frame).max()?;
+        let least = self.time - self.play - deepest - self.slack.latest?;
         let aim = self.samples(AIM_MS);
         let wanted = match least {
             least if least < self.samples(LOW_MS) => least - aim,
@@ -464,6 +487,13 @@ impl Playout {
             last.end = end;
             return true;
         }
+        if self.spans.back().is_none_or(|last| last.end < start) {
+            let room = self.spans.len() < MAX_SPANS;
+            if room {
+                self.spans.push_back(start..end);
+            }
+            return room;
+        }
         let at = self.spans.iter().position(|span| span.end >= start).unwrap_or(self.spans.len());
         let mut joined = start..end;
         while let Some(span) = self.spans.get(at).filter(|span| span.start <= joined.end) {
@@ -535,6 +565,8 @@ const _: () = assert!(8_000 * RING_MS / 1_000 == 4_096, "the ring's length is a 
 struct Slack {
     /// The latest of each part.
     parts: [Option<i64>; PARTS],
+    /// The latest of all.
+    latest: Option<i64>,
     /// What is usual: a mean that forgets.
     usual: Option<i64>,
     part: usize,
@@ -547,6 +579,7 @@ impl Slack {
     fn note(&mut self, transit: i64) {
         let latest = &mut self.parts[self.part];
         *latest = Some(latest.map_or(transit, |latest| latest.max(transit)));
+        self.latest = Some(self.latest.map_or(transit, |latest| latest.max(transit)));
         self.usual = Some(self.usual.map_or(transit, |usual| usual + (transit - usual) / 16));
     }
 
@@ -556,12 +589,9 @@ impl Slack {
             self.ticks = 0;
             self.part = (self.part + 1) % PARTS;
             self.parts[self.part] = None;
+            self.latest = self.parts.iter().flatten().copied().max();
             self.age += 1;
         }
-    }
-
-    fn latest(&self) -> Option<i64> {
-        self.parts.iter().flatten().copied().max()
     }
 
     fn is_full(&self) -> bool {
@@ -570,6 +600,6 @@ impl Slack {
 
     /// How much later than usual the latest came.
     fn spread(&self) -> i64 {
-        self.usual.zip(self.latest()).map_or(0, |(usual, latest)| (latest - usual).max(0))
+        self.usual.zip(self.latest).map_or(0, |(usual, latest)| (latest - usual).max(0))
     }
 }

@@ -138,7 +138,7 @@ impl Room {
             let member = &mut members[*key];
             member.render(self.rate, job.shed.without, !job.shed.meters, &scratch.kernels, counters);
             if member.is_in_sum() {
-                sum::add(&member.frame[..n], &mut scratch.sum[..n]);
+                sum::add(member.said(n), &mut scratch.sum[..n]);
             }
         }
         if let Some(play) = &mut self.play {
@@ -219,7 +219,7 @@ impl Room {
                 if !std::mem::replace(&mut more, true) {
                     private.copy_from_slice(sum);
                 }
-                sum::add(&speaks.frame[..private.len()], private);
+                sum::add(speaks.said(private.len()), private);
             }
         }
         if let Some(play) = &mut members[key].play {
@@ -233,7 +233,7 @@ impl Room {
 
     fn mix(&self, member: &Member, hears: Hears, own: bool, scratch: &mut Scratch, n: usize) {
         let Scratch { sum, private, mixed, .. } = scratch;
-        let own = own.then_some(&member.frame[..n]);
+        let own = own.then_some(member.said(n));
         match hears {
             Hears::Nothing => mixed[..n].fill(0),
             Hears::Sum => mix::minus(&sum[..n], own, &self.gain, &mut mixed[..n]),
