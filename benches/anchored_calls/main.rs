@@ -58,6 +58,7 @@ impl Case {
         matches!(self, Self::Conference | Self::ConferenceRecorded)
     }
 
+    /// A recorder writes it.
     pub fn is_recorded(self) -> bool {
         matches!(self, Self::Recorded | Self::ConferenceRecorded)
     }
