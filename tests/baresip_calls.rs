@@ -4,7 +4,8 @@
 mod peers;
 
 use std::fs::{self, File};
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -16,34 +17,50 @@ const MODULES: &[&str] = &["/usr/lib/baresip/modules", "/usr/lib64/baresip/modul
 
 const SECONDS: usize = 3;
 
-/// A baresip that speaks one tone for three seconds after the answer and then hangs up.
+/// A baresip that speaks one tone for some seconds after the answer and then hangs up.
 struct Baresip {
     child: Child,
+    /// Where it takes commands.
+    control: u16,
     output: PathBuf,
 }
 
 impl Baresip {
     /// Answers calls to `user`; with `dial` it places one.
     fn start(folder: &Path, user: &str, port: u16, frequency: u32, dial: Option<&str>) -> Self {
-        Self::start_as(folder, user, port, frequency, &format!("<sip:{user}@{V4}:{port}>;regint=0"), dial)
+        Self::lasting(SECONDS, folder, user, port, frequency, dial)
+    }
+
+    /// As [`Baresip::start`], with so many seconds to say.
+    fn lasting(seconds: usize, folder: &Path, user: &str, port: u16, frequency: u32, dial: Option<&str>) -> Self {
+        let account = format!("<sip:{user}@{V4}:{port}>;regint=0");
+        Self::start_as(folder, user, port, (frequency, seconds), &account, dial)
     }
 
     /// Registers with this password at a server and answers calls.
     fn registered(folder: &Path, user: &str, port: u16, frequency: u32, server: u16, password: &str) -> Self {
         let account = format!("<sip:{user}@{V4}:{server}>;auth_user={user};auth_pass={password};regint=60");
-        Self::start_as(folder, user, port, frequency, &account, None)
+        Self::start_as(folder, user, port, (frequency, SECONDS), &account, None)
     }
 
-    fn start_as(folder: &Path, user: &str, port: u16, frequency: u32, account: &str, dial: Option<&str>) -> Self {
+    fn start_as(
+        folder: &Path,
+        user: &str,
+        port: u16,
+        (frequency, seconds): (u32, usize),
+        account: &str,
+        dial: Option<&str>,
+    ) -> Self {
         let home = folder.join(format!("baresip-{user}"));
         fs::create_dir(&home).unwrap();
         let modules = MODULES.iter().find(|path| Path::new(path).exists()).expect("baresip is installed (./test.sh)");
-        let media = free_ports(20);
+        let (media, control) = (free_ports(20), free_ports(1));
         let tone = home.join("tone.wav");
-        write_tone(&tone, frequency);
+        write_tone(&tone, frequency, seconds);
         let config = format!(
             "sip_listen {V4}:{port}\nnet_interface {V4}\nrtp_ports {media}-{}\nmodule_path {modules}\n\
              module g711.so\nmodule aufile.so\nmodule aubridge.so\nmodule_tmp account.so\nmodule_app menu.so\n\
+             module_app ctrl_tcp.so\nctrl_tcp_listen {V4}:{control}\n\
              audio_source aufile,{}\naudio_player aubridge,heard\naudio_alert aubridge,alert\n",
             media + 19,
             tone.display()
@@ -65,12 +82,25 @@ impl Baresip {
             .stderr(log)
             .spawn()
             .expect("baresip is installed (./test.sh)");
-        let this = Self { child, output };
+        let this = Self { child, control, output };
         // It tells nothing before its end, for its output goes to a file: its port tells.
         peers::wait_for("baresip is ready", Duration::from_secs(10), || {
             UdpSocket::bind((V4, port)).is_err().then_some(())
         });
         this
+    }
+
+    /// Has it do something, as its menu would: `transfer` with a URI. Commands are JSON in netstrings.
+    fn command(&self, command: &str, params: &str) {
+        let text = format!("{{\"command\":\"{command}\",\"params\":\"{params}\"}}");
+        let mut control = TcpStream::connect((V4, self.control)).unwrap();
+        write!(control, "{}:{text},", text.len()).unwrap();
+        // It answers when it has obeyed.
+        control.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut answer = [0; 1_024];
+        let length = control.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+        assert!(answer.contains("\"ok\":true"), "{answer}");
     }
 
     fn said(&self) -> String {
@@ -86,8 +116,8 @@ impl Drop for Baresip {
 }
 
 /// A sine of half the range, 8,000 Hz mono.
-fn write_tone(path: &Path, frequency: u32) {
-    let samples = (0..SECONDS * 8_000).map(|n| {
+fn write_tone(path: &Path, frequency: u32, seconds: usize) {
+    let samples = (0..seconds * 8_000).map(|n| {
         let phase = n as f64 * f64::from(frequency) / 8_000.0 * std::f64::consts::TAU;
         (phase.sin() * 16_000.0) as i16
     });
@@ -105,8 +135,15 @@ fn write_tone(path: &Path, frequency: u32) {
 
 /// Seconds of sound in a channel and its pitch in Hz, by sign changes.
 fn heard(wav: &Path, channel: usize) -> (f64, f64) {
+    heard_in(wav, channel, 0.0..f64::MAX)
+}
+
+/// The same of a part of it, in seconds.
+fn heard_in(wav: &Path, channel: usize, part: std::ops::Range<f64>) -> (f64, f64) {
     let bytes = fs::read(wav).unwrap();
     let samples = bytes[44..].chunks_exact(4);
+    let inside = |(frame, _): &(usize, _)| part.contains(&(*frame as f64 / 8_000.0));
+    let samples = samples.enumerate().filter(inside).map(|(_, frame)| frame);
     let samples: Vec<i16> =
         samples.map(|frame| i16::from_le_bytes([frame[2 * channel], frame[2 * channel + 1]])).collect();
     let (mut sounding, mut changes) = (0, 0);
@@ -200,4 +237,51 @@ fn a_baresip_and_a_sipp_that_echoes_are_recorded() {
     let wav = recording(&mut server, &caller);
     speaks(&wav, 0, 440.0);
     speaks(&wav, 1, 440.0);
+}
+
+#[test]
+fn a_baresip_transfers_its_caller_and_the_caller_s_recording_goes_on() {
+    let (calling, called, target) = (free_ports(2), free_ports(2), free_ports(2));
+    let mut server = Server::start(&Setup {
+        recording: "layout = \"stereo\"\ndefault = \"both\"".into(),
+        plan: format!(
+            "[[trunk]]\nname = \"callers\"\nfrom = [\"127.0.0.1\"]\n\
+             [[dn]]\nnumber = \"2001\"\ncontact = \"sip:2001@{V4}:{called}\"\n\
+             [[dn]]\nnumber = \"2002\"\ncontact = \"sip:2002@{V4}:{target}\"\n"
+        ),
+        ..Setup::default()
+    });
+    let folder = server.folder.path().to_owned();
+    // The target speaks for three seconds and hangs up; the others have more to say than they get to.
+    let d3 = Baresip::start(&folder, "2002", target, 880, None);
+    let d2 = Baresip::lasting(20, &folder, "2001", called, 660, None);
+    let uri = format!("sip:2001@{V4}:{}", server.sip);
+    let d1 = Baresip::lasting(20, &folder, "alice", calling, 440, Some(&uri));
+    let said = || format!("D1:\n{}\nD2:\n{}\nD3:\n{}", d1.said(), d2.said(), d3.said());
+    peers::wait_for("the call", Duration::from_secs(10), || {
+        (server.json("/v1/calls")["calls"][0]["state"] == "talking").then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    d2.command("transfer", &format!("sip:2002@{V4}:{}", server.sip));
+    peers::wait_for(&format!("the end of the call; {}", said()), Duration::from_secs(20), || {
+        server.json("/v1/calls")["calls"].as_array().unwrap().is_empty().then_some(())
+    });
+    let found = server.published(2);
+    server.stop_and_verify();
+    assert_eq!(found.len(), 2);
+    let of = |side: &str| found.iter().find(|recording| recording["recordingSession"]["side"] == side).unwrap();
+    let (kept, ended) = (of("origination"), of("termination"));
+    assert_eq!(kept["recordingSession"]["stopCause"], "released", "{}", server.log());
+    assert_eq!(ended["recordingSession"]["stopCause"], "owner-left", "{}", server.log());
+    let mixed = |recording: &serde_json::Value| Path::new(recording["folder"].as_str().unwrap()).join("mixed.wav");
+    // Before the transfer D2 is right, after it D3: where one ends is where its recording ends.
+    let end = ended["durationMs"].as_u64().unwrap() as f64 / 1_000.0;
+    let (before, pitch) = heard_in(&mixed(kept), 1, 0.0..end);
+    assert!(before > 1.5 && (pitch - 660.0).abs() < 12.0, "{before} s at {pitch} Hz before the transfer");
+    let (after, pitch) = heard_in(&mixed(kept), 1, end..f64::MAX);
+    assert!(after > 2.4 && (pitch - 880.0).abs() < 12.0, "{after} s at {pitch} Hz after the transfer");
+    let (caller, pitch) = heard_in(&mixed(kept), 0, 0.0..f64::MAX);
+    assert!(caller > 4.0 && (pitch - 440.0).abs() < 12.0, "{caller} s at {pitch} Hz of the caller");
+    let (own, pitch) = heard_in(&mixed(ended), 1, 0.0..f64::MAX);
+    assert!((own - before).abs() < 0.1 && (pitch - 660.0).abs() < 12.0, "{own} s at {pitch} Hz in the agent's");
 }

@@ -152,6 +152,8 @@ pub struct Product {
     pub answered: Vec<Instant>,
     /// Commands that a media thread could not carry out.
     pub failures: Vec<String>,
+    /// Legs that went from one media thread to another.
+    pub moves: usize,
     pub store: Arc<Store>,
     pub disk: SimDisk,
     /// Every mark, for messages about red rows.
@@ -198,6 +200,7 @@ impl Product {
             answers: Vec::new(),
             answered: Vec::new(),
             failures: Vec::new(),
+            moves: 0,
             marks: Vec::new(),
             address,
             start,
@@ -226,6 +229,14 @@ impl Product {
             && self.media.iter().all(|m| m.relay.is_empty())
             && self.recorders.iter().all(quiet)
             && self.pairs.values().all(|pair| matches!(pair.place, Place::Waiting))
+    }
+
+    /// What still lives, for a message.
+    pub fn left(&self) -> String {
+        let media: Vec<bool> = self.media.iter().map(|media| media.relay.is_empty()).collect();
+        let pairs: Vec<&Pair> = self.pairs.values().filter(|pair| !matches!(pair.place, Place::Waiting)).collect();
+        let pairs: Vec<String> = pairs.iter().map(|pair| format!("{} {:?}", pair.base, pair.place)).collect();
+        format!("calls: {:?}, media threads without legs: {media:?}, pairs: {pairs:?}", self.calls.snapshot())
     }
 
     /// A request from outside.
@@ -423,6 +434,7 @@ impl Product {
             (pair.place, pair.paused) = (Place::Moving, None);
         }
         self.media[worker].moved.insert(leg, to);
+        self.moves += 1;
         self.deliver(Way::ToMedia(to), Parcel::Arrive(detached, base, routed.then_some(until)), now);
         Ok(())
     }
