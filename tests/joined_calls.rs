@@ -135,10 +135,10 @@ fn a_thousand_joins_across_media_threads_lose_no_packet_and_send_none_to_a_wrong
             let name = |who: &str| format!("{who} of trio {trio}, seed {seed}");
             let report = |place: usize, line| world.phones[place].stream_report(line);
             // A packet each 20 ms; where another one begins to speak its phase is another one.
-            assert_whole(&name("D1"), &report(d1, 0), 38..45, ms(60));
-            assert_whole(&name("D3"), &report(d3, 0), 25..32, ms(60));
-            assert_whole(&name("D2, first line"), &report(d2, 0), 20..27, ms(60));
-            assert_whole(&name("D2, second line"), &report(d2, 1), 8..14, ms(60));
+            assert_whole(&name("D1"), &report(d1, 0), 38..48, ms(60));
+            assert_whole(&name("D3"), &report(d3, 0), 25..34, ms(60));
+            assert_whole(&name("D2, first line"), &report(d2, 0), 20..29, ms(60));
+            assert_whole(&name("D2, second line"), &report(d2, 1), 8..16, ms(60));
             let start = world.start + after(trio, ms(0));
             let talked = [(d1, ms(100), VIRTUAL.join, d2), (d3, VIRTUAL.consult + ms(100), VIRTUAL.join, d2)];
             let joined = [(d1, VIRTUAL.join + ms(80), VIRTUAL.end, d3), (d3, VIRTUAL.join + ms(80), VIRTUAL.end, d1)];

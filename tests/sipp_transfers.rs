@@ -9,17 +9,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use peers::{Options, Server, Setup, Sipp, V4, at, free_ports};
+use peers::{Options, Server, Setup, Sipp, V4, at, free_ports, heard};
 use serde_json::Value;
 use stickytape::clock;
-use stickytape::disk::{RealDisk, wav};
-use stickytape::testing::tones;
 
-/// What D1, D2 and D3 say: `d1.ulaw`, `d2.ulaw`, `d3.ulaw` of fixtures/sipp, at −15 dBFS.
-const TONES: [f64; 3] = [320.0, 500.0, 800.0];
-const PRESENT: f64 = -20.0;
-/// A click where SIPp is late is no other party's tone.
-const ABSENT: f64 = -40.0;
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/sipp");
 
 /// How long D2 talks before it acts, and D3 after it has answered.
@@ -115,37 +108,6 @@ fn follows(first: &Value, second: &Value) {
     let time = |value: &Value| value.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
     let (end, start) = (time(&first["stopTime"]), time(&second["startTime"]));
     assert!((end - start).abs() <= 1, "one ends at {end} ms, the other begins at {start} ms");
-}
-
-/// The segments, each with who is heard in it (`"13"`: D1 and D3, and not D2) and about how long it is in ms: by the
-/// metadata, and by the tones on both channels. D1 is left, the others are right.
-#[track_caller]
-fn heard(recording: &Value, expected: &[(&str, std::ops::Range<u64>)]) {
-    let segments = recording["segments"].as_array().unwrap();
-    assert_eq!(segments.len(), expected.len(), "{segments:#?}");
-    let folder = Path::new(recording["folder"].as_str().unwrap());
-    let (spec, samples) = wav::read(&RealDisk, &folder.join("mixed.wav")).unwrap();
-    assert_eq!((spec.channels, spec.sample_rate), (2, 8_000));
-    for (segment, (speakers, length)) in segments.iter().zip(expected) {
-        let (from, to) = (segment["startSample"].as_u64().unwrap(), segment["endSample"].as_u64().unwrap());
-        let ms = (to - from) / 8;
-        assert!(length.contains(&ms), "{ms} ms is not in {length:?}: {segments:#?}");
-        assert_eq!(segment["speakers"].as_array().unwrap().len(), speakers.len(), "{segment:#}");
-        // What is on its way at a change of segments takes a moment; streams of SIPp begin after the ACK.
-        let inside = from as usize + 1_600..(to as usize).saturating_sub(800);
-        for (channel, name) in ["left", "right"].into_iter().enumerate() {
-            let said: Vec<i16> =
-                samples[2 * inside.start..2 * inside.end].iter().skip(channel).step_by(2).copied().collect();
-            for window in tones::scan(&said, 8_000, &TONES, Duration::from_millis(100)) {
-                for (party, level) in ["1", "2", "3"].into_iter().zip(&window.levels) {
-                    let due = speakers.contains(party) && (party == "1") == (channel == 0);
-                    let right = if due { *level >= PRESENT } else { *level <= ABSENT };
-                    let place = (inside.start + window.start) / 8;
-                    assert!(right, "D{party} at {level:.1} dBFS, {name}, {place} ms; due: {due}\n{segments:#?}");
-                }
-            }
-        }
-    }
 }
 
 #[test]

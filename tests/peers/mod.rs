@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use stickytape::clock;
+use stickytape::disk::{RealDisk, wav};
+use stickytape::testing::tones;
 
 pub const V4: &str = "127.0.0.1";
 pub const V6: &str = "[::1]";
@@ -204,6 +206,13 @@ impl Server {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// SIGKILL; returns when it is dead.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     /// SIGTERM; it must end with exit code 0.
@@ -426,4 +435,41 @@ pub fn at(host: &str, port: u16) -> SocketAddr {
 /// Seconds since `start`, for reports.
 pub fn since(start: Instant) -> f64 {
     clock::now().duration_since(start).as_secs_f64()
+}
+
+/// What the three parties of a transfer say in Hz, in the files of fixtures/sipp at −15 dBFS.
+pub const TONES: [f64; 3] = [320.0, 500.0, 800.0];
+const PRESENT: f64 = -20.0;
+/// A click where SIPp is late is no other party's tone.
+const ABSENT: f64 = -40.0;
+
+/// The segments, each with who is heard in it (`"13"`: D1 and D3, and not D2) and about how long it is in ms: by the
+/// metadata, and by the tones on both channels. D1 is left, the others are right.
+#[track_caller]
+pub fn heard(recording: &Value, expected: &[(&str, Range<u64>)]) {
+    let segments = recording["segments"].as_array().unwrap();
+    assert_eq!(segments.len(), expected.len(), "{segments:#?}");
+    let folder = Path::new(recording["folder"].as_str().unwrap());
+    let (spec, samples) = wav::read(&RealDisk, &folder.join("mixed.wav")).unwrap();
+    assert_eq!((spec.channels, spec.sample_rate), (2, 8_000));
+    for (segment, (speakers, length)) in segments.iter().zip(expected) {
+        let (from, to) = (segment["startSample"].as_u64().unwrap(), segment["endSample"].as_u64().unwrap());
+        let ms = (to - from) / 8;
+        assert!(length.contains(&ms), "{ms} ms is not in {length:?}: {segments:#?}");
+        assert_eq!(segment["speakers"].as_array().unwrap().len(), speakers.len(), "{segment:#}");
+        // What is on its way at a change of segments takes a moment; streams of SIPp begin after the ACK.
+        let inside = from as usize + 1_600..(to as usize).saturating_sub(800);
+        for (channel, name) in ["left", "right"].into_iter().enumerate() {
+            let said: Vec<i16> =
+                samples[2 * inside.start..2 * inside.end].iter().skip(channel).step_by(2).copied().collect();
+            for window in tones::scan(&said, 8_000, &TONES, Duration::from_millis(100)) {
+                for (party, level) in ["1", "2", "3"].into_iter().zip(&window.levels) {
+                    let due = speakers.contains(party) && (party == "1") == (channel == 0);
+                    let right = if due { *level >= PRESENT } else { *level <= ABSENT };
+                    let place = (inside.start + window.start) / 8;
+                    assert!(right, "D{party} at {level:.1} dBFS, {name}, {place} ms; due: {due}\n{segments:#?}");
+                }
+            }
+        }
+    }
 }
