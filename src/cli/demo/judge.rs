@@ -190,8 +190,8 @@ fn session_wrong(scene: &Scene, recording: &Recording, talks: &[Talk], is: Range
 /// What must be heard of each party, at the recording's samples.
 struct Expected {
     parties: Vec<Vec<i16>>,
-    /// Where something changes: not asserted.
-    changes: Vec<Range<usize>>,
+    /// False where something changes.
+    asserted: Vec<bool>,
 }
 
 impl Expected {
@@ -211,21 +211,20 @@ impl Expected {
             }
         }
         let edges = talks.iter().flat_map(|talk| [place(talk.from), place(talk.to)]);
-        let changes = edges.map(|at| at.saturating_sub(GUARD)..(at + GUARD).min(length)).collect();
-        Self { parties, changes }
-    }
-
-    fn is_asserted(&self, at: usize) -> bool {
-        !self.changes.iter().any(|change| change.contains(&at))
+        let mut asserted = vec![true; length];
+        for at in edges {
+            asserted[at.saturating_sub(GUARD).min(length)..(at + GUARD).min(length)].fill(false);
+        }
+        Self { parties, asserted }
     }
 
     /// Moves what is expected of a party to where it is heard, at most [`LAG`] away.
     fn align(&mut self, who: usize, heard: &[i16]) {
         let party = &self.parties[who];
-        let Some(first) = (0..party.len()).find(|at| self.is_asserted(*at) && party[*at].unsigned_abs() > 300) else {
+        let Some(first) = (0..party.len()).find(|at| self.asserted[*at] && party[*at].unsigned_abs() > 300) else {
             return;
         };
-        let some = first..(first + RATE / 2).min(party.len());
+        let some = first..(first + RATE / 5).min(party.len());
         let lags = -(LAG as isize)..=LAG as isize;
         let alike = |lag: isize| likeness(some.clone().map(|at| (party[at], shifted(heard, at, -lag))));
         let best = lags.map(|lag| (alike(lag), lag)).max_by(|a, b| a.0.total_cmp(&b.0)).map_or(0, |(_, lag)| lag);
@@ -239,7 +238,7 @@ impl Expected {
     /// The samples of a second that are asserted.
     fn second(&self, second: usize) -> impl Iterator<Item = usize> {
         let length = self.parties[0].len();
-        (second * RATE..((second + 1) * RATE).min(length)).filter(|at| self.is_asserted(*at))
+        (second * RATE..((second + 1) * RATE).min(length)).filter(|at| self.asserted[*at])
     }
 
     /// True when one of them must be heard in a second.
@@ -247,10 +246,14 @@ impl Expected {
         self.second(second).filter(|at| self.due(who, *at) != 0).count() >= LEAST
     }
 
-    /// How alike a second of a channel is to what is due, 0 to 1. A timeline may be corrected in a pause, by little: each
-    /// tenth of a second finds its own place.
+    /// How alike a second of a channel is to what is due, 0 to 1. A timeline may be corrected in a pause, by little: then
+    /// each tenth of a second finds its own place.
     fn likeness(&self, who: &[usize], heard: &[i16], second: usize) -> f64 {
         let places: Vec<usize> = self.second(second).collect();
+        let as_aligned = likeness(places.iter().map(|at| (self.due(who, *at), heard[*at])));
+        if as_aligned >= ALIKE {
+            return as_aligned;
+        }
         let (mut sum, mut energy) = (0.0, 0.0);
         for block in places.chunks(RATE / 10) {
             let due: Vec<i16> = block.iter().map(|at| self.due(who, *at)).collect();
