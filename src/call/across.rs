@@ -79,9 +79,12 @@ impl Calls {
         while let Some(across) = self.core.pairs.asked.pop_front() {
             match across {
                 Across::Recording { ticket, request, main } => {
-                    let key = self.core.index.legs.get(&main).copied();
+                    let key = self.core.index.legs.get(&main).copied().filter(|key| self.calls.contains_key(key));
                     self.core.asked = Some(asked(&request));
-                    self.with(key, |call, core| call.on_asked(core, ticket, *request));
+                    match key {
+                        Some(_) => self.with(key, |call, core| call.on_asked(core, ticket, *request)),
+                        None => self.core.answer_request(ticket, Err(unknown_call(&request))),
+                    }
                 }
                 Across::Two { ticket, request, fetched } => {
                     self.core.asked = Some(asked(&request));
@@ -113,11 +116,7 @@ impl Calls {
     fn two_of(&self, request: &Request) -> Result<Two, Denied> {
         let calls = &self.calls;
         let key = |conn_id: &ConnId| self.core.index.conns.get(conn_id).copied();
-        let unknown = || Denied {
-            code: Code::UnknownCall,
-            detail: format!("no live call has the ConnID {}", request.conn_id),
-            state: "none".to_owned(),
-        };
+        let unknown = || unknown_call(request);
         let path = key(&request.conn_id).ok_or_else(unknown)?;
         let call = calls.get(&path).ok_or_else(unknown)?;
         let leg = call.legs.iter().find(|l| l.identity.dn.as_ref() == Some(&request.this_dn));
@@ -156,9 +155,10 @@ impl Calls {
             call.wait(&mut self.core, Waiting::Request { ticket, request });
             return None;
         }
-        let (Some(path), Some(other)) = (self.calls.remove(&two.path), self.calls.remove(&two.other)) else {
-            return None;
-        };
+        if !self.calls.contains_key(&two.path) || !self.calls.contains_key(&two.other) {
+            return Some(Err(unknown_call(&request)));
+        }
+        let (path, other) = (self.calls.remove(&two.path)?, self.calls.remove(&two.other)?);
         let (mut path, mut other) = (End { call: path, by: two.by }, End { call: other, by: two.other_by });
         let core = &mut self.core;
         let answer = match &request.ask {
@@ -206,6 +206,11 @@ impl Calls {
             }
         }
     }
+}
+
+fn unknown_call(request: &Request) -> Denied {
+    let detail = format!("no live call has the ConnID {}", request.conn_id);
+    Denied { code: Code::UnknownCall, detail, state: "none".to_owned() }
 }
 
 /// Whether the held party and the consulted one can be connected.

@@ -226,7 +226,7 @@ impl Call {
                     return;
                 }
             }
-            Err(failure) if has_left(&failure) => return self.lost(core),
+            Err(failure) if has_left(&failure) => return self.lost_leg(core, Some(to)),
             Err(failure) => {
                 let Some(leg) = self.leg_mut(to).filter(|_| is_offer) else {
                     return self.fact(core, What::Warning { text: "a peer would not be told who it is connected to" });

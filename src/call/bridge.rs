@@ -71,6 +71,10 @@ impl Call {
             core.index.dialogs.remove(&dialog);
             return;
         }
+        if let Some((dial, target)) = self.early_target(dialog) {
+            // Who is only called ends nothing but its own branch.
+            return self.refuse_for(core, dial, target);
+        }
         let by = self.leg_of(dialog);
         if let Some(by) = by.filter(|by| self.goes_on_without(*by)) {
             return self.left(core, by, by);
@@ -86,18 +90,18 @@ impl Call {
     }
 
     /// The answer to a request of ours in a dialog.
-    pub(super) fn on_response(&mut self, core: &mut Core, request: RequestId, outcome: Result<Response, Failure>) {
+    pub(super) fn on_response(
+        &mut self,
+        core: &mut Core,
+        request: RequestId,
+        dialog: Option<DialogId>,
+        outcome: Result<Response, Failure>,
+    ) {
+        let peer = dialog.and_then(|dialog| self.leg_of(dialog));
         let Some(at) = self.pending.iter().position(|(id, _)| *id == request) else { return };
         if matches!((&self.state, &outcome), (State::Talking(_), Err(Failure::Ended))) {
-            // A BYE has ended it: the peer's, and what that ends here follows at once, or ours to a party that leaves.
-            let purpose = self.pending.swap_remove(at).1;
-            if let Purpose::PassOffer { tx, .. } | Purpose::Pass { tx } = &purpose {
-                core.index.txs.remove(tx);
-                core.answer(*tx, None, Reply::new(487));
-            }
-            if let Purpose::PassOffer { .. } | Purpose::OwnOffer { .. } | Purpose::Undo { .. } = &purpose {
-                self.set_exchange(None);
-            }
+            // The peer's BYE has ended it, what that ends here follows at once; or ours has.
+            self.is_done_with(core, request);
             return;
         }
         match self.pending.swap_remove(at).1 {
@@ -120,7 +124,7 @@ impl Call {
                 self.set_exchange(None);
                 self.on_undone(core, from, to, outcome);
             }
-            Purpose::Pass { tx } => self.on_passed(core, tx, outcome),
+            Purpose::Pass { tx } => self.on_passed(core, tx, peer, outcome),
             Purpose::Fetch { to, ticket, request } => {
                 self.set_exchange(None);
                 self.on_fetched(core, to, ticket, *request, outcome);
@@ -133,13 +137,13 @@ impl Call {
                 }
             }
             Purpose::Digit => match outcome {
-                Err(failure) if has_left(&failure) => self.lost(core),
+                Err(failure) if has_left(&failure) => self.lost_leg(core, peer),
                 Err(_) => self.fact(core, What::Warning { text: "a peer has refused a digit as INFO" }),
                 Ok(_) => {}
             },
             Purpose::Probe { leg } => match outcome {
                 Err(failure) if has_left(&failure) || matches!(failure, Failure::Transport) => {
-                    self.lost_leg(core, leg);
+                    self.lost_leg(core, Some(leg));
                 }
                 _ => {
                     if let Some(leg) = self.leg_mut(leg) {
@@ -151,7 +155,13 @@ impl Call {
     }
 
     /// The answer to a request that was passed to it.
-    pub(super) fn on_passed(&mut self, core: &mut Core, tx: ServerTx, outcome: Result<Response, Failure>) {
+    pub(super) fn on_passed(
+        &mut self,
+        core: &mut Core,
+        tx: ServerTx,
+        peer: Option<LegId>,
+        outcome: Result<Response, Failure>,
+    ) {
         core.index.txs.remove(&tx);
         let trusted = self.trusted();
         let (reply, left) = match outcome {
@@ -180,7 +190,7 @@ impl Call {
         };
         core.answer(tx, None, reply);
         if left {
-            self.lost(core);
+            self.lost_leg(core, peer);
         }
     }
 
@@ -188,14 +198,6 @@ impl Call {
     pub(super) fn lost(&mut self, core: &mut Core) {
         let ending = Ending::default();
         self.release(core, ReleaseCause::Lost, StopCause::Released, None, ending);
-    }
-
-    /// A leg has vanished: a conference goes on without it.
-    pub(super) fn lost_leg(&mut self, core: &mut Core, leg: LegId) {
-        match self.goes_on_without(leg) {
-            true => self.end_leg(core, leg, leg),
-            false => self.lost(core),
-        }
     }
 
     /// INFO: digits only to the active peer, in a form that it takes; everything else as it is.
@@ -239,14 +241,14 @@ impl Call {
                 core.index.requests.insert(request, self.key);
                 self.pending.push((request, Purpose::Probe { leg }));
             }
-            Err(_) => self.lost_leg(core, leg),
+            Err(_) => self.lost_leg(core, Some(leg)),
         }
     }
 
     /// Our 2xx was never acknowledged.
     pub(super) fn on_no_ack(&mut self, core: &mut Core, dialog: DialogId) {
         if let Some(leg) = self.leg_of(dialog) {
-            self.lost_leg(core, leg);
+            self.lost_leg(core, Some(leg));
         }
     }
 }

@@ -193,7 +193,7 @@ impl Calls {
             return;
         };
         act(call, &mut self.core);
-        call.forget_gone(&mut self.core);
+        call.align_next(&mut self.core);
         call.take_waiting(&mut self.core);
         call.announce(&mut self.core);
         call.call_supervisors(&mut self.core);
@@ -258,10 +258,10 @@ impl Calls {
                     self.with(id, |call, core| call.on_failed(core, invite, failure));
                 }
             }
-            Event::Response { request, outcome, .. } => {
+            Event::Response { request, dialog, outcome } => {
                 if !self.core.ending.takes(&mut self.core.endpoint, request, self.core.now) {
                     let id = self.core.index.requests.remove(&request);
-                    self.with(id, |call, core| call.on_response(core, request, outcome));
+                    self.with(id, |call, core| call.on_response(core, request, dialog, outcome));
                 }
             }
         }

@@ -10,7 +10,7 @@
 //!      │ a party leaves or is deleted: two are relayed again; of two the call ends
 //! ```
 
-use super::call::{Call, Ending, Purpose};
+use super::call::{Call, Ending};
 use super::consult::Target;
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Head};
@@ -18,7 +18,7 @@ use super::directory::Destination;
 use super::fact::{Party, ReleaseCause, What};
 use super::request::{Accepted, Code, Denied};
 use super::supervision::{Observer, Watch};
-use super::talk::{Doing, Exchange};
+use super::talk::Doing;
 use super::transfer::named;
 use crate::id::LegId;
 use crate::record::mark::{Channel, Role, StopCause};
@@ -199,35 +199,13 @@ impl Call {
 
     /// Takes a leg out of the call: its sessions and its media end.
     pub(super) fn remove_leg(&mut self, core: &mut Core, leg: LegId) {
-        self.forget_requests(core, leg);
+        self.forget_leg(core, leg);
         let Some(at) = self.legs.iter().position(|l| l.id == leg) else { return };
         let leg = self.legs.remove(at);
         self.hand_over(core, leg.id, None);
         // No session may name it any more when the recorder hears that it has ended.
         self.update_conversations(core);
         leg.end(core);
-    }
-
-    /// Nothing that was sent to a leg is waited for any more.
-    fn forget_requests(&mut self, core: &mut Core, leg: LegId) {
-        let concerns = |purpose: &Purpose| match purpose {
-            Purpose::OwnOffer { to } | Purpose::Probe { leg: to } => *to == leg,
-            _ => false,
-        };
-        self.pending.retain(|(request, purpose)| {
-            let gone = concerns(purpose);
-            if gone {
-                core.index.requests.remove(request);
-            }
-            !gone
-        });
-        let Some(talk) = self.talk_mut() else { return };
-        talk.exchange.take_if(|exchange| match exchange {
-            Exchange::InAck { leg: of, .. } | Exchange::Passed { from: of } | Exchange::Own { to: of } => *of == leg,
-        });
-        talk.next.take_if(|next| *next == leg);
-        talk.again.take_if(|again| *again == leg);
-        talk.unaligned.retain(|unaligned| *unaligned != leg);
     }
 
     /// BYE to a party whose leaving does not end the call, and what its own BYE would have done. `by`: who wants it.
@@ -246,6 +224,8 @@ impl Call {
             self.observer_left(core, leg);
         } else if self.transfer().is_some_and(|t| t.by == leg) {
             self.transferor_left(core);
+        } else if self.transfer().is_some_and(|t| t.second == Some(leg)) {
+            self.second_left(core);
         } else if self.consulted() == Some(leg) {
             self.consulted_left(core);
         } else if self.talk().is_some_and(|t| t.members.len() > 2) {
@@ -263,7 +243,7 @@ impl Call {
         }
         match &talk.doing {
             Doing::Nothing => false,
-            Doing::Transfer(transfer) => transfer.by == leg,
+            Doing::Transfer(transfer) => transfer.by == leg || transfer.second == Some(leg),
             Doing::Consult(consult) => match &consult.target {
                 Target::Talking(target) => consult.by != leg && (talk.members.len() == 2 || *target != leg),
                 Target::Dialing(_) => consult.by != leg,

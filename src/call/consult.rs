@@ -244,6 +244,7 @@ impl Call {
         if let Some(leg) = self.leg_mut(by) {
             leg.on_hold = true;
         }
+        self.forget_leg(core, target);
         if let Some(at) = self.legs.iter().position(|l| l.id == target) {
             let leg = self.legs.remove(at);
             self.hand_over(core, target, None);
@@ -257,6 +258,7 @@ impl Call {
     pub(super) fn held_left(&mut self, core: &mut Core, leg: LegId) {
         let Some(consult) = self.consult() else { return };
         let (by, conn_id, target) = (consult.by, consult.conn_id, self.consulted());
+        self.forget_leg(core, leg);
         self.stop_sessions_of(core, leg, StopCause::Released);
         let before = std::mem::replace(&mut self.conn_id, conn_id);
         core.index.conns.remove(&before);
@@ -308,13 +310,17 @@ impl Call {
             Target::Talking(leg) => Some(*leg),
             Target::Dialing(_) => None,
         };
-        let to = talking.and_then(|leg| self.leg(leg)).map(Self::party);
+        let to = match &target {
+            Target::Talking(leg) => self.leg(*leg).map(Self::party),
+            Target::Dialing(dial) => self.called_by(dial),
+        };
         let to = to.unwrap_or(Party { dn: None, trunk: None, number: String::new() });
         let phase = match target {
             Target::Talking(leg) => Phase::Moving(leg),
             Target::Dialing(dial) => Phase::Dialing(dial),
         };
         let channel = self.leg(by).map_or(Channel::Right, |l| l.channel);
+        let started = to.clone();
         let transfer = Transfer {
             by,
             is_gone: false,
@@ -330,7 +336,10 @@ impl Call {
         self.set_doing(Doing::Transfer(Box::new(transfer)));
         match talking {
             Some(target) => self.transfer_answered(core, target),
-            None => self.settle(core),
+            None => {
+                self.fact(core, What::TransferStarted { by, to: started, how: fact::Transfer::Consulted });
+                self.settle(core);
+            }
         }
     }
 }

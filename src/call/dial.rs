@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::call::{Call, State};
 use super::core::{Core, Timer};
 use super::directory::{Class, Destination, Identity, Target};
+use super::fact::Party;
 use super::headers::{Content, hide_caller, name_call, passed};
 use super::leg::{Beginning, Leg};
 use super::options::Listener;
@@ -272,6 +273,11 @@ impl Call {
 
     pub(super) fn dial_mut(&mut self, id: DialId) -> Option<&mut Dial> {
         self.dials_mut().find(|d| d.id == id)
+    }
+
+    /// Whom a dial calls: the party of its open branch.
+    pub(super) fn called_by(&self, dial: &Dial) -> Option<Party> {
+        dial.branches.first().and_then(|branch| self.leg(branch.leg)).map(Self::party)
     }
 
     /// The dial of an INVITE of ours.

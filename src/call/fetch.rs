@@ -160,7 +160,7 @@ impl Call {
             }
             Err(failure) if has_left(&failure) => {
                 core.answer_request(ticket, Err(self.denied(Code::WrongState, "the phone has left")));
-                return self.lost(core);
+                return self.lost_leg(core, Some(to));
             }
             Err(_) => {
                 if let Some(leg) = self.leg_mut(to) {

@@ -5,9 +5,11 @@
 //! thread moves there first.
 
 use super::Calls;
+use super::attempt::Attempt;
 use super::call::{Call, Ending, Purpose, State};
 use super::core::{Core, Join, Key, Timer};
-use super::fact;
+use super::dial::Dial;
+use super::fact::{self, What};
 use super::refer::{self, Report};
 use super::talk::Doing;
 use super::transfer::{Phase, Transfer};
@@ -51,7 +53,11 @@ impl Calls {
         let named = named.filter(|named| *named != key);
         let Some(named) = named else { return self.core.answer(tx, None, Reply::new(481)) };
         let early_only = read.refer.replaces.is_some_and(|replaces| replaces.early_only);
-        let (Some(first), Some(second)) = (self.calls.remove(&key), self.calls.remove(&named)) else { return };
+        let Some(first) = self.calls.remove(&key) else { return self.core.answer(tx, None, Reply::new(481)) };
+        let Some(second) = self.calls.remove(&named) else {
+            self.calls.insert(key, first);
+            return self.core.answer(tx, None, Reply::new(481));
+        };
         match joinable(&first, &second, other, early_only) {
             Ok(second_by) => {
                 refer::accept(&mut self.core, tx, &report);
@@ -124,23 +130,7 @@ impl Call {
         let observers = other.dissolve(core);
         let state = std::mem::replace(&mut other.state, State::Over);
         let (phase, target) = match state {
-            State::Calling(mut attempt) => {
-                let id = attempt.dial.id;
-                for timer in [Timer::Attempt(id), Timer::Ring(id)] {
-                    core.hand_timer(other.key, self.key, timer);
-                }
-                let mut answer_headers = Headers::new();
-                answer_headers.push(Name::Reason, "SIP;cause=200;text=\"Call completed elsewhere\"");
-                attempt.refuse_caller(core, Ending { answer_headers, ..Ending::code(487) });
-                attempt.upstream.clear();
-                for branch in &attempt.dial.branches {
-                    core.index.invites.insert(branch.invite, self.key);
-                    for fork in &branch.forks {
-                        core.index.dialogs.insert(fork.dialog, self.key);
-                    }
-                }
-                (Phase::Dialing(Box::new(attempt.dial)), None)
-            }
+            State::Calling(attempt) => (Phase::Dialing(self.take_dial(core, other.key, *attempt)), None),
             State::Talking(talk) => match talk.opposite(second) {
                 Some(target) => (Phase::Moving(target), Some(target)),
                 None => return,
@@ -155,11 +145,13 @@ impl Call {
             // Its INVITE has had its answer: nothing is left of it.
             self.part(core, second, Some(stays), &Report::Nobody);
         }
-        let to = target.and_then(|t| self.leg(t)).map(Self::party).unwrap_or(fact::Party {
-            dn: None,
-            trunk: None,
-            number: other.dialed_number.clone(),
-        });
+        let called = match &phase {
+            Phase::Dialing(dial) => self.called_by(dial),
+            Phase::Moving(target) | Phase::Fitting(target) => self.leg(*target).map(Self::party),
+        };
+        let number = other.dialed_number.clone();
+        let to = called.unwrap_or(fact::Party { dn: None, trunk: None, number });
+        let started = to.clone();
         let channel = self.leg(by).map_or(Channel::Right, |l| l.channel);
         let transfer = Transfer {
             by,
@@ -181,7 +173,10 @@ impl Call {
         }
         match target {
             Some(target) => self.transfer_answered(core, target),
-            None => self.settle(core),
+            None => {
+                self.fact(core, What::TransferStarted { by, to: started, how: fact::Transfer::Consulted });
+                self.settle(core);
+            }
         }
     }
 
@@ -210,6 +205,25 @@ impl Call {
             let consult = (n == 0).then_some(other.conn_id);
             self.join_member(core, leg, by, consult);
         }
+    }
+
+    /// Takes over the branches of a call that rings; its caller's INVITE gets its final answer.
+    fn take_dial(&self, core: &mut Core, other: Key, mut attempt: Attempt) -> Box<Dial> {
+        let id = attempt.dial.id;
+        for timer in [Timer::Attempt(id), Timer::Ring(id)] {
+            core.hand_timer(other, self.key, timer);
+        }
+        let mut answer_headers = Headers::new();
+        answer_headers.push(Name::Reason, "SIP;cause=200;text=\"Call completed elsewhere\"");
+        attempt.refuse_caller(core, Ending { answer_headers, ..Ending::code(487) });
+        attempt.upstream.clear();
+        for branch in &attempt.dial.branches {
+            core.index.invites.insert(branch.invite, self.key);
+            for fork in &branch.forks {
+                core.index.dialogs.insert(fork.dialog, self.key);
+            }
+        }
+        Box::new(attempt.dial)
     }
 
     /// The other call's legs, dialogs, requests and sessions are this one's from now on.

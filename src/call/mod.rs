@@ -22,6 +22,7 @@ pub mod fact;
 mod fetch;
 mod headers;
 mod join;
+mod leave;
 mod leg;
 mod mixing;
 mod music;

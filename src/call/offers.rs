@@ -38,13 +38,16 @@ impl Call {
             Ok(offer) => offer,
             Err(_) => return core.answer(tx, None, Reply { reason: "Bad SDP".into(), ..Reply::new(400) }),
         };
-        let Some(from) = self.leg_of(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        let target = self.early_target(dialog).map(|(_, leg)| leg);
+        let Some(from) = target.or_else(|| self.leg_of(dialog)) else {
+            return core.answer(tx, None, Reply::new(481));
+        };
         let ours = self.leg(from).map(|l| l.local.media);
         if let Err(refusal) = ours.map_or_else(|| offer.anchor(), |ours| offer.anchor_for(ours)) {
             return core.answer(tx, None, not_acceptable(self, refusal));
         }
-        if let State::Calling(attempt) = &mut self.state {
-            let Some(sdp) = attempt.sdp_mut(dialog) else { return core.answer(tx, None, Reply::new(481)) };
+        if target.is_some() || matches!(self.state, State::Calling(_)) {
+            let Some(sdp) = self.early_sdp_mut(dialog) else { return core.answer(tx, None, Reply::new(481)) };
             if let Some(refused) = early_glare(sdp) {
                 return core.answer(tx, None, refused);
             }
@@ -103,6 +106,15 @@ impl Call {
         match self.leg(leg) {
             Some(leg) if core.options.media.hold_audio.is_none() || !leg.holds() => leg.wants,
             _ => Direction::SendRecv,
+        }
+    }
+
+    /// Our description in an early dialog.
+    fn early_sdp_mut(&mut self, dialog: DialogId) -> Option<&mut sdp::Local> {
+        match &mut self.state {
+            State::Calling(attempt) => attempt.sdp_mut(dialog),
+            State::Talking(talk) => talk.dials_mut().find_map(|dial| dial.sdp_mut(dialog)),
+            State::Over => None,
         }
     }
 
@@ -296,20 +308,27 @@ impl Call {
             self.talk_mut().into_iter().for_each(|talk| talk.unaligned.clone_from(&mixed));
             return self.align_mixed(core);
         };
+        let is_idle = self.is_idle();
         if let Some(talk) = self.talk_mut() {
             talk.next = Some(other);
+            talk.fresh = (!is_idle).then_some(fresh);
         }
-        if !self.is_idle() {
-            return;
+        if is_idle {
+            self.align(core, fresh);
+            self.align_next(core);
         }
-        self.align(core, fresh);
-        self.align_next(core);
     }
 
-    /// The second look after a re-bridging.
+    /// The second look after a re-bridging, or the first one, if an exchange was open then.
     pub(super) fn align_next(&mut self, core: &mut Core) {
         if !self.is_idle() {
             return;
+        }
+        if let Some(fresh) = self.talk_mut().and_then(|talk| talk.fresh.take()) {
+            self.align(core, fresh);
+            if !self.is_idle() {
+                return;
+            }
         }
         let Some(next) = self.talk_mut().and_then(|talk| talk.next.take()) else { return };
         self.align(core, next);
@@ -510,7 +529,7 @@ impl Call {
                     self.align(core, from);
                 }
             }
-            Err(failure) if has_left(&failure) => self.lost(core),
+            Err(failure) if has_left(&failure) => self.lost_leg(core, Some(to)),
             Err(_) => {
                 if let Some(leg) = self.leg_mut(to) {
                     leg.sdp.offer_failed();
@@ -523,7 +542,7 @@ impl Call {
         if let Some(leg) = self.leg_mut(to) {
             leg.sdp.offer_failed();
         }
-        self.on_passed(core, tx, Err(failure));
+        self.on_passed(core, tx, Some(to), Err(failure));
     }
 
     /// The answer to an offer of our own: media follows it, and the other side is brought in line. False: unusable.
@@ -537,25 +556,6 @@ impl Call {
         self.narrow(core, to);
         self.align_next(core);
         true
-    }
-
-    /// Nobody waits for the answer of a leg that has left while the call goes on.
-    pub(super) fn forget_gone(&mut self, core: &mut Core) {
-        let Some(Exchange::Own { to }) = self.talk().and_then(|talk| talk.exchange) else { return };
-        if self.leg(to).is_none() {
-            let of_it = |purpose: &Purpose| match purpose {
-                Purpose::OwnOffer { to: leg } => *leg == to,
-                Purpose::Announce(announcement) => announcement.to == to,
-                _ => false,
-            };
-            let (gone, others) = std::mem::take(&mut self.pending).into_iter().partition(|(_, p)| of_it(p));
-            self.pending = others;
-            for (request, _) in gone {
-                core.index.requests.remove(&request);
-            }
-            self.set_exchange(None);
-            self.align_next(core);
-        }
     }
 
     pub(super) fn on_own_offer(&mut self, core: &mut Core, to: LegId, outcome: Result<Response, Failure>) {
@@ -572,7 +572,7 @@ impl Call {
             }
             Err(failure) => {
                 if has_left(&failure) {
-                    return self.lost_leg(core, to);
+                    return self.lost_leg(core, Some(to));
                 }
                 if matches!(&failure, Failure::Response(response) if response.code == 491) && !self.is_fitting() {
                     if let Some(leg) = self.leg_mut(to) {

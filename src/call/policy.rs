@@ -115,6 +115,9 @@ impl Call {
                 if self.talk().is_some_and(|t| t.members.len() > 2) {
                     return Err(self.denied(Code::WrongState, "a conference is held: the consulted party may join it"));
                 }
+                if self.talk().and_then(|t| t.opposite(by)).is_none() {
+                    return Err(self.denied(Code::WrongState, "the held party has left"));
+                }
                 self.complete_consult(core);
                 Ok(Accepted::new(self.conn_id))
             }
@@ -223,7 +226,7 @@ impl Call {
     }
 
     /// A ringing party refuses by request.
-    fn refuse_for(&mut self, core: &mut Core, id: DialId, leg: LegId) {
+    pub(super) fn refuse_for(&mut self, core: &mut Core, id: DialId, leg: LegId) {
         let trusted = self.trusted();
         let Some(dial) = self.dial_mut(id) else { return };
         let legs = dial.close_branches(core, &Headers::new(), |b| b.leg == leg);

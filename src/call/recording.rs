@@ -358,7 +358,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         None => (everybody(), Connection::Early),
         Some(talk) => match &talk.doing {
             Doing::Nothing => (talk.members.clone(), Connection::Talking),
-            Doing::Transfer(_) => (talk.members.clone(), Connection::Unbridged),
+            Doing::Transfer(transfer) => (transfer.members_of(owner, &talk.members), Connection::Unbridged),
             Doing::Consult(consult) => consult.conversation_of(call, owner, &talk.members),
         },
     };

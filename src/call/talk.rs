@@ -32,6 +32,8 @@ pub(super) struct Talk {
     pub again: Option<LegId>,
     /// A leg whose counterpart is still to be looked at after a re-bridging.
     pub next: Option<LegId>,
+    /// The leg of a re-bridging that has met an open exchange: its counterpart is looked at when that has ended.
+    pub fresh: Option<LegId>,
     /// Legs of a conference whose descriptions are still to be looked at after a re-bridging.
     pub unaligned: Vec<LegId>,
     pub doing: Doing,
@@ -82,6 +84,7 @@ impl Talk {
             exchange,
             again: None,
             next: None,
+            fresh: None,
             unaligned: Vec::new(),
             doing: Doing::Nothing,
             invited: Vec::new(),

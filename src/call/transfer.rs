@@ -74,6 +74,16 @@ pub(super) struct Order {
 }
 
 impl Transfer {
+    /// Who is in the conversation of an owner until the outcome. Of two calls that are joined each keeps its own two.
+    pub(super) fn members_of(&self, owner: LegId, members: &[LegId]) -> Vec<LegId> {
+        match self.phase {
+            Phase::Moving(target) | Phase::Fitting(target) if owner == target || self.second == Some(owner) => {
+                self.second.into_iter().chain([target]).collect()
+            }
+            _ => members.to_vec(),
+        }
+    }
+
     pub(super) fn dial(&self) -> Option<&Dial> {
         match &self.phase {
             Phase::Dialing(dial) => Some(dial),
@@ -192,10 +202,13 @@ impl Call {
         transfer.phase = Phase::Moving(target);
         let stays = transfer.stays;
         let thread = self.leg(stays).map(|l| l.worker);
-        if let (Some(worker), Some(target)) = (thread, self.leg_mut(target))
-            && target.worker != worker
-        {
-            return target.move_to(core, worker);
+        if let Some(worker) = thread.filter(|worker| self.leg(target).is_some_and(|l| l.worker != *worker)) {
+            // Until it arrives nobody is bridged.
+            self.settle(core);
+            if let Some(target) = self.leg_mut(target) {
+                target.move_to(core, worker);
+            }
+            return;
         }
         self.go_on_transfer(core);
     }
@@ -255,7 +268,11 @@ impl Call {
                 leg.announced.partner.get_or_insert(by);
             }
         }
-        // The owner rule: who has left takes its sessions along.
+        // The owner rule: who has left takes its sessions along; both dialogs of the transferor before the recorder is
+        // told who talks now.
+        for leaving in std::iter::once(by).chain(second) {
+            self.hand_over(core, leaving, Some(stays));
+        }
         self.part(core, by, Some(stays), &report);
         if let Some(second) = second {
             self.part(core, second, Some(stays), &report);
@@ -277,6 +294,7 @@ impl Call {
     /// once, or after a moment for the transferor's own.
     pub(super) fn part(&mut self, core: &mut Core, leg: LegId, stays: Option<LegId>, report: &Report) {
         let Some(at) = self.legs.iter().position(|l| l.id == leg) else { return };
+        self.forget_leg(core, leg);
         let leg = self.legs.remove(at);
         self.hand_over(core, leg.id, stays);
         // No session may name it any more when the recorder hears that it has ended.
@@ -343,6 +361,7 @@ impl Call {
         if let Some(talk) = self.talk_mut() {
             talk.members.retain(|m| *m != by);
         }
+        self.forget_leg(core, by);
         let Some(at) = self.legs.iter().position(|l| l.id == by) else { return };
         let leg = self.legs.remove(at);
         self.hand_over(core, by, Some(stays));

@@ -58,6 +58,10 @@ pub struct Proxy {
     next_port: u32,
     /// Where this proxy sends nothing: the failure comes back.
     pub unreachable: Vec<SocketAddr>,
+    /// How long a leg is on its way to another media thread.
+    pub move_time: Duration,
+    /// Legs on their way: when they arrive, and where.
+    moving: Vec<(Instant, LegId, WorkerId)>,
 }
 
 impl Proxy {
@@ -88,6 +92,8 @@ impl Proxy {
             pairs_left,
             next_port: 0,
             unreachable: Vec::new(),
+            move_time: Duration::ZERO,
+            moving: Vec::new(),
         };
         proxy.drain(start);
         proxy
@@ -132,12 +138,18 @@ impl Proxy {
                     }
                     Output::Media(worker, command) => {
                         if let Command::Move { leg, to } = &command {
-                            back.push(Input::Media(*to, Notice::Moved { leg: *leg }));
+                            match self.move_time {
+                                Duration::ZERO => back.push(Input::Media(*to, Notice::Moved { leg: *leg })),
+                                time => self.moving.push((now + time, *leg, *to)),
+                            }
                         }
                         if let Command::RemoveLeg(leg) = &command {
                             self.pairs_left += 1;
                             let stats = Default::default();
-                            back.push(Input::Media(worker, Notice::Removed { leg: *leg, stats }));
+                            // A leg that is on its way is removed where it arrives.
+                            let found = self.moving.iter().find(|(_, moving, _)| moving == leg);
+                            let at = found.map_or(worker, |(_, _, to)| *to);
+                            back.push(Input::Media(at, Notice::Removed { leg: *leg, stats }));
                         }
                         self.commands.push((worker, command));
                     }
@@ -284,10 +296,17 @@ impl Node for Proxy {
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
-        self.calls.poll_timeout().map(|(at, _)| at)
+        let arrival = self.moving.iter().map(|(at, ..)| *at).min();
+        self.calls.poll_timeout().map(|(at, _)| at).into_iter().chain(arrival).min()
     }
 
     fn timeout(&mut self, now: Instant) {
+        let (arrived, moving) = std::mem::take(&mut self.moving).into_iter().partition(|(at, ..)| *at <= now);
+        self.moving = moving;
+        let arrived: Vec<(Instant, LegId, WorkerId)> = arrived;
+        for (_, leg, worker) in arrived {
+            self.input(Input::Media(worker, Notice::Moved { leg }), now);
+        }
         self.input(Input::Timeout, now);
     }
 }

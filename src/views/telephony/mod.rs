@@ -228,7 +228,10 @@ fn answered(told: &mut Told<'_>, call: &mut Call, leg: LegId, party: &Party) {
 fn transfer_started(call: &mut Call, by: LegId, to: &Party, how: Transfer) {
     let Some(transferor) = call.member(by).map(|member| member.who.clone()) else { return };
     call.transfer = Some(Pending { by, transferor, to: Who::of(to), how });
-    call.members.push(Member::called(to));
+    // A consulted party rings in the consult call.
+    if how != Transfer::Consulted {
+        call.members.push(Member::called(to));
+    }
 }
 
 /// Rows 6 to 8. `what` is [`What::Transferred`].
