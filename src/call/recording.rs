@@ -12,7 +12,7 @@ use super::owners::{Chooser, Owner, owners, roles};
 use super::talk::Doing;
 use crate::codec::{Codec, Kind};
 use crate::id::{ConnId, LegId, RecorderId, RecordingId};
-use crate::record::mark::{self, Change, Conversation, Member, Role, SessionStart, Side, StopCause};
+use crate::record::mark::{self, Change, Conversation, Member, OWNER_CHANGED, Role, SessionStart, Side, StopCause};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
 
@@ -207,8 +207,9 @@ impl Call {
             heirs.push((session.id, session.recorder, heir));
         }
         for (id, recorder, owner) in heirs {
-            let attributes = vec![("leg".into(), owner.to_string().into())];
-            core.mark(recorder, Change::Event { id, name: "owner-changed".into(), attributes });
+            let recorded = self.leg(owner).map_or(owner, Leg::recorded);
+            let attributes = vec![("leg".into(), recorded.to_string().into())];
+            core.mark(recorder, Change::Event { id, name: OWNER_CHANGED.into(), attributes });
             self.fact(core, What::OwnerChanged { id, owner });
         }
         self.stop_sessions_of(core, leg, StopCause::OwnerLeft);

@@ -66,6 +66,10 @@ pub enum Change {
     },
 }
 
+/// [`Change::Event`] of a session that has another owner now; its attribute `leg` names it. The segments are verified by
+/// it.
+pub const OWNER_CHANGED: &str = "owner-changed";
+
 /// Everything fixed at a session's start.
 #[derive(Debug, Clone)]
 pub struct SessionStart {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::leg::Totals;
-use super::mark::{Channel, Conversation, Member, SessionStart};
+use super::mark::{Channel, Conversation, Member, OWNER_CHANGED, SessionStart};
 use super::metadata::{
     Event, FileKind, Gap, GapCause, Layout, MEDIA_TYPE, Mask, MaskKind, Media, MediaFile, Participant, Recording,
     RecordingSession, Role, Segment, State, StopCause, time_of_sample,
@@ -279,7 +279,9 @@ impl Report {
 
     /// Something happened.
     pub fn event(&mut self, sample: u64, name: &str, attributes: &[(Arc<str>, Arc<str>)]) {
-        if self.recording.events.len() >= MAX_ROWS {
+        // A change of owner is what the segments are verified by: room is kept for it.
+        let limit = if name == OWNER_CHANGED { 2 * MAX_ROWS } else { MAX_ROWS };
+        if self.recording.events.len() >= limit {
             self.warn(Wording::MoreRows { list: "events" });
             return;
         }

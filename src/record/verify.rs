@@ -4,11 +4,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::mark::StopCause;
-use super::metadata::{FileKind, MaskKind, MediaFile, Recording, State};
+use super::mark::{OWNER_CHANGED, StopCause};
+use super::metadata::{FileKind, MaskKind, MediaFile, Recording, Segment, State};
 
 /// A pause is widened by so many milliseconds on both sides (spec/recording.md §4.7).
 const WIDENED_MS: u64 = 20;
+
+/// An event and the segment that begins with it are marks of one decision, or of two that follow at once.
+const SAME_INSTANT_MS: u64 = 20;
 
 /// What a file really is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,14 +229,28 @@ fn check_segments(recording: &Recording, wrong: &mut Vec<String>) {
         }
         Some(_) => {}
     }
-    let changes = recording.segments.windows(2).filter(|pair| pair[0].owner != pair[1].owner).count();
-    if changes > 1 {
-        wrong.push(format!("the owner changes {changes} times; it may change once, when it is maintained"));
-    }
+    check_owners(recording, wrong);
     if let Some(first) = recording.segments.first()
         && first.owner != recording.recording_session.owner_leg
     {
         wrong.push("the owner of the first segment is not ownerLeg".into());
+    }
+}
+
+/// Only `termination-on-transfer = "maintain"` gives a session another owner, and says so by an event at that instant.
+fn check_owners(recording: &Recording, wrong: &mut Vec<String>) {
+    let is_told = |segment: &Segment| {
+        let owner = segment.owner.to_string();
+        recording.events.iter().any(|event| {
+            event.name == OWNER_CHANGED
+                && event.attributes.get("leg") == Some(&owner)
+                && event.time.as_millisecond().abs_diff(segment.start.as_millisecond()) <= SAME_INSTANT_MS
+        })
+    };
+    for (number, pair) in (2..).zip(recording.segments.windows(2)) {
+        if pair[0].owner != pair[1].owner && !is_told(&pair[1]) {
+            wrong.push(format!("the owner changes in segment {number} without an event {OWNER_CHANGED} there"));
+        }
     }
 }
 
@@ -275,7 +292,7 @@ mod tests {
 
     use super::super::mark::{Role, Side};
     use super::super::metadata::{
-        Gap, GapCause, MEDIA_TYPE, Mask, Participant, RecordingSession, Segment, time_of_sample,
+        Event, Gap, GapCause, MEDIA_TYPE, Mask, Participant, RecordingSession, Segment, time_of_sample,
     };
     use super::*;
     use crate::id::{CallUuid, ConnId, LegId, RecordingId};
@@ -430,7 +447,8 @@ mod tests {
             (|r| r.segments[0].speakers.push(LegId(9)), "leg 9 speaks in segment 1"),
             (|r| r.segments[1].speakers.push(LegId(1)), "segment 2 is paused and has speakers"),
             (|r| r.segments[0].owner = LegId(2), "the owner of the first segment is not ownerLeg"),
-            (|r| r.segments[1].owner = LegId(2), "the owner changes 2 times"),
+            (|r| r.segments[1].owner = LegId(2), "the owner changes in segment 2 without an event"),
+            (|r| r.segments[1].owner = LegId(2), "the owner changes in segment 3 without an event"),
             (|r| r.masks.clear(), "masks[] is empty"),
             (|r| r.masks.swap(0, 1), "does not alternate"),
             (|r| r.gaps[0].end_sample = TOTAL + 1, "a gap of leg 1"),
@@ -445,10 +463,23 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_may_change_once_when_it_is_maintained() {
+    fn an_owner_may_change_where_an_event_says_that_it_was_maintained() {
+        let change = |sample, leg: u64| Event {
+            time: time_of_sample(start(), sample, RATE),
+            name: OWNER_CHANGED.into(),
+            attributes: [("leg".to_owned(), LegId(leg).to_string())].into(),
+        };
         let mut recording = good();
-        recording.segments[2].owner = LegId(2);
+        (recording.segments[1].owner, recording.segments[2].owner) = (LegId(2), LegId(1));
+        recording.events = vec![change(8_000, 2), change(10_000, 1)];
         assert_eq!(verify(&recording, &facts(&recording)), Vec::<String>::new());
+        for events in [vec![], vec![change(8_000, 2)], vec![change(8_000, 2), change(10_000, 2)]] {
+            recording.events = events;
+            let wrong = verify(&recording, &facts(&recording));
+            assert!(wrong.iter().any(|w| w.contains("the owner changes in segment 3")), "{wrong:?}");
+        }
+        recording.events = vec![change(8_000, 2), change(10_800, 1)];
+        assert_eq!(verify(&recording, &facts(&recording)).len(), 1, "an event at another time proves nothing");
     }
 
     #[test]
