@@ -12,6 +12,7 @@ use stickytape::call::options::{DefaultOwner, OnTransfer, Options, RouteTarget};
 use stickytape::call::request::{Accepted, Ask, Code, Denied, Request as Asked, Ticket};
 use stickytape::id::{ConnId, LegId};
 use stickytape::record::mark::StopCause;
+use stickytape::sip::name::Name;
 use stickytape::testing::phone::{Action, Happening, HoldForm, Incoming, Leave, Refer};
 
 const D1: usize = 0;
@@ -169,6 +170,24 @@ fn a_target_that_fails_leaves_the_call_as_it_was_and_the_transferor_is_told_why(
         world.act(D2, Action::HangUp);
         world.settle();
     }
+}
+
+#[test]
+fn a_subscription_to_a_refer_lasts_longer_than_its_target_may_ring() {
+    let mut world = world(|o| o.sip.ring_timeout = Duration::from_secs(120));
+    world.act(D1, Action::call("2002"));
+    world.run(ms(1_000));
+    world.act(D2, refer("2003", Leave::WhenDone));
+    world.run(ms(1_000));
+    let told: Vec<String> = world.phones[D2]
+        .requests()
+        .iter()
+        .filter_map(|r| r.headers.get(Name::SubscriptionState))
+        .map(|state| String::from_utf8_lossy(&state).into_owned())
+        .collect();
+    assert_eq!(told, ["active;expires=152", "active;expires=152", "terminated;reason=noresource"]);
+    world.act(D1, Action::HangUp);
+    world.settle();
 }
 
 /// The last routes of both legs lead to each other.
@@ -500,6 +519,15 @@ fn requests_transfer_hold_consult_and_come_back() {
     assert_eq!(ask(&mut world, ConnId(1), "2002", Ask::HoldCall).unwrap_err().code, Code::UnknownCall);
     let nowhere = Ask::SingleStepTransfer { to: "7777".into() };
     assert_eq!(ask(&mut world, c1, "2002", nowhere).unwrap_err().code, Code::UnknownTarget);
+    let itself = || "2002".to_owned();
+    for to_itself in [
+        Ask::SingleStepTransfer { to: itself() },
+        Ask::InitiateTransfer { to: itself() },
+        Ask::MuteTransfer { to: itself() },
+    ] {
+        let denied = ask(&mut world, c1, "2002", to_itself).unwrap_err();
+        assert_eq!((denied.code, denied.detail.as_str()), (Code::UnknownTarget, "OtherDN is ThisDN itself"));
+    }
 
     let c2 = ask(&mut world, c1, "2002", Ask::InitiateTransfer { to: "2003".into() }).unwrap().conn_id;
     assert_ne!(c1, c2);
@@ -593,6 +621,8 @@ fn a_ringing_call_is_redirected_by_request() {
     world.act(D1, Action::call("2002"));
     world.run(ms(500));
     let c1 = conn_id(&world);
+    let itself = ask(&mut world, c1, "2002", Ask::RedirectCall { to: "2002".into() });
+    assert_eq!(itself.unwrap_err().code, Code::UnknownTarget);
     ask(&mut world, c1, "2002", Ask::RedirectCall { to: "2003".into() }).unwrap();
     world.run(ms(1_000));
     assert!(world.phones[D1].is_talking() && world.phones[D3].is_talking() && world.phones[D2].is_idle());

@@ -184,6 +184,9 @@ impl Call {
         let unknown = |detail| self.denied(Code::UnknownTarget, detail);
         let leg = self.leg(by).ok_or_else(|| unknown("ThisDN has left"))?;
         let destination = core.route(&leg.identity, to).ok_or_else(|| unknown("OtherDN leads nowhere"))?;
+        if destination.identity.dn.is_some() && destination.identity.dn == leg.identity.dn {
+            return Err(unknown("OtherDN is ThisDN itself"));
+        }
         if destination.registers && destination.targets.is_empty() {
             return Err(unknown("OtherDN is not registered"));
         }

@@ -216,7 +216,7 @@ impl Call {
     pub(super) fn notify(&mut self, core: &mut Core, report: &Report, code: u16, reason: &[u8]) {
         let Report::Refer { dialog, subscription, id, is_subscribed: true } = report else { return };
         let state = match code {
-            ..200 => SubscriptionState::Active { expires: Some(60) },
+            ..200 => SubscriptionState::Active { expires: Some(expires(core)) },
             _ => SubscriptionState::terminated("noresource"),
         };
         let mut headers = Headers::new();
@@ -241,6 +241,12 @@ impl Call {
     pub(super) fn has_open_offer(&self) -> bool {
         self.talk().is_some_and(|t| t.exchange.is_some()) || self.legs.iter().any(open_offer)
     }
+}
+
+/// Seconds that a subscription to a REFER lasts: longer than its target may ring (RFC 3515 §2.4.4).
+fn expires(core: &Core) -> u32 {
+    let longest = core.options.sip.ring_timeout + Duration::from_secs(32);
+    u32::try_from(longest.as_secs()).unwrap_or(u32::MAX)
 }
 
 fn open_offer(leg: &Leg) -> bool {

@@ -36,6 +36,11 @@ struct Cause {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct How {
+    how: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Code {
     code: u16,
 }
@@ -69,6 +74,8 @@ pub struct Metrics {
     calls_answered: Counter,
     calls_ended: Family<Cause, Counter>,
     calls_refused: Family<Code, Counter>,
+    transfers: Family<How, Counter>,
+    transfers_failed: Family<Cause, Counter>,
     setup: Histogram,
     registrations: Gauge,
     authentication_failures: Counter,
@@ -158,6 +165,8 @@ impl Metrics {
             calls_answered: Counter::default(),
             calls_ended: Family::default(),
             calls_refused: Family::default(),
+            transfers: Family::default(),
+            transfers_failed: Family::default(),
             // 10 ms to 82 s: a phone that answers at once, and one that rings for long.
             setup: Histogram::new(exponential_buckets(0.01, 2.0, 14)),
             registrations: Gauge::default(),
@@ -211,6 +220,9 @@ impl Metrics {
         registry.register("calls_answered", "Calls that were answered", self.calls_answered.clone());
         registry.register("calls_ended", "Calls that ended, by cause", self.calls_ended.clone());
         registry.register("calls_refused", "INVITEs refused before they became calls", self.calls_refused.clone());
+        registry.register("transfers", "Transfers whose target was connected, by how", self.transfers.clone());
+        let failed = self.transfers_failed.clone();
+        registry.register("transfers_failed", "Transfers whose target was not reached, by cause", failed);
         let help = "Time from the INVITE to the answer";
         registry.register_with_unit("call_setup", help, Unit::Seconds, self.setup.clone());
         registry.register("registrations", "Contacts that DNs have registered", self.registrations.clone());
@@ -302,6 +314,10 @@ impl Metrics {
             What::Released { cause, .. } => {
                 self.calls_ended.get_or_create(&Cause { cause: cause.label() }).inc();
             }
+            What::Transferred { how, .. } => _ = self.transfers.get_or_create(&How { how: how.label() }).inc(),
+            What::TransferFailed { cause, .. } => {
+                self.transfers_failed.get_or_create(&Cause { cause: cause.label() }).inc();
+            }
             What::RecordingStarted { trigger, .. } => {
                 self.recordings_started.get_or_create(&Cause { cause: trigger }).inc();
             }
@@ -317,8 +333,6 @@ impl Metrics {
             | What::Held { .. }
             | What::Retrieved { .. }
             | What::TransferStarted { .. }
-            | What::Transferred { .. }
-            | What::TransferFailed { .. }
             | What::PartyInvited { .. }
             | What::PartyAdded { .. }
             | What::PartyNotAdded { .. }
@@ -491,8 +505,9 @@ fn resident_bytes() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::fact::ReleaseCause;
+    use crate::call::fact::{Party, ReleaseCause};
     use crate::clock;
+    use crate::id::LegId;
     use crate::record::mark::StopCause;
 
     fn happened(metrics: &Metrics, what: What) {
@@ -516,6 +531,18 @@ mod tests {
         says(&metrics, "stickytape_calls_refused_total{code=\"404\"} 1");
         says(&metrics, "stickytape_calls_ended_total{cause=\"busy\"} 2");
         says(&metrics, "stickytape_calls_ended_total{cause=\"released\"} 1");
+    }
+
+    #[test]
+    fn transfers_are_counted_by_how_and_their_failures_by_cause() {
+        let metrics = Metrics::new();
+        let party = || Party { dn: None, trunk: None, number: "2003".into() };
+        let (by, stays, target) = (LegId(2), LegId(1), LegId(3));
+        let how = call::fact::Transfer::Mute;
+        happened(&metrics, What::Transferred { by, stays, target, party: party(), how, consult: None });
+        happened(&metrics, What::TransferFailed { by, to: party(), cause: ReleaseCause::Rejected(486) });
+        says(&metrics, "stickytape_transfers_total{how=\"mute\"} 1");
+        says(&metrics, "stickytape_transfers_failed_total{cause=\"busy\"} 1");
     }
 
     #[test]
