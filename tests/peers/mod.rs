@@ -195,7 +195,8 @@ impl Server {
     /// The metadata of every published recording once there are `count`, oldest first.
     #[track_caller]
     pub fn published(&self, count: usize) -> Vec<Value> {
-        let limit = Duration::from_secs(30);
+        // One after the other, hashed and synced; a program without optimisation on a busy machine does ten in a second.
+        let limit = Duration::from_secs(30 + count as u64 / 10);
         let what = format!("{count} published recordings, log:\n{}", self.log());
         wait_for(&what, limit, || {
             let found = metadata(&self.directory());
