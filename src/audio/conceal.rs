@@ -2,9 +2,10 @@
 //! hole are repeated, one of them for 10 ms, then two, then three, so that no buzz arises; from 10 ms on they fade, and
 //! after 60 ms there is silence. What comes behind the hole is faded in over the continued repetition.
 //!
-//! It differs from the appendix in four things. What comes behind the hole is faded in faster. The output is not delayed: the step at the hole's beginning is taken
-//! away from the repetition instead of blending into what was received. The period may be as short as 2.5 ms. What does
-//! not repeat itself (noise, consonants) is taken in three periods at once and softer, as far as it is unlike itself.
+//! It differs from the appendix in four things. What comes behind the hole is faded in faster. The output is not delayed:
+//! the step at the hole's beginning is taken away from the repetition instead of blending into what was received. The
+//! period may be as short as 2.5 ms. What does not repeat itself (noise, consonants) is taken in three periods at once and
+//! softer, as far as it is unlike itself.
 
 use super::pitch;
 

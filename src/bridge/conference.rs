@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Pure: [`Mixer::packet`] takes what came and keeps it, [`Mixer::tick`] hands out what is due. Neither allocates nor
-//! locks. Ticks are absolute; rooms are spread over four phases of 5 ms. A tick that begins 20 ms late is left out: time
-//! stamps go on, sequence numbers do not, and no burst makes up for it.
+//! locks. Every packet made lasts a tick ([`MixedPacket`] says why). Ticks are absolute; rooms are spread over four phases
+//! of 5 ms. A tick that begins 20 ms late is left out: time stamps go on, sequence numbers do not, and no burst makes up
+//! for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};

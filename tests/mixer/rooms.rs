@@ -204,6 +204,12 @@ fn who_has_no_codec_that_is_mixed_or_no_room_is_refused_with_the_reason() {
     };
     world.command(MixCommand::Join(Box::new(join.clone())));
     assert!(format!("{:?}", world.notices.last()).contains("Codec"));
+    // Nor L16 at another rate than the mixer's, and the reason names those.
+    join.receive = vec![Payload { payload_type: 98, codec: l16(48_000) }];
+    join.send = join.receive.clone();
+    world.command(MixCommand::Join(Box::new(join.clone())));
+    let Some(MixNotice::Refused { why, .. }) = world.notices.last() else { panic!("{:?}", world.notices) };
+    assert!(why.to_string().contains("L16 at 8,000 or 16,000 Hz"), "{why}");
     join.room = RoomId(77);
     world.command(MixCommand::Join(Box::new(join)));
     assert!(format!("{:?}", world.notices.last()).contains("NoRoom"));

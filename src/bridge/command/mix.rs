@@ -250,7 +250,7 @@ pub enum JoinError {
     #[error("the mixer is overloaded")]
     Overload,
     /// It takes or sends no codec that is mixed: PCMU, PCMA, L16 at 8,000 or 16,000 Hz, mono.
-    #[error("no codec that is mixed")]
+    #[error("no codec that is mixed: PCMU, PCMA, or L16 at 8,000 or 16,000 Hz, mono")]
     Codec,
 }
 

@@ -24,7 +24,9 @@ pub struct ToMixer {
     pub header: Header,
 }
 
-/// What a mixer made for a leg's peer.
+/// What a mixer made for a leg's peer: 20 ms, a tick of the mixer's, whatever `ptime` the peer asks for. That is a
+/// recommendation (RFC 8866 §6.4) and receivers take packets of up to 200 ms (RFC 3551 §4.2); longer ones would be heard
+/// a tick later for each 20 ms, and packets of 10 ms would double what a member costs the kernel, which is most of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MixedPacket<'a> {
     /// The mixer.
