@@ -432,6 +432,102 @@ fn a_one_step_transfer_succeeds_or_leaves_the_call_as_it_was() {
     }
 }
 
+fn one_step_conf(to: &str) -> Message {
+    Message::OneStepConf { to: to.into() }
+}
+
+/// A one-step conference of the caller, the port and 2003.
+fn conference() -> Desk {
+    let mut desk = Desk::talking(ANSWERS);
+    desk.sends(1, one_step_conf("2003"));
+    desk.tells(1_000, &["C1 Held", "C1 Dialing", "C1 Retrieved", "C1 ConfPartyAdd"]);
+    assert_eq!(desk.state(), ["C1 Ringing", "C1 Established", "C1 ConfPartyAdd"]);
+    desk
+}
+
+#[test]
+fn one_step_conference() {
+    let mut desk = conference();
+    desk.act(THIRD, Action::HangUp);
+    desk.tells(500, &["C1 ConfPartyDel"]);
+    desk.sends(1, Message::EndCall);
+    desk.tells(500, &["C1 Released"]);
+    desk.close();
+
+    // The port leaves first: the other two go on.
+    let mut desk = conference();
+    desk.sends(1, Message::EndCall);
+    desk.tells(500, &["C1 Released"]);
+    assert!(desk.world.phones[CALLER].is_talking() && desk.world.phones[THIRD].is_talking());
+    desk.close();
+}
+
+#[test]
+fn one_step_conference_scenario_2_the_caller_disconnects_first() {
+    let mut desk = conference();
+    desk.act(CALLER, Action::HangUp);
+    desk.tells(500, &["C1 Released", "C1 Established"]);
+    assert!(desk.world.phones[THIRD].is_talking(), "the third party goes on");
+    desk.sends(1, Message::EndCall);
+    desk.tells(500, &["C1 Released"]);
+    assert!(desk.world.phones[THIRD].is_idle());
+    desk.close();
+}
+
+#[test]
+fn a_one_step_conference_that_fails_leaves_the_call_as_it_was_and_busy_leaves_it_held() {
+    let mut desk = Desk::talking(Incoming::Refuse(404));
+    desk.send_as(ONE, 1, Some("c"), one_step_conf("2003"));
+    desk.tells(1_000, &["C1 Held", "C1 Dialing", "C1 CallError OneStepConf 415 c to 1", "C1 Retrieved"]);
+    desk.sends(1, Message::RetrieveCall);
+    desk.tells(100, &["C1 CallError RetrieveCall 43 to 1"]);
+    desk.close();
+
+    for code in [486, 600] {
+        let mut desk = Desk::talking(Incoming::Refuse(code));
+        desk.sends(1, one_step_conf("2003"));
+        desk.tells(3_000, &["C1 Held", "C1 Dialing", "C1 Busy"]);
+        desk.sends(1, Message::RetrieveCall);
+        desk.tells(100, &["C1 Retrieved"]);
+        desk.close();
+    }
+
+    let mut desk = Desk::talking_with(Incoming::Refuse(480), |options| options.sip.ivr_busy = vec![480]);
+    desk.sends(1, one_step_conf("2003"));
+    desk.tells(3_000, &["C1 Held", "C1 Dialing", "C1 Busy"]);
+    desk.close();
+}
+
+#[test]
+fn conference_consult_call_in_both_hang_up_orders() {
+    let rows: [(usize, &[&str]); 2] = [(THIRD, &["C1 ConfPartyDel"]), (CALLER, &["C1 Released", "C1 Established"])];
+    for (leaves, told) in rows {
+        let mut desk = Desk::talking(ANSWERS);
+        desk.sends(1, init_conf("2003"));
+        desk.tells(1_000, &["C1 Held", "C1 Dialing", "C1 Established"]);
+        desk.sends(1, Message::CompleteConf);
+        desk.tells(500, &["C1 Retrieved", "C1 ConfPartyAdd"]);
+        desk.act(leaves, Action::HangUp);
+        desk.tells(500, told);
+        desk.sends(1, Message::EndCall);
+        desk.tells(500, &["C1 Released"]);
+        desk.close();
+    }
+}
+
+#[test]
+fn a_conference_that_cannot_be_completed_ends_the_second_call_and_retrieves_the_first() {
+    let mut desk = Desk::talking(Incoming::Manual);
+    desk.sends(1, init_conf("2003"));
+    desk.tells(100, &["C1 Held", "C1 Dialing"]);
+    desk.send_as(ONE, 1, Some("early"), Message::CompleteConf);
+    desk.tells(500, &["C1 CallError CompleteConf early to 1", "C1 Retrieved"]);
+    assert!(desk.world.phones[THIRD].is_idle() && desk.world.phones[CALLER].is_talking());
+    desk.sends(1, Message::RetrieveCall);
+    desk.tells(100, &["C1 CallError RetrieveCall 43 to 1"]);
+    desk.close();
+}
+
 #[test]
 fn a_call_transferred_to_a_port_becomes_one_of_the_interface() {
     let mut desk = Desk::new(ANSWERS, |options| {

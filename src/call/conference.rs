@@ -140,7 +140,7 @@ impl Call {
         if matches!(invited.joins, Joins::Member { .. }) {
             self.note(core, "conference-failed", by);
         }
-        match holds && !matches!(answer.code, 486 | 600) && self.leg(by).is_some_and(|l| l.on_hold) {
+        match holds && !self.counts_as_busy(core, by, answer.code) && self.leg(by).is_some_and(|l| l.on_hold) {
             true => self.retrieved(core, by),
             false => self.settle(core),
         }

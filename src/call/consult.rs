@@ -165,11 +165,7 @@ impl Call {
         if self.talk().is_some_and(|t| t.members.len() < 2) {
             return self.release(core, cause, StopCause::Released, None, Ending::code(answer.code));
         }
-        let is_busy = match self.leg(consult.by) {
-            Some(leg) if leg.identity.ivr => core.options.sip.ivr_busy.contains(&answer.code),
-            _ => matches!(answer.code, 486 | 600),
-        };
-        let busy = is_busy && !consult.is_mute;
+        let busy = self.counts_as_busy(core, consult.by, answer.code) && !consult.is_mute;
         if busy && let Some(leg) = self.leg_mut(consult.by) {
             leg.on_hold = true;
         }
@@ -180,6 +176,14 @@ impl Call {
             self.note(core, "transfer-failed", consult.by);
         }
         self.retrieved(core, consult.by);
+    }
+
+    /// A final answer to a party that `by` has called says that it is busy.
+    pub(super) fn counts_as_busy(&self, core: &Core, by: LegId, code: u16) -> bool {
+        match self.leg(by) {
+            Some(leg) if leg.identity.ivr => core.options.sip.ivr_busy.contains(&code),
+            _ => matches!(code, 486 | 600),
+        }
     }
 
     /// The consultation is over: its ConnID and its fact.

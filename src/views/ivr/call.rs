@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::AskId;
 use super::message::{DriverId, Message, Status};
+use crate::call::fact::Party;
 use crate::id::{ConnId, LegId};
 
 /// One live call.
@@ -20,8 +21,10 @@ pub(super) struct Call {
     /// The other party is held.
     pub held: bool,
     pub consult: Option<Consult>,
-    /// A one-step transfer or conference that runs, and whose request it was.
-    pub running: Option<Running>,
+    /// One-step transfers and conferences that run.
+    pub running: Vec<Running>,
+    /// Who has joined since the call began, in that order.
+    pub added: Vec<LegId>,
     /// The message that completes a consultation whose target has not answered.
     pub completing: Option<Order>,
     /// The message in hand.
@@ -49,6 +52,8 @@ pub(super) struct Consult {
 /// A one-step transfer or conference.
 #[derive(Debug)]
 pub(super) struct Running {
+    /// Who is called.
+    pub to: Party,
     /// The message that has begun it; `None`: no driver's.
     pub order: Option<Order>,
 }
@@ -78,7 +83,8 @@ impl Call {
             stage,
             held: false,
             consult: None,
-            running: None,
+            running: Vec::new(),
+            added: Vec::new(),
             completing: None,
             asking: None,
             waiting: VecDeque::new(),
@@ -88,6 +94,13 @@ impl Call {
     /// The message in hand, when it is one of these.
     pub(super) fn order(&self, of: fn(&Message) -> bool) -> Option<Order> {
         self.asking.as_ref().map(|asking| &asking.order).filter(|order| of(&order.message)).cloned()
+    }
+
+    /// The running transfer or invitation of a party has ended: the one that named it so, else the oldest.
+    pub(super) fn end_running(&mut self, party: &Party) -> Option<Running> {
+        let same = |running: &Running| running.to == *party || (party.dn.is_some() && running.to.dn == party.dn);
+        let at = self.running.iter().position(same).unwrap_or(0);
+        (at < self.running.len()).then(|| self.running.remove(at))
     }
 
     /// Its state, as a driver that connects is told it.
@@ -103,9 +116,10 @@ impl Call {
         match &self.consult {
             Some(consult) if consult.answered => story.extend([Status::Dialing, Status::Established]),
             Some(_) => story.push(Status::Dialing),
-            None if self.running.is_some() => story.push(Status::Dialing),
+            None if !self.running.is_empty() => story.push(Status::Dialing),
             None => {}
         }
+        story.extend(self.added.iter().map(|_| Status::ConfPartyAdd));
         story
     }
 }

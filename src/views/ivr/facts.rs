@@ -17,19 +17,20 @@ impl Ivr {
             What::Answered { leg, party } => self.call_answered(fact, conn_id, *leg, party),
             What::Held { leg } => self.holds(conn_id, *leg, true),
             What::Retrieved { leg } => self.holds(conn_id, *leg, false),
-            What::TransferStarted { by, .. } => self.transfer_started(conn_id, *by),
+            What::TransferStarted { by, to, .. } => self.transfer_started(conn_id, *by, to),
             What::Transferred { .. } => self.transferred(fact, conn_id),
-            What::TransferFailed { by, cause, .. } => self.transfer_failed(conn_id, *by, *cause),
+            What::TransferFailed { by, to, cause } => self.transfer_failed(conn_id, *by, to, *cause),
+            What::PartyInvited { by, to, observer: false } => self.invited(conn_id, *by, to),
+            What::PartyAdded { .. } => self.added(fact, conn_id),
+            What::PartyNotAdded { by, to, cause } => self.not_added(conn_id, *by, to, *cause),
+            What::PartyDeleted { leg, .. } => self.deleted(conn_id, *leg),
             What::PartyLeft { leg } => self.left(conn_id, *leg),
             What::Redirected { from, .. } => self.redirected(conn_id, from),
             What::Replaced { leg, by, party } => self.replaced(fact, conn_id, *leg, *by, party),
             What::Released { cause, answered, .. } => self.released(fact, conn_id, *cause, *answered),
             // Nothing that an IVR is told of.
             What::Refused { .. }
-            | What::PartyInvited { .. }
-            | What::PartyAdded { .. }
-            | What::PartyNotAdded { .. }
-            | What::PartyDeleted { .. }
+            | What::PartyInvited { observer: true, .. }
             | What::MuteChanged { .. }
             | What::ListenChanged { .. }
             | What::Monitoring { .. }
@@ -136,10 +137,10 @@ impl Ivr {
         }
     }
 
-    fn transfer_started(&mut self, conn_id: ConnId, by: LegId) {
+    fn transfer_started(&mut self, conn_id: ConnId, by: LegId, to: &Party) {
         let Some(call) = self.calls.get_mut(&conn_id).filter(|call| call.leg == by) else { return };
         let order = call.order(|message| matches!(message, Message::OneStepXfer { .. }));
-        call.running = Some(Running { order });
+        call.running.push(Running { to: to.clone(), order });
         call.held = false;
         self.cue(conn_id, Cue::TransferStarts, None, None);
     }
@@ -164,7 +165,7 @@ impl Ivr {
     }
 
     /// A transfer of the port's: the parties talk as before. Or one to the port: it rings no more.
-    fn transfer_failed(&mut self, conn_id: ConnId, by: LegId, cause: ReleaseCause) {
+    fn transfer_failed(&mut self, conn_id: ConnId, by: LegId, to: &Party, cause: ReleaseCause) {
         let busy = self.is_busy(cause);
         let Some(call) = self.calls.get_mut(&conn_id) else { return };
         if call.leg != by {
@@ -180,10 +181,81 @@ impl Ivr {
             self.consults.remove(&consult.conn_id);
         }
         call.held = false;
-        let order = call.running.take().and_then(|running| running.order);
+        let order = call.end_running(to).and_then(|running| running.order);
         let order = order.or(call.completing.take()).or(consult.and_then(|consult| consult.order));
         let cue = if busy { Cue::TransferBusy } else { Cue::TransferFails };
         self.cue(conn_id, cue, order.as_ref(), rows::failure(cause));
+    }
+
+    fn invited(&mut self, conn_id: ConnId, by: LegId, to: &Party) {
+        let Some(call) = self.calls.get_mut(&conn_id).filter(|call| call.leg == by) else { return };
+        let order = call.order(|message| matches!(message, Message::OneStepConf { .. }));
+        call.running.push(Running { to: to.clone(), order });
+        self.cue(conn_id, Cue::Invites, None, None);
+    }
+
+    /// Somebody has joined: whom the port or another party has called in, or the port itself.
+    fn added(&mut self, fact: &Fact, conn_id: ConnId) {
+        let What::PartyAdded { leg, party, by, consult } = &fact.what else { return };
+        if let Some(consult) = *consult {
+            self.consults.remove(&consult);
+            // The target's own call: it goes on under the main call's CallId.
+            if self.remove(consult).is_some() {
+                self.cue(consult, Cue::Leaves, None, None);
+            }
+        }
+        match self.calls.get_mut(&conn_id) {
+            Some(call) if call.stage == Stage::Talking => {
+                call.added.push(*leg);
+                if call.leg == *by {
+                    call.consult.take_if(|own| Some(own.conn_id) == *consult);
+                    call.end_running(party);
+                    self.holds(conn_id, *by, false);
+                }
+                self.cue(conn_id, Cue::Joins, None, None);
+            }
+            _ => self.call_answered(fact, conn_id, *leg, party),
+        }
+    }
+
+    /// Who was called in does not come. Busy leaves those held who were held for it; else Retrieved follows by itself.
+    fn not_added(&mut self, conn_id: ConnId, by: LegId, to: &Party, cause: ReleaseCause) {
+        let busy = self.is_busy(cause);
+        let Some(call) = self.calls.get_mut(&conn_id) else { return };
+        if call.leg != by {
+            if call.stage == Stage::Ringing && to.dn.as_ref() == Some(&call.dn) {
+                self.remove(conn_id);
+                self.cue(conn_id, Cue::Leaves, None, None);
+            }
+            return;
+        }
+        let order = call.end_running(to).and_then(|running| running.order);
+        let cue = match cause {
+            ReleaseCause::Released | ReleaseCause::Abandoned => return,
+            _ if busy => Cue::InviteBusy,
+            _ => Cue::InviteFails,
+        };
+        self.cue(conn_id, cue, order.as_ref(), rows::failure(cause));
+    }
+
+    /// A party has left a conference: the port, one that has joined it, or the one that the call began with.
+    fn deleted(&mut self, conn_id: ConnId, leg: LegId) {
+        let Some(call) = self.calls.get_mut(&conn_id) else { return };
+        if call.leg == leg {
+            return self.left(conn_id, leg);
+        }
+        let cue = match call.added.iter().position(|added| *added == leg) {
+            Some(at) => {
+                call.added.remove(at);
+                Cue::MemberLeaves
+            }
+            None if call.added.is_empty() => Cue::MemberLeaves,
+            None => {
+                call.added.remove(0);
+                Cue::FirstLeaves
+            }
+        };
+        self.cue(conn_id, cue, None, None);
     }
 
     fn left(&mut self, conn_id: ConnId, leg: LegId) {

@@ -162,11 +162,14 @@ impl Ivr {
         let other = consult.map(|_| conn_id);
         let (path, ask) = match &order.message {
             Message::OneStepXfer { to } => (conn_id, Ask::SingleStepTransfer { to: to.clone() }),
-            Message::InitXfer { to } | Message::InitConf { to } => (conn_id, Ask::InitiateTransfer { to: to.clone() }),
+            Message::InitXfer { to } => (conn_id, Ask::InitiateTransfer { to: to.clone() }),
+            Message::InitConf { to } => (conn_id, Ask::InitiateConference { to: to.clone() }),
+            Message::OneStepConf { to } => (conn_id, Ask::SingleStepConference { to: to.clone(), hold: true }),
+            Message::CompleteConf => (active, Ask::CompleteConference { other }),
             Message::CompleteXfer => (active, Ask::CompleteTransfer { other }),
             Message::RetrieveCall if consult.is_some() => (active, Ask::ReconnectCall { other }),
             Message::RetrieveCall => (conn_id, Ask::RetrieveCall),
-            Message::OneStepConf { .. } | Message::CompleteConf | Message::MakeCall { .. } => {
+            Message::MakeCall { .. } => {
                 self.fail(conn_id, &order, order.message.request(), Some(UNSUPPORTED));
                 return self.go_on(conn_id);
             }

@@ -39,6 +39,19 @@ pub(super) enum Cue {
     TransferBusy,
     /// It was not reached: the parties talk again.
     TransferFails,
+    /// It calls somebody into the call.
+    Invites,
+    /// Who was called in is busy: the others stay held.
+    InviteBusy,
+    /// Who was called in was not reached: the others are retrieved, which is told by itself.
+    InviteFails,
+    /// Somebody has joined. Retrieved has been told.
+    Joins,
+    /// Who had joined has left; the call goes on.
+    MemberLeaves,
+    /// The party that the call began with has left: the port's call with it is over, the one with who had joined goes on
+    /// under the same CallId.
+    FirstLeaves,
     /// The transfer has succeeded: the port has left.
     Transferred,
     /// The port has left.
@@ -74,6 +87,13 @@ pub(super) fn row(cue: Cue) -> &'static [Line] {
         Cue::TransferStarts => &[Tell(Status::Held), Tell(Status::Dialing)],
         Cue::TransferBusy => &[Tell(Status::Busy), Tell(Status::Retrieved)],
         Cue::TransferFails => &[Fail, Tell(Status::Retrieved)],
+        // Held is told by itself.
+        Cue::Invites => &[Tell(Status::Dialing)],
+        Cue::InviteBusy => &[Tell(Status::Busy)],
+        Cue::InviteFails => &[Fail],
+        Cue::Joins => &[Tell(Status::ConfPartyAdd)],
+        Cue::MemberLeaves => &[Tell(Status::ConfPartyDel)],
+        Cue::FirstLeaves => &[Tell(Status::Released), Tell(Status::Established)],
         Cue::Transferred => &[Tell(Status::XferComplete), Tell(Status::Released)],
         Cue::Leaves => &[Tell(Status::Released)],
     }
