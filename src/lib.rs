@@ -43,7 +43,7 @@
 //!
 //! | Thread | Owns | Feeds |
 //! |---|---|---|
-//! | tokio | SIP sockets, HTTP | the inbox of `signaling` |
+//! | tokio | SIP sockets, HTTP, IVR drivers | the inbox of `signaling` |
 //! | task `signaling` (one) | [`call::Calls`] and in it [`sip::endpoint`]: every decision | sockets, commands, marks |
 //! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
 //! | `mixer-0…n` | [`bridge::conference`]: packets of conference legs come by ring, mixed ones go back by ring | media threads, notices |
@@ -68,6 +68,8 @@
 //! - **A transfer:** REFER or a request → [`call`] dials the target as it dials for any caller → one state says who hears
 //!   whom → commands to media, a mark to the recorder, re-INVITEs where a description must change. Every flow only changes
 //!   that state; what follows from it is in one place (`call/talk.rs`).
+//! - **A driver's message:** [`runtime::ivr`] → [`ivr::frame`] → [`ivr::message`] → [`views::ivr`] → a request, as above;
+//!   every fact goes to [`views::ivr`] too, which tells all drivers what it means for their calls.
 //! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
 //!   [`record::verify`] proves.
 //! - **An event:** [`call`] makes a fact → [`views::telephony`] tells it to each DN → [`runtime::events`] numbers and keeps

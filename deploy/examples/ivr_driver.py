@@ -17,6 +17,7 @@ import argparse
 import socket
 import struct
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from xml.sax.saxutils import escape, quoteattr
 
@@ -26,6 +27,39 @@ HEADER = struct.Struct(">BBHBB")  # 00, type, length of the body, 02, 00
 # What the driver sends ("->") and what it must be told ("<-"), in order. "TO" stands for the number to call. Where a
 # party has to hang up for the flow to go on, somebody must do it at that party's phone.
 FLOWS = {
+    "one-step-conference": [
+        ("->", "OneStepConf", "TO"),
+        ("<-", "Held"),
+        ("<-", "Dialing"),
+        ("<-", "Retrieved"),
+        ("<-", "ConfPartyAdd"),
+        ("<-", "ConfPartyDel"),  # the third party hangs up
+        ("->", "EndCall"),
+        ("<-", "Released"),
+    ],
+    "one-step-conference-2": [
+        ("->", "OneStepConf", "TO"),
+        ("<-", "Held"),
+        ("<-", "Dialing"),
+        ("<-", "Retrieved"),
+        ("<-", "ConfPartyAdd"),
+        ("<-", "Released"),  # the caller hangs up
+        ("<-", "Established"),  # the third party goes on
+        ("->", "EndCall"),
+        ("<-", "Released"),
+    ],
+    "consult-conference": [
+        ("->", "InitConf", "TO"),
+        ("<-", "Held"),
+        ("<-", "Dialing"),
+        ("<-", "Established"),
+        ("->", "CompleteConf"),
+        ("<-", "Retrieved"),
+        ("<-", "ConfPartyAdd"),
+        ("<-", "ConfPartyDel"),  # the third party hangs up
+        ("->", "EndCall"),
+        ("<-", "Released"),
+    ],
     "consult-retrieve": [
         ("->", "InitConf", "TO"),
         ("<-", "Held"),
@@ -82,6 +116,7 @@ class Driver:
     def __init__(self, server, patience):
         host, _, port = server.rpartition(":")
         self.socket = socket.create_connection((host.strip("[]"), int(port)), timeout=patience)
+        self.patience = patience
         self.requests = 0
 
     def send_frame(self, kind, body=b""):
@@ -106,7 +141,8 @@ class Driver:
 
     def told(self):
         """The next message: CallId and what is said. Keep-alives are answered on the way."""
-        while True:
+        latest = time.monotonic() + self.patience
+        while time.monotonic() < latest:
             zero, kind, length, two, end = HEADER.unpack(self.read(HEADER.size))
             if (zero, two, end) != (0, 2, 0):
                 raise ConnectionError("this is no frame")
@@ -117,6 +153,7 @@ class Driver:
                 return None, "error frame: " + body.decode(errors="replace")
             elif kind == XML:
                 return self.message(body)
+        raise TimeoutError("nothing was said in time")
 
     def message(self, body):
         root = ElementTree.fromstring(body)

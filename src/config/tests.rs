@@ -211,6 +211,21 @@ fn what_parties_are_told_and_music_in_recordings_are_off_unless_they_are_written
 }
 
 #[test]
+fn ivr_ports_need_the_interface_that_they_belong_to() {
+    let config = Config::default();
+    assert_eq!((config.ivr.listen, config.sip.ivr_busy), (None, vec![486, 600]));
+    let port = format!("{DN}ivr = true\n");
+    let config = Config::parse(&format!("[ivr]\nlisten = \"127.0.0.1:8090\"\nbusy = [480]\n{port}")).unwrap();
+    assert_eq!(config.ivr.listen, Some(([127, 0, 0, 1], 8090).into()));
+    assert_eq!((config.sip.ivr_busy, config.plan.dns[0].ivr), (vec![480], true));
+    only_problem(
+        &port,
+        "4: dn[1].ivr: an IVR port without [ivr] `listen` belongs to nobody; add `listen = \"127.0.0.1:8090\"` to [ivr]",
+    );
+    only_problem("[ivr]\nbusy = [200]\n", "2: ivr.busy: expected a whole number from 400 to 699, found 200");
+}
+
+#[test]
 fn events_are_kept_and_written_as_the_file_says() {
     let events = Config::default().events;
     assert_eq!((events.keep, events.file), (100_000, None));
