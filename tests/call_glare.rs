@@ -409,7 +409,7 @@ fn a_cancel_of_the_referrer_after_a_semi_attended_transfer_is_harmless() {
 #[test]
 fn what_a_ringing_target_says_in_its_early_dialog_leaves_the_others_alone() {
     for (method, body, code, transferred) in
-        [(Method::Update, Some(sdp("10.0.0.9", 4000, "0", "sendrecv")), 200, true), (Method::Bye, None, 200, false)]
+        [(Method::Update, Some(sdp("10.0.0.9", 4000, "0", "sendrecv")), 200, true), (Method::Bye, None, 481, false)]
     {
         let mut world = talking(quick(), |_| {});
         let target = world.raw("10.0.0.9:5060");
@@ -439,6 +439,34 @@ fn what_a_ringing_target_says_in_its_early_dialog_leaves_the_others_alone() {
             world.run(ms(300));
             assert_eq!(world.proxy.calls.snapshot()[0].state, "talking");
         }
+        world.tell(Input::HangUpAll);
+        world.settle();
+    }
+}
+
+/// A called party that changes its description before it answers is answered as it says last.
+#[test]
+fn a_called_party_updates_its_early_dialog_and_answers_then() {
+    for repeats in [true, false] {
+        let mut world = World::new(options());
+        world.phone(1, |_| {});
+        let called = world.raw("10.0.0.9:5060");
+        world.act(D1, Action::call("2009"));
+        world.run(ms(100));
+        let invite = world.raws[called].requests(Method::Invite).remove(0);
+        let body = sdp("10.0.0.9", 4000, "0", "sendrecv");
+        let early = world.raws[called].reply(&invite, 183, "t", Some(&body));
+        world.raws[called].send(early);
+        world.run(ms(50));
+        let mut update = world.raws[called].as_callee(&invite, "t", Method::Update, 1);
+        update.headers.set(stickytape::sip::name::Name::ContentType, "application/sdp");
+        update.body = sdp("10.0.0.9", 4002, "0", "sendrecv").into();
+        world.raws[called].send(update);
+        world.run(ms(50));
+        let answer = world.raws[called].reply(&invite, 200, "t", repeats.then_some(body.as_str()));
+        world.raws[called].send(answer);
+        world.run(ms(300));
+        assert!(world.phones[D1].is_talking(), "SDP in the 200: {repeats}: {:?}", world.proxy.story());
         world.tell(Input::HangUpAll);
         world.settle();
     }

@@ -71,10 +71,6 @@ impl Call {
             core.index.dialogs.remove(&dialog);
             return;
         }
-        if let Some((dial, target)) = self.early_target(dialog) {
-            // Who is only called ends nothing but its own branch.
-            return self.refuse_for(core, dial, target);
-        }
         let by = self.leg_of(dialog);
         if let Some(by) = by.filter(|by| self.goes_on_without(*by)) {
             return self.left(core, by, by);

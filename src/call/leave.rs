@@ -3,7 +3,6 @@
 
 use super::call::{Call, Purpose};
 use super::core::{Core, Timer};
-use super::dial::DialId;
 use super::refer::Report;
 use super::request::Code;
 use super::talk::Exchange;
@@ -72,9 +71,9 @@ impl Call {
         self.pending.swap_remove(at);
     }
 
-    /// The target of a transfer or a consultation whose early dialog this is, and the dial that rings there.
-    pub(super) fn early_target(&self, dialog: DialogId) -> Option<(DialId, LegId)> {
-        self.talk()?.dials().find_map(|dial| dial.leg_of(dialog).map(|leg| (dial.id, leg)))
+    /// The party that an answered call calls, whose early dialog this is.
+    pub(super) fn early_target(&self, dialog: DialogId) -> Option<LegId> {
+        self.talk()?.dials().find_map(|dial| dial.leg_of(dialog))
     }
 
     /// A leg has vanished: the call goes on without it where it would after its BYE, else it ends.

@@ -38,7 +38,7 @@ impl Call {
             Ok(offer) => offer,
             Err(_) => return core.answer(tx, None, Reply { reason: "Bad SDP".into(), ..Reply::new(400) }),
         };
-        let target = self.early_target(dialog).map(|(_, leg)| leg);
+        let target = self.early_target(dialog);
         let Some(from) = target.or_else(|| self.leg_of(dialog)) else {
             return core.answer(tx, None, Reply::new(481));
         };

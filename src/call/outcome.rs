@@ -47,6 +47,13 @@ impl Call {
         }
         let usable = answer.and_then(|answer| {
             let leg = self.leg_mut(called)?;
+            if leg.sdp.has_answered() {
+                // An UPDATE in its early dialog has changed what it answered first: that stands (RFC 3311 §5.1).
+                let theirs = leg.sdp.remote()?.clone();
+                let terms = leg.sdp.answered_terms(&theirs).ok()?;
+                leg.wants = terms.direction;
+                return Some(terms);
+            }
             leg.sdp.apply_answer(&answer).ok()?;
             let offered = leg.sdp.terms().map_or(Direction::SendRecv, |t| t.direction);
             let terms = leg.sdp.answered_terms(&answer).ok()?;

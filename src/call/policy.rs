@@ -229,7 +229,7 @@ impl Call {
     }
 
     /// A ringing party refuses by request.
-    pub(super) fn refuse_for(&mut self, core: &mut Core, id: DialId, leg: LegId) {
+    fn refuse_for(&mut self, core: &mut Core, id: DialId, leg: LegId) {
         let trusted = self.trusted();
         let Some(dial) = self.dial_mut(id) else { return };
         let legs = dial.close_branches(core, &Headers::new(), |b| b.leg == leg);

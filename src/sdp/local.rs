@@ -207,6 +207,11 @@ impl Local {
         Ok(())
     }
 
+    /// The last exchange was the peer's offer and our answer: no answer of its is waited for, a 2xx may repeat one.
+    pub fn has_answered(&self) -> bool {
+        self.state == State::Stable { we_offered: false } && self.negotiated.is_some()
+    }
+
     /// What of the peer's answer to our offer may be carried to another dialog: of its codecs those that we offered
     /// (RFC 3264 §6.1; some answer with more).
     pub fn answered_terms(&self, answer: &Session) -> Result<Terms, Refusal> {
