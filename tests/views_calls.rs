@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use call_world::*;
 use stickytape::call::Input;
-use stickytape::call::options::{DefaultOwner, Options};
-use stickytape::call::request::{Accepted, Ask, Denied, OwnerWish, Request, Ticket};
+use stickytape::call::options::{DefaultOwner, DnRole, Options};
+use stickytape::call::request::{Accepted, Ask, Denied, DnAsk, DnRequest, MonitorNextCall, OwnerWish, Request, Ticket};
 use stickytape::id::ConnId;
 use stickytape::testing::phone::{Action, HoldForm, Incoming, Leave, Refer};
 use stickytape::views::telephony::Telephony;
@@ -67,7 +67,7 @@ impl Office {
     }
 
     fn short(&self, line: String) -> String {
-        let mut line = line.replace("2001", "A").replace("2002", "B").replace("2003", "C");
+        let mut line = line.replace("2001", "A").replace("2002", "B").replace("2003", "C").replace("2005", "S");
         for (at, conn_id) in self.conns.iter().enumerate() {
             let printed = conn_id.to_string();
             line = line.replace(&format!("C{}", printed.trim_start_matches('0')), &format!("C{}", at + 1));
@@ -502,4 +502,128 @@ fn a_request_that_the_state_forbids_is_an_error_and_no_fact() {
     assert!(told.starts_with("B Error C1 Request=reconnect-call Code=wrong-state Reason="), "{told}");
     assert!(told.ends_with("State=talking"), "{told}");
     office.close();
+}
+
+// Conferences and supervision. Expected events are those of the table, by hand.
+
+#[test]
+fn row_12_a_one_step_conference_and_rows_14_and_15_who_leaves_it() {
+    let mut office = Office::talking();
+    office.world.phone(4, |_| {});
+    office.ask("2002", 1, Ask::SingleStepConference { to: "2003".into(), hold: false }).unwrap();
+    let expected = [
+        "C Ringing C1 Internal ConferenceMember OK",
+        "A PartyAdded C1 Internal Origination OtherDN=C OtherDNRole=NewParty \
+         ThirdPartyDN=B ThirdPartyDNRole=AddedBy Conferenced",
+        "B PartyAdded C1 Internal Destination OtherDN=C OtherDNRole=NewParty \
+         ThirdPartyDN=B ThirdPartyDNRole=AddedBy Conferenced",
+        "C Established C1 Internal ConferenceMember OK",
+    ];
+    assert_eq!(office.events(500), expected);
+    office.ask("2002", 1, Ask::SingleStepConference { to: "2004".into(), hold: false }).unwrap();
+    assert_eq!(office.events(500).len(), 5);
+    office.ask("2001", 1, Ask::DeleteFromConference { party: "2002".into() }).unwrap();
+    let deleted = "PartyDeleted C1 Internal ConferenceMember OtherDN=B OtherDNRole=DeletedParty \
+                   ThirdPartyDN=A ThirdPartyDNRole=DeletedBy Conferenced";
+    let expected = [
+        "B Released C1 Internal ConferenceMember OK".to_owned(),
+        format!("A {deleted} ReferenceID=r3"),
+        format!("C {deleted}"),
+        format!("2004 {deleted}"),
+    ];
+    assert_eq!(office.events(500), expected);
+    office.act(2, Action::HangUp);
+    let deleted = "PartyDeleted C1 Internal ConferenceMember OtherDN=C OtherDNRole=DeletedParty \
+                   ThirdPartyDN=C ThirdPartyDNRole=DeletedBy OK";
+    let released = "C Released C1 Internal ConferenceMember OK".to_owned();
+    assert_eq!(office.events(500), [released, format!("A {deleted}"), format!("2004 {deleted}")]);
+}
+
+#[test]
+fn a_party_that_does_not_come_is_told_of_as_one_that_has_left() {
+    let mut office = Office::talking();
+    office.world.phones.pop();
+    office.world.phone(3, |o| o.incoming = Incoming::Manual);
+    office.ask("2002", 1, Ask::SingleStepConference { to: "2003".into(), hold: false }).unwrap();
+    office.events(100);
+    office.act(2, Action::Ring);
+    assert_eq!(office.events(100).len(), 3);
+    office.act(2, Action::Refuse { code: 486, headers: vec![] });
+    let deleted = "OtherDN=C OtherDNRole=DeletedParty ThirdPartyDN=C ThirdPartyDNRole=DeletedBy OK";
+    let events = office.events(500);
+    assert_eq!(events[1], format!("A PartyDeleted C1 Internal Origination {deleted}"));
+    assert_eq!(events[2], format!("B PartyDeleted C1 Internal Destination {deleted}"));
+    assert!(events[0].starts_with("C Released C1") && events[3].starts_with("B Error C1"), "{events:#?}");
+    assert!(events[3].contains("Request=single-step-conference Code=busy"), "{events:#?}");
+    assert_eq!(events.len(), 4);
+}
+
+#[test]
+fn row_11_a_consultation_becomes_a_conference_and_row_14_a_member_leaves() {
+    let mut office = Office::talking();
+    office.ask("2002", 1, Ask::InitiateConference { to: "2003".into() }).unwrap();
+    office.events(500);
+    office.ask("2002", 2, Ask::CompleteConference { other: None }).unwrap();
+    let added = "PartyAdded C1 Internal ConferenceMember OtherDN=C OtherDNRole=NewParty \
+                 ThirdPartyDN=B ThirdPartyDNRole=AddedBy Conferenced";
+    let expected = [
+        "B Retrieved C1 Internal ConferenceMember Conferenced ReferenceID=r2".to_owned(),
+        "B Released C2 Consult Origination OtherDN=C OtherDNRole=Destination Conferenced ReferenceID=r2".to_owned(),
+        format!("A {added}"),
+        format!("B {added} ReferenceID=r2"),
+        "C PartyChanged C1 Internal ConferenceMember ThirdPartyDN=B ThirdPartyDNRole=ConferencedBy \
+         PreviousConnID=C2 Conferenced"
+            .to_owned(),
+    ];
+    assert_eq!(office.events(500), expected);
+    office.act(1, Action::HangUp);
+    let deleted = "PartyDeleted C1 Internal ConferenceMember OtherDN=B OtherDNRole=DeletedParty \
+                   ThirdPartyDN=B ThirdPartyDNRole=DeletedBy OK";
+    let released = "B Released C1 Internal ConferenceMember OK".to_owned();
+    assert_eq!(office.events(500), [released, format!("A {deleted}"), format!("C {deleted}")]);
+}
+
+#[test]
+fn rows_18_to_21_a_supervisor_joins_changes_its_mode_and_stays_when_the_agent_leaves() {
+    let mut options = unrecorded();
+    options.plan.dns[4].role = DnRole::Supervisor;
+    options.plan.dns[1].intrusion = true;
+    let mut office = Office { world: World::new(options), ..Office::new() };
+    for n in [1, 2, 3, 5] {
+        office.world.phone(n, |o| o.lines = 2);
+    }
+    office.act(0, Action::call("2002"));
+    office.events(1_000);
+    let wish = MonitorNextCall { agent: "2002".into(), mode: None, scope: None, all: false, intrusion: true };
+    let ask = DnAsk::MonitorNextCall(wish);
+    let request = DnRequest { this_dn: "2005".into(), reference: Some("r".into()), ask };
+    office.world.tell(Input::DnRequest(Ticket(1), Box::new(request)));
+    let expected = [
+        "S MonitoringNextCall Observer OtherDN=B ReferenceID=r",
+        "B MonitoringNextCall OtherDN=S OtherDNRole=Observer",
+        "S Ringing C1 Internal Observer Bridged",
+        "B PartyAdded C1 Internal Destination OtherDN=S OtherDNRole=Observer Bridged",
+        "S Established C1 Internal Observer Bridged",
+    ];
+    assert_eq!(office.events(500), expected, "the customer gets nothing");
+    office.ask("2005", 1, Ask::SetMuteOff { coach: false }).unwrap();
+    let expected = [
+        "S MuteOff C1 Internal Observer OK ReferenceID=r1",
+        "S PrivateInfo C1 Internal Observer ReferenceID=r1 MonitorMode=connect",
+        "B PrivateInfo C1 Internal Destination MonitorMode=connect",
+    ];
+    assert_eq!(office.events(100), expected);
+    office.ask("2002", 1, Ask::SingleStepConference { to: "2003".into(), hold: false }).unwrap();
+    assert_eq!(office.events(500).len(), 4, "the supervisor is no member");
+    office.act(1, Action::HangUp);
+    let deleted = "OtherDN=B OtherDNRole=DeletedParty ThirdPartyDN=B ThirdPartyDNRole=DeletedBy OK";
+    let expected = [
+        "B Released C1 Internal ConferenceMember OK".to_owned(),
+        format!("A PartyDeleted C1 Internal ConferenceMember {deleted}"),
+        format!("S PartyDeleted C1 Internal Observer {deleted}"),
+        format!("C PartyDeleted C1 Internal ConferenceMember {deleted}"),
+    ];
+    assert_eq!(office.events(500), expected);
+    office.act(3, Action::HangUp);
+    assert_eq!(office.events(500), ["S Released C1 Internal Observer OK"]);
 }

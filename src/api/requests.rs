@@ -61,6 +61,17 @@ pub struct Extensions {
     /// Whose leg a record-start means.
     #[serde(default)]
     record: Record,
+    /// Of set-mute-on and set-mute-off.
+    #[serde(rename = "MonitorMode", default)]
+    monitor_mode: Option<Mode>,
+}
+
+/// `Extensions.MonitorMode` of a request that says mute or connect by its name.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// The agent alone hears the supervisor.
+    Coach,
 }
 
 /// `Extensions.record`.
@@ -139,6 +150,10 @@ const fn of_recordings(name: &'static str, about: &'static str) -> Takes {
     Takes { recording_id: Need::May, ..takes(name, about) }
 }
 
+const fn of_mode(name: &'static str, about: &'static str) -> Takes {
+    Takes { extensions: &["MonitorMode"], ..takes(name, about) }
+}
+
 /// Every request that there is.
 pub const TAKES: &[Takes] = &[
     takes("release-call", "ThisDN leaves the call"),
@@ -150,6 +165,15 @@ pub const TAKES: &[Takes] = &[
     to_other_dn("single-step-transfer", "Transfers to OtherDN without consulting"),
     of_two_calls("alternate-call", "The held call becomes active and the active one is held"),
     of_two_calls("reconnect-call", "Drops the consultation and retrieves the held call"),
+    to_other_dn("initiate-conference", "As initiate-transfer, for a conference; either may be completed as the other"),
+    of_two_calls("complete-conference", "The consulted party and ThisDN join the held call"),
+    to_other_dn("single-step-conference", "Calls OtherDN into the call while everybody talks on"),
+    to_other_dn("delete-from-conference", "OtherDN leaves; with two parties left ThisDN does"),
+    Takes { other_conn_id: Need::Must, ..takes("merge-calls", "Two calls of ThisDN become one conference") },
+    Takes { other_dn: Need::May, ..takes("listen-disconnect", "OtherDN, or ThisDN without it, hears nobody") },
+    Takes { other_dn: Need::May, ..takes("listen-reconnect", "It hears the others again") },
+    of_mode("set-mute-on", "Nobody hears ThisDN; a supervisor's mode becomes mute, or the one of the extension"),
+    of_mode("set-mute-off", "Everybody hears ThisDN; a supervisor's mode becomes connect, or the one of the extension"),
     to_other_dn("redirect-call", "ThisDN rings: the call rings at OtherDN instead"),
     Takes {
         other_dn: Need::May,
@@ -325,6 +349,16 @@ fn ask_of(name: &str, body: &RequestBody) -> Result<Ask, Problem> {
         "alternate-call" => Ask::AlternateCall { other },
         "reconnect-call" => Ask::ReconnectCall { other },
         "redirect-call" => Ask::RedirectCall { to: to() },
+        "initiate-conference" => Ask::InitiateConference { to: to() },
+        "complete-conference" => Ask::CompleteConference { other },
+        "single-step-conference" => Ask::SingleStepConference { to: to(), hold: false },
+        "delete-from-conference" => Ask::DeleteFromConference { party: to() },
+        // `build` has seen that it is there.
+        "merge-calls" => Ask::MergeCalls { other: other.unwrap_or(ConnId(0)) },
+        "listen-disconnect" => Ask::ListenDisconnect { party: body.other_dn.clone() },
+        "listen-reconnect" => Ask::ListenReconnect { party: body.other_dn.clone() },
+        "set-mute-on" => Ask::SetMuteOn { coach: coach(body)? },
+        "set-mute-off" => Ask::SetMuteOff { coach: coach(body)? },
         "record-start" => Ask::RecordStart { owner: owner(body)? },
         "record-pause" => Ask::RecordPause { recording },
         "record-resume" => Ask::RecordResume { recording },
@@ -333,12 +367,19 @@ fn ask_of(name: &str, body: &RequestBody) -> Result<Ask, Problem> {
     })
 }
 
+/// `Extensions.MonitorMode = "coach"`: the third mode, which neither on nor off names (spec/events.md §1 row 21).
+fn coach(body: &RequestBody) -> Result<bool, Problem> {
+    Ok(extensions(body, "MonitorMode")?.monitor_mode.is_some_and(|Mode::Coach| true))
+}
+
+fn extensions(body: &RequestBody, key: &str) -> Result<Extensions, Problem> {
+    let extensions = Value::Object(body.extensions.clone().unwrap_or_default().into_iter().collect());
+    serde_json::from_value(extensions).map_err(|error| Problem::bad_request(format!("Extensions.{key}: {error}")))
+}
+
 /// `OtherDN` names the owner outright; without it `Extensions.record` says whose leg is meant (spec/recording.md §3).
 fn owner(body: &RequestBody) -> Result<OwnerWish, Problem> {
-    let extensions = Value::Object(body.extensions.clone().unwrap_or_default().into_iter().collect());
-    let extensions: Extensions = serde_json::from_value(extensions)
-        .map_err(|error| Problem::bad_request(format!("Extensions.record: {error}")))?;
-    let side = match extensions.record {
+    let side = match extensions(body, "record")?.record {
         Record::Source => OwnerWish::Source,
         Record::Destination => OwnerWish::Destination,
     };

@@ -174,6 +174,10 @@ impl Call {
         let called = self.talk().into_iter().flat_map(|t| &t.invited).map(|i| i.dial.id).collect::<Vec<_>>();
         called.into_iter().for_each(|id| self.revoke(core, id));
         self.leave_rooms(core);
+        self.refuse_all_waiting(core);
+        for timer in [Timer::Glare, Timer::Untap] {
+            core.disarm(self.key, timer);
+        }
         self.talk_mut().map(|t| std::mem::take(&mut t.observers)).unwrap_or_default()
     }
 

@@ -123,10 +123,6 @@ impl Call {
         let End { call: mut other, by: second } = end;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
         let was_away = self.come_back(core, by, second, &mut other);
-        other.refuse_all_waiting(core);
-        for timer in [Timer::Glare, Timer::Untap] {
-            core.disarm(other.key, timer);
-        }
         let observers = other.dissolve(core);
         let state = std::mem::replace(&mut other.state, State::Over);
         let (phase, target) = match state {
@@ -184,10 +180,6 @@ impl Call {
     fn absorb_members(&mut self, core: &mut Core, by: LegId, end: End) {
         let End { call: mut other, by: second } = end;
         self.come_back(core, by, second, &mut other);
-        other.refuse_all_waiting(core);
-        for timer in [Timer::Glare, Timer::Untap] {
-            core.disarm(other.key, timer);
-        }
         let observers = other.dissolve(core);
         let State::Talking(talk) = std::mem::replace(&mut other.state, State::Over) else { return };
         let joining: Vec<LegId> = talk.members.iter().copied().filter(|member| *member != second).collect();

@@ -10,9 +10,10 @@ use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
 use crate::call::options::{
-    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Nat, Numbers, Password, Plan, Route, RouteRecord, RouteTarget,
-    Trunk,
+    Account, Contact, Credentials, Dn, DnRole, Dtmf, HoldBy, MonitorConsult, Nat, Numbers, Password, Plan, Route,
+    RouteRecord, RouteTarget, Supervision, Trunk,
 };
+use crate::call::request::{MonitorMode, MonitorScope};
 use crate::sip::values::Algorithm;
 
 /// Limits of the lists: routing looks through them for every call.
@@ -34,6 +35,11 @@ pub(super) fn read(document: &mut Document<'_, '_>, has_ivr: bool, problems: &mu
         plan.dns.extend(dn);
         section.finish(problems);
     }
+    let mut section = document.section("supervision", problems);
+    let mode = section.read_or("mode", MonitorMode::default(), problems, choice(MODE));
+    let scope = section.read_or("scope", MonitorScope::default(), problems, choice(SCOPE));
+    plan.supervision = Supervision { mode, scope };
+    section.finish(problems);
     for mut section in limited("route", document, problems) {
         plan.routes.extend(read_route(&mut section, &plan, problems));
         section.finish(problems);
@@ -55,6 +61,16 @@ fn limited<'d, 'i>(
 }
 
 const DTMF: &[(&str, Dtmf)] = &[("rfc4733", Dtmf::Rfc4733), ("info", Dtmf::Info)];
+const ROLE: &[(&str, DnRole)] = &[("agent", DnRole::Agent), ("supervisor", DnRole::Supervisor)];
+const MONITOR: &[(&str, MonitorConsult)] = &[
+    ("none", MonitorConsult::None),
+    ("orig", MonitorConsult::Orig),
+    ("dest", MonitorConsult::Dest),
+    ("all", MonitorConsult::All),
+];
+const MODE: &[(&str, MonitorMode)] =
+    &[("mute", MonitorMode::Mute), ("coach", MonitorMode::Coach), ("connect", MonitorMode::Connect)];
+const SCOPE: &[(&str, MonitorScope)] = &[("call", MonitorScope::Call), ("agent", MonitorScope::Agent)];
 const HOLD: &[(&str, HoldBy)] = &[("media", HoldBy::Media), ("notify", HoldBy::Notify)];
 const NAT: &[(&str, Nat)] = &[("auto", Nat::Auto), ("yes", Nat::Yes), ("no", Nat::No)];
 
@@ -133,6 +149,9 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
     let record = section.read("record", problems, boolean);
     let record_consult = section.read_or("record-consult-calls", false, problems, boolean);
     let pickup_group = section.read_or("pickup-group", String::new(), problems, text).into();
+    let role = section.read_or("role", DnRole::Agent, problems, choice(ROLE));
+    let monitor_consult = section.read_or("monitor-consult-calls", MonitorConsult::None, problems, choice(MONITOR));
+    let intrusion = section.read_or("intrusion", false, problems, boolean);
     let required = section.read_or("required", false, problems, boolean);
     let trusted = section.read_or("trusted", false, problems, boolean);
     let nat = section.read_or("nat", Nat::Auto, problems, choice(NAT));
@@ -144,7 +163,21 @@ fn read_dn(section: &mut Section<'_, '_>, others: &[Dn], problems: &mut Problems
         Contact::At(contact) => Dn::new(numbers, contact),
         Contact::Registered(account) => Dn::registered(numbers, account),
     };
-    Some(Dn { record, record_consult, pickup_group, required, trusted, nat, dtmf, hold, ivr, ..dn })
+    Some(Dn {
+        role,
+        monitor_consult,
+        intrusion,
+        record,
+        record_consult,
+        pickup_group,
+        required,
+        trusted,
+        nat,
+        dtmf,
+        hold,
+        ivr,
+        ..dn
+    })
 }
 
 /// `registration = { password-file = "…", algorithms = ["MD5"] }`. MD5 alone is the default: many phones take a challenge

@@ -151,11 +151,21 @@ fn a_section_that_stands_once_and_one_that_repeats_are_not_confused() {
 }
 
 #[test]
+fn supervision_is_read_for_each_dn_and_for_all() {
+    use crate::call::options::{DnRole, MonitorConsult};
+    use crate::call::request::{MonitorMode, MonitorScope};
+    let keys = "role = \"supervisor\"\nmonitor-consult-calls = \"orig\"\nintrusion = true\n";
+    let plan = Config::parse(&format!("{DN}{keys}[supervision]\nmode = \"coach\"\nscope = \"agent\"\n")).unwrap().plan;
+    let dn = &plan.dns[0];
+    assert_eq!((dn.role, dn.monitor_consult, dn.intrusion), (DnRole::Supervisor, MonitorConsult::Orig, true));
+    assert_eq!((plan.supervision.mode, plan.supervision.scope), (MonitorMode::Coach, MonitorScope::Agent));
+    let plan = Config::parse(DN).unwrap().plan;
+    assert_eq!((plan.dns[0].role, plan.dns[0].intrusion), (DnRole::Agent, false));
+    assert_eq!((plan.supervision.mode, plan.supervision.scope), (MonitorMode::Mute, MonitorScope::Call));
+}
+
+#[test]
 fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
-    only_problem(
-        &format!("{DN}role = \"supervisor\"\n"),
-        "4: dn[1].role: not built yet: supervision; leave the key out or write \"agent\"",
-    );
     only_problem(
         "[media]\nsrtp = \"required\"\n",
         "2: media.srtp: not built yet: SRTP; leave the key out or write \"off\"",
@@ -167,10 +177,6 @@ fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
     only_problem(
         "[[conference]]\nnumber = \"800\"\n",
         "1: conference: not built yet: dial-in conference rooms; leave the section out",
-    );
-    only_problem(
-        "[supervision]\nmode = \"coach\"\n",
-        "2: supervision.mode: not built yet: supervision; leave the key out or write \"mute\"",
     );
     only_problem("[supervision]\nmood = 1\n", "2: supervision.mood: unknown key; did you mean `mode`?");
     assert!(

@@ -13,7 +13,10 @@ pub fn line(event: &Event) -> String {
         other => panic!("{name} is {other}"),
     };
     let conn = |text: String| format!("C{}", text.trim_start_matches('0'));
-    let mut line = format!("{} {} {}", text("ThisDN"), text("event").trim_start_matches("Event"), conn(text("ConnID")));
+    let mut line = format!("{} {}", text("ThisDN"), text("event").trim_start_matches("Event"));
+    if !json["ConnID"].is_null() {
+        line += &format!(" {}", conn(text("ConnID")));
+    }
     if !json["CallType"].is_null() {
         line += &format!(" {}", text("CallType"));
     }
@@ -26,7 +29,7 @@ pub fn line(event: &Event) -> String {
         line += &format!(" PreviousConnID={}", conn(text("PreviousConnID")));
     }
     let rest = ["CallState", "Cause", "ReferenceID", "RecordingID", "RecordingState", "RecordPreference", "Request"];
-    for name in rest.into_iter().chain(["Code", "Reason", "State"]) {
+    for name in rest.into_iter().chain(["Code", "Reason", "State", "MonitorMode"]) {
         if !json[name].is_null() {
             line += &format!(" {name}={}", text(name));
         }

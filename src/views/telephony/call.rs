@@ -1,5 +1,6 @@
 //! A call as its facts have told it: who is in it, and as what.
 
+use super::conference::Invited;
 use super::event::{CallType, DnRole};
 use super::rows;
 use crate::call::fact::{Party, Transfer};
@@ -19,6 +20,8 @@ pub(super) struct Call {
     /// The caller first.
     pub members: Vec<Member>,
     pub transfer: Option<Pending>,
+    /// Who is called into the call.
+    pub invited: Vec<Invited>,
     /// It rings somewhere else than it was meant to.
     pub redirected: bool,
     pub recordings: Vec<Recording>,
@@ -49,6 +52,8 @@ pub(super) struct Member {
     pub stage: Stage,
     /// It has been told that it holds.
     pub holds: bool,
+    /// Of a supervisor: the agent's leg.
+    pub agent: Option<LegId>,
 }
 
 /// How far a party has come.
@@ -86,7 +91,14 @@ pub(super) struct Recording {
 
 impl Member {
     pub(super) fn called(party: &Party) -> Self {
-        Self { leg: None, who: Who::of(party), role: DnRole::Destination, stage: Stage::Called, holds: false }
+        Self {
+            leg: None,
+            who: Who::of(party),
+            role: DnRole::Destination,
+            stage: Stage::Called,
+            holds: false,
+            agent: None,
+        }
     }
 
     /// It is called, and has not answered.
@@ -140,6 +152,8 @@ impl Call {
         let by = self.transfer.as_ref().map(|transfer| transfer.by);
         let mut others = self.members.iter().enumerate().filter(|(other, member)| {
             *other != at
+                // A supervisor is nobody that a party talks to.
+                && member.role != DnRole::Observer
                 && match me.stage {
                     Stage::Calling => member.is_called(),
                     Stage::Talking => member.stage == Stage::Talking,

@@ -145,7 +145,23 @@ pub enum Name {
     EventRetrieved,
     /// `ThisDN` talks to somebody else, or in another call.
     EventPartyChanged,
-    /// Something that no other event says: recordings.
+    /// Somebody else is in the call.
+    EventPartyAdded,
+    /// Somebody else has left the call, which goes on.
+    EventPartyDeleted,
+    /// A supervisor waits for calls of an agent.
+    EventMonitoringNextCall,
+    /// It does no more.
+    EventMonitoringCancelled,
+    /// Nobody hears `ThisDN` any more.
+    EventMuteOn,
+    /// `ThisDN` is heard again.
+    EventMuteOff,
+    /// `ThisDN` hears nobody any more.
+    EventListenDisconnected,
+    /// `ThisDN` hears the others again.
+    EventListenReconnected,
+    /// Something that no other event says: recordings, a supervisor's mode.
     EventPrivateInfo,
     /// A request of `ThisDN` was refused or has failed.
     EventError,
@@ -164,6 +180,14 @@ impl Name {
             Self::EventHeld => "EventHeld",
             Self::EventRetrieved => "EventRetrieved",
             Self::EventPartyChanged => "EventPartyChanged",
+            Self::EventPartyAdded => "EventPartyAdded",
+            Self::EventPartyDeleted => "EventPartyDeleted",
+            Self::EventMonitoringNextCall => "EventMonitoringNextCall",
+            Self::EventMonitoringCancelled => "EventMonitoringCancelled",
+            Self::EventMuteOn => "EventMuteOn",
+            Self::EventMuteOff => "EventMuteOff",
+            Self::EventListenDisconnected => "EventListenDisconnected",
+            Self::EventListenReconnected => "EventListenReconnected",
             Self::EventPrivateInfo => "EventPrivateInfo",
             Self::EventError => "EventError",
         }
@@ -176,9 +200,9 @@ pub struct Event {
     /// `event`.
     #[serde(rename = "event")]
     pub name: Name,
-    /// `ConnID`.
-    #[serde(rename = "ConnID")]
-    pub conn_id: ConnId,
+    /// `ConnID`; left out of what concerns no call yet.
+    #[serde(rename = "ConnID", skip_serializing_if = "Option::is_none")]
+    pub conn_id: Option<ConnId>,
     /// `PreviousConnID`: the call that `ThisDN` was in before.
     #[serde(rename = "PreviousConnID", skip_serializing_if = "Option::is_none")]
     pub previous_conn_id: Option<ConnId>,
@@ -221,6 +245,9 @@ pub struct Event {
     /// `RecordingState` of an [`Name::EventPrivateInfo`].
     #[serde(rename = "RecordingState", skip_serializing_if = "Option::is_none")]
     pub recording_state: Option<RecordingState>,
+    /// `MonitorMode`: who hears the supervisor from now on.
+    #[serde(rename = "MonitorMode", skip_serializing_if = "Option::is_none")]
+    pub monitor_mode: Option<&'static str>,
     /// `RecordPreference`: what the phone of `ThisDN` would like (RFC 7866 `a=recordpref`).
     #[serde(rename = "RecordPreference", skip_serializing_if = "Option::is_none")]
     pub record_preference: Option<&'static str>,
@@ -244,10 +271,10 @@ fn shared_text<S: Serializer>(text: &Option<Arc<str>>, serializer: S) -> Result<
 
 impl Event {
     /// An event that says nothing but what happened to whom.
-    pub fn new(name: Name, conn_id: ConnId, this_dn: &str) -> Self {
+    pub fn new(name: Name, conn_id: impl Into<Option<ConnId>>, this_dn: &str) -> Self {
         Self {
             name,
-            conn_id,
+            conn_id: conn_id.into(),
             previous_conn_id: None,
             call_uuid: None,
             reference_id: None,
@@ -262,6 +289,7 @@ impl Event {
             cause: None,
             recording_id: None,
             recording_state: None,
+            monitor_mode: None,
             record_preference: None,
             request: None,
             code: None,

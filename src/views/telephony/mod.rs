@@ -2,12 +2,13 @@
 //!
 //! [`Telephony`] is fed with every fact, in order, and knows of a call what its facts have said, until the last one. What
 //! an event says stands in one table, `rows`; here stands who is told what, and in which order. Only configured DNs are
-//! told anything. Rows 1 to 10, 13, 17 and 22 are built.
+//! told anything. All rows are built.
 //!
 //! Events tell what has happened, never what is hoped for: a transferor is released when the transfer has succeeded or it
 //! has hung up, so that a transfer that fails needs no event that takes another one back.
 
 mod call;
+mod conference;
 pub mod event;
 mod rows;
 
@@ -75,6 +76,14 @@ impl Telephony {
 
     /// The events of one fact, in their order.
     pub fn project(&mut self, fact: &Fact) -> Vec<Event> {
+        if let What::Monitoring { supervisor, agent, on } = &fact.what {
+            let asked = fact.cause.as_deref();
+            let mut events = conference::monitoring(supervisor, agent, *on);
+            for event in events.iter_mut().filter(|e| asked.is_some_and(|asked| asked.dn == e.this_dn)) {
+                event.reference_id = asked.and_then(|asked| asked.reference.clone());
+            }
+            return events;
+        }
         let Some(conn_id) = fact.conn_id else { return Vec::new() };
         let mut told = Told { conn_id, asked: fact.cause.as_deref(), events: Vec::new() };
         self.tell(&mut told, &fact.what);
@@ -104,6 +113,11 @@ impl Telephony {
             let consult = consult.and_then(|id| Some((id, self.calls.remove(&id)?)));
             let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
             return transferred(told, call, what, consult);
+        }
+        if let What::PartyAdded { consult, .. } = what {
+            let consult = consult.and_then(|id| Some((id, self.calls.remove(&id)?)));
+            let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
+            return conference::tell(told, call, what, consult);
         }
         if let What::PartyLeft { leg } = what {
             let consults = |consult: &&Call| consult.consult_of == Some(told.conn_id);
@@ -141,16 +155,16 @@ impl Telephony {
             | What::RecordingFailed { .. } => recordings(told, call, what),
             What::CallStarted { .. } | What::Transferred { .. } | What::PartyLeft { .. } | What::Released { .. } => {}
             What::PartyInvited { .. }
-            | What::PartyAdded { .. }
             | What::PartyNotAdded { .. }
             | What::PartyDeleted { .. }
             | What::MuteChanged { .. }
             | What::ListenChanged { .. }
-            | What::Monitoring { .. }
             | What::ObserverJoined { .. }
             | What::ObserverLeft { .. }
-            | What::MonitorMode { .. } => {}
-            What::Refused { .. }
+            | What::MonitorMode { .. } => conference::tell(told, call, what, None),
+            What::Monitoring { .. }
+            | What::PartyAdded { .. }
+            | What::Refused { .. }
             | What::RecordingBegun { .. }
             | What::RecordingPublished { .. }
             | What::Warning { .. } => {}
@@ -169,6 +183,7 @@ impl Telephony {
             role: DnRole::Origination,
             stage: Stage::Calling,
             holds: false,
+            agent: None,
         };
         let call = Call {
             uuid: *call_uuid,
@@ -176,6 +191,7 @@ impl Telephony {
             consult_of: *consult_of,
             members: vec![member, Member::called(called)],
             transfer: None,
+            invited: Vec::new(),
             redirected: false,
             recordings: Vec::new(),
         };
@@ -201,6 +217,9 @@ fn ringing(told: &mut Told<'_>, call: &mut Call, leg: LegId, party: &Party) {
         return;
     }
     call.members[at].stage = Stage::Ringing;
+    if conference::rings(told, call, at) {
+        return;
+    }
     let row = match (&call.transfer, call.redirected) {
         (Some(_), _) => rows::TRANSFER_RINGING,
         (None, true) => rows::REDIRECT_RINGING,

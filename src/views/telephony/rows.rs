@@ -59,6 +59,35 @@ pub(super) const REDIRECT_RINGING: Row = row(Name::EventRinging, CallState::Redi
 /// Whose place another DN has taken (INVITE with Replaces).
 pub(super) const REPLACED: Row = third(row(Name::EventReleased, CallState::Transferred), DnRole::Destination);
 
+/// Rows 11 and 12: somebody new.
+pub(super) const PARTY_ADDED: Row = third(row(Name::EventPartyAdded, CallState::Conferenced), DnRole::AddedBy);
+/// Row 11: who has consulted comes back.
+pub(super) const CONFERENCE_RETRIEVED: Row = row(Name::EventRetrieved, CallState::Conferenced);
+/// Row 11, in the consult call.
+pub(super) const CONFERENCE_RELEASED: Row = row(Name::EventReleased, CallState::Conferenced);
+/// Row 11: who was consulted.
+pub(super) const CONFERENCED: Row = third(row(Name::EventPartyChanged, CallState::Conferenced), DnRole::ConferencedBy);
+/// Row 19.
+pub(super) const OBSERVER_RINGING: Row = row(Name::EventRinging, CallState::Bridged);
+/// Row 19.
+pub(super) const OBSERVER_ADDED: Row = row(Name::EventPartyAdded, CallState::Bridged);
+/// Row 19.
+pub(super) const OBSERVER_ESTABLISHED: Row = row(Name::EventEstablished, CallState::Bridged);
+/// Row 21.
+pub(super) const MUTE_ON: Row = row(Name::EventMuteOn, CallState::Ok);
+/// Row 21.
+pub(super) const MUTE_OFF: Row = row(Name::EventMuteOff, CallState::Ok);
+/// A party hears nobody any more.
+pub(super) const LISTEN_DISCONNECTED: Row = row(Name::EventListenDisconnected, CallState::Ok);
+/// It hears the others again.
+pub(super) const LISTEN_RECONNECTED: Row = row(Name::EventListenReconnected, CallState::Ok);
+
+/// Rows 14, 15 and 20: somebody has left, and so many parties remain.
+pub(super) fn party_deleted(left: usize) -> Row {
+    let state = if left > 2 { CallState::Conferenced } else { CallState::Ok };
+    third(row(Name::EventPartyDeleted, state), DnRole::DeletedBy)
+}
+
 /// Rows 6 to 8: the transferor leaves the main call.
 pub(super) fn transferor(how: Transfer) -> Row {
     let released = third(row(Name::EventReleased, CallState::Transferred), DnRole::Destination);
