@@ -418,7 +418,7 @@ fn telephony(world: &World, run: &Run) -> Vec<String> {
     let conns = conns(world);
     let line = |event: &Event| {
         let recipient = ["D1", "D2", "D3", "D4"].into_iter().find(|who| number(run, who) == event.this_dn);
-        let conn = conns.iter().position(|conn| *conn == event.conn_id).map_or(0, |n| n + 1);
+        let conn = conns.iter().position(|conn| Some(*conn) == event.conn_id).map_or(0, |n| n + 1);
         format!("{} {} C{conn}", recipient.unwrap_or("nobody"), event.name.as_str())
     };
     for fact in &world.product.facts {
