@@ -35,7 +35,7 @@ fn talking_with(change: impl FnOnce(&mut Options), third: Incoming) -> World {
     change(&mut options);
     let mut world = World::new(options);
     for n in 1..=6 {
-        let third = third.clone();
+        let third = third;
         world.phone(n, move |o| {
             (o.lines, o.call_waiting, o.seed) = (2, true, u64::from(n));
             if n == 3 {
@@ -140,8 +140,8 @@ fn assert_routed(world: &World, a: u64, b: u64) {
 }
 
 fn last_route(world: &World, from: u64) -> String {
-    let routes = world.proxy.commands_of(LegId(from)).into_iter().filter(|c| c.starts_with("route"));
-    routes.last().unwrap_or_default()
+    let mut routes = world.proxy.commands_of(LegId(from)).into_iter().filter(|c| c.starts_with("route"));
+    routes.next_back().unwrap_or_default()
 }
 
 fn facts_from(world: &World, first: &str) -> Vec<String> {
