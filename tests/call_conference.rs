@@ -35,7 +35,6 @@ fn talking_with(change: impl FnOnce(&mut Options), third: Incoming) -> World {
     change(&mut options);
     let mut world = World::new(options);
     for n in 1..=6 {
-        let third = third;
         world.phone(n, move |o| {
             (o.lines, o.call_waiting, o.seed) = (2, true, u64::from(n));
             if n == 3 {
