@@ -132,6 +132,10 @@ impl Observer {
     /// Counts what happened.
     pub fn fact(&mut self, fact: &Fact) {
         self.metrics.fact(fact);
+        if let Some((consult, cause)) = joined(&fact.what) {
+            self.metrics.calls_ended.get_or_create(&Cause { cause }).inc();
+            self.calling.remove(&consult);
+        }
         let Some(call) = fact.conn_id else { return };
         match fact.what {
             What::CallStarted { .. } => _ = self.calling.insert(call, fact.at),
@@ -143,6 +147,15 @@ impl Observer {
             What::Released { .. } => _ = self.calling.remove(&call),
             _ => {}
         }
+    }
+}
+
+/// The call that a fact of another one is the last of, and why it has ended.
+fn joined(what: &What) -> Option<(ConnId, &'static str)> {
+    match what {
+        What::Transferred { consult, .. } => consult.map(|consult| (consult, "transferred")),
+        What::PartyAdded { consult, .. } => consult.map(|consult| (consult, "conferenced")),
+        _ => None,
     }
 }
 
@@ -543,6 +556,28 @@ mod tests {
         happened(&metrics, What::TransferFailed { by, to: party(), cause: ReleaseCause::Rejected(486) });
         says(&metrics, "stickytape_transfers_total{how=\"mute\"} 1");
         says(&metrics, "stickytape_transfers_failed_total{cause=\"busy\"} 1");
+    }
+
+    #[test]
+    fn a_call_that_another_one_takes_in_has_ended_and_is_not_waited_for() {
+        let metrics = Arc::new(Metrics::new());
+        let mut observer = Observer::new(metrics.clone());
+        let party = || Party { dn: None, trunk: None, number: "2003".into() };
+        let (by, stays, target, how) = (LegId(2), LegId(1), LegId(3), call::fact::Transfer::Consulted);
+        let mut say = |conn_id, what| {
+            let (at, wall) = (clock::now(), jiff::Timestamp::UNIX_EPOCH);
+            observer.fact(&Fact { at, wall, conn_id: Some(ConnId(conn_id)), cause: None, what });
+        };
+        for (consult, consult_of) in [(2, 1), (3, 1)] {
+            let call_uuid = crate::id::CallUuid(uuid::Uuid::nil());
+            let consult_of = Some(ConnId(consult_of));
+            say(consult, What::CallStarted { call_uuid, leg: by, caller: party(), called: party(), consult_of });
+        }
+        say(1, What::Transferred { by, stays, target, party: party(), how, consult: Some(ConnId(2)) });
+        say(1, What::PartyAdded { leg: target, party: party(), by, consult: Some(ConnId(3)) });
+        assert!(observer.calling.is_empty());
+        says(&metrics, "stickytape_calls_ended_total{cause=\"transferred\"} 1");
+        says(&metrics, "stickytape_calls_ended_total{cause=\"conferenced\"} 1");
     }
 
     #[test]
