@@ -9,7 +9,7 @@ use stickytape::call::request::{Ask, OwnerWish, Request, Ticket};
 use stickytape::config::Config;
 use stickytape::id::{ConnId, LegId, RecordingId};
 use stickytape::record::metadata::Role;
-use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Leave, Phone, Refer};
+use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Leave, Phone, Refer, StreamReport};
 use stickytape::testing::tones::Voice;
 use stickytape::views::telephony::Telephony;
 use stickytape::views::telephony::event::{Event, Name};
@@ -384,6 +384,11 @@ impl<'a> Stage<'a> {
                 }
             }
         }
+        complaints.extend(self.phones.iter().flat_map(|(who, phone)| {
+            let phone = &self.world.phones[*phone];
+            (0..LINES)
+                .filter_map(move |line| broken(&phone.stream_report(line)).map(|why| format!("{who} hears {why}")))
+        }));
         let tapes = self.world.tapes();
         for tape in &tapes {
             complaints.extend(tape.wrong.iter().map(|wrong| format!("verify: {wrong}")));
@@ -410,6 +415,13 @@ impl<'a> Stage<'a> {
         });
         Played { tapes, answers, heard, telephony, legs, conns: conns(&self.world), start_ms, complaints }
     }
+}
+
+/// What breaks the one stream that a phone gets in a call, whoever it talks to (spec/sip.md §7 Continuity).
+fn broken(report: &StreamReport) -> Option<String> {
+    let breaks = (report.lost, report.reordered, report.duplicates, report.timestamp_jumps);
+    let whole = report.sources.len() <= 1 && breaks == (0, 0, 0, 0);
+    (!whole).then(|| format!("{} SSRCs, (lost, reordered, repeated, jumps) {breaks:?}", report.sources.len()))
 }
 
 /// The telephony events of a run as `RECIPIENT EVENT CONN`.
