@@ -14,6 +14,7 @@ use stickytape::sip::message::{Message, Request, Response};
 use stickytape::sip::method::Method;
 use stickytape::sip::name::Name;
 use stickytape::sip::values::Algorithm;
+use stickytape::testing::phone::{Action, Happened, Happening, Leave, Refer};
 
 /// The trunk, and devices of DN 3001, 3002 …; 2001 … have fixed contacts.
 const T: usize = 0;
@@ -149,6 +150,35 @@ fn a_device_registers_with_its_password_and_is_called_at_its_contact() {
     give_up(&mut world, &invite);
     assert_eq!(world.raws[3].requests(Method::Cancel).len(), 1);
     answer(&mut world, 3, 487, "t", None);
+    world.settle();
+}
+
+#[test]
+fn a_refer_to_a_dn_that_registers_calls_its_device_and_where_there_is_none_the_call_stays() {
+    let mut world = world();
+    let (d1, d2) = (0, 1);
+    (1..=2).for_each(|n| _ = world.phone(n, |_| {}));
+    enrol(&mut world, A, "3001", "r1", 1, &[(Name::Contact, "<sip:3001-xyz@203.0.113.9>")]);
+    world.act(d1, Action::call("2002"));
+    world.run(ms(1_000));
+    let refer = |to| Action::Refer(Refer { leave: Leave::WhenDone, ..Refer::to(to) });
+    world.act(d2, refer("3002"));
+    world.run(ms(1_000));
+    let refused = |h: &Happened| h.what == Happening::ReferRefused { code: Some(480) };
+    assert!(world.phones[d2].happenings().iter().any(refused));
+    assert!(world.phones[d1].is_talking() && world.phones[d2].is_talking());
+    world.act(d2, refer("3001"));
+    world.run(ms(200));
+    let invite = world.raws[A].requests(Method::Invite).remove(0);
+    assert_eq!(&invite.uri[..], b"sip:3001-xyz@203.0.113.9");
+    answer(&mut world, A, 200, "t", Some(&media("203.0.113.9")));
+    world.run(ms(1_000));
+    assert!(world.phones[d1].is_talking() && world.phones[d2].is_idle());
+    world.act(d1, Action::HangUp);
+    world.run(ms(200));
+    let bye = world.raws[A].requests(Method::Bye).remove(0);
+    let reply = world.raws[A].reply(&bye, 200, "t", None);
+    world.raws[A].send(reply);
     world.settle();
 }
 

@@ -168,6 +168,9 @@ impl Call {
         let Some(destination) = core.redirect(&leg.identity.clone(), to) else {
             return core.answer(tx, None, Reply::new(404));
         };
+        if destination.registers && destination.targets.is_empty() {
+            return core.answer(tx, None, Reply::new(480));
+        }
         self.accept_refer(core, tx, &report);
         let how = fact::Transfer::SingleStep;
         let replaces = read.replaces_for_target();
