@@ -24,8 +24,9 @@ impl FromStr for ConnId {
     type Err = std::num::ParseIntError;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        // A sign would be taken: it is no digit.
-        u64::from_str_radix(s.strip_prefix('+').map_or(s, |_| "+"), 16).map(Self)
+        // A sign would be taken, and zeros before the sixteen digits.
+        let digits = if s.starts_with('+') || s.len() > 16 { "+" } else { s };
+        u64::from_str_radix(digits, 16).map(Self)
     }
 }
 

@@ -628,6 +628,7 @@ fn a_live_call_is_shown_with_its_parties_states_media_and_recordings() {
             "connId",
             "dialedPhoneNumber",
             "parties",
+            "previousConnId",
             "recordings",
             "started",
             "state"
@@ -638,7 +639,7 @@ fn a_live_call_is_shown_with_its_parties_states_media_and_recordings() {
         ["codec", "dn", "holds", "legId", "lost", "media", "number", "received", "role", "sent", "state", "trunk"]
     );
     assert_eq!(call["parties"][1]["codec"], "PCMU/8000");
-    assert_eq!(keys(&call["recordings"][0]), ["id", "ownerLeg", "trigger"]);
+    assert_eq!(keys(&call["recordings"][0]), ["id", "ownerLeg", "paused", "trigger"]);
     finish(&mut world, &talk);
 }
 
