@@ -4,7 +4,7 @@ use super::call::{Call, Consult, Running, Stage};
 use super::message::Message;
 use super::rows::{self, Cue};
 use super::{Ivr, Output};
-use crate::call::fact::{Fact, Party, ReleaseCause, What};
+use crate::call::fact::{Fact, Party, ReleaseCause, Transfer, What};
 use crate::id::{ConnId, LegId};
 
 impl Ivr {
@@ -17,7 +17,7 @@ impl Ivr {
             What::Answered { leg, party } => self.call_answered(fact, conn_id, *leg, party),
             What::Held { leg } => self.holds(conn_id, *leg, true),
             What::Retrieved { leg } => self.holds(conn_id, *leg, false),
-            What::TransferStarted { by, to, .. } => self.transfer_started(conn_id, *by, to),
+            What::TransferStarted { by, to, how } => self.transfer_started(conn_id, *by, to, *how),
             What::Transferred { .. } => self.transferred(fact, conn_id),
             What::TransferFailed { by, to, cause } => self.transfer_failed(conn_id, *by, to, *cause),
             What::PartyInvited { by, to, observer: false } => self.invited(conn_id, *by, to),
@@ -137,8 +137,12 @@ impl Ivr {
         }
     }
 
-    fn transfer_started(&mut self, conn_id: ConnId, by: LegId, to: &Party) {
+    fn transfer_started(&mut self, conn_id: ConnId, by: LegId, to: &Party, how: Transfer) {
         let Some(call) = self.calls.get_mut(&conn_id).filter(|call| call.leg == by) else { return };
+        // Of a consultation Held and Dialing have been told.
+        if how != Transfer::SingleStep {
+            return;
+        }
         let order = call.order(|message| matches!(message, Message::OneStepXfer { .. }));
         call.running.push(Running { to: to.clone(), order });
         call.held = false;
