@@ -24,7 +24,7 @@ use super::limit::Limited;
 use super::problem::{self, Kind, Problem};
 use super::rate::Rates;
 use super::references::References;
-use super::{Backend, Deletion, RecordingPage, RecordingQuery, events, media, openapi, requests};
+use super::{Backend, Deletion, RecordingPage, RecordingQuery, events, media, openapi, requests, supervision};
 use crate::call::view::CallView;
 use crate::clock;
 use crate::id::{ConnId, RecordingId};
@@ -119,6 +119,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/calls", get(calls))
         .route("/v1/calls/{conn_id}", get(call))
         .route("/v1/calls/{conn_id}/{request}", post(requests::request))
+        .route("/v1/dns/{dn}/monitor-next-call", post(supervision::monitor))
+        .route("/v1/dns/{dn}/cancel-monitoring", post(supervision::cancel))
         .route("/v1/events", get(events::server_sent))
         .route("/v1/events/ws", get(events::web_socket))
         .route("/v1/recordings", get(recordings))

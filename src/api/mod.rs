@@ -23,6 +23,7 @@ pub mod problem;
 mod rate;
 mod references;
 pub mod requests;
+mod supervision;
 
 use std::future::Future;
 use std::io;
@@ -33,7 +34,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::call::request::{Accepted, Denied, Request};
+use crate::call::request::{Accepted, Denied, DnRequest, Request};
 use crate::call::view::CallView;
 use crate::id::RecordingId;
 use crate::record::metadata::{Recording, State};
@@ -48,6 +49,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks a call to change. `None` when the signaling task is gone. Asked once it is decided, whether or not the
     /// future is waited for.
     fn request(&self, request: Request) -> Answer<'_, Option<Result<Accepted, Denied>>>;
+    /// What a DN asks before there is a call. `None` when the signaling task is gone.
+    fn dn_request(&self, request: DnRequest) -> Answer<'_, Option<Result<(), Denied>>>;
     /// The events of one DN, or of all: what is kept with a `seq` above `after`, then what comes; without `after` only
     /// what comes. Must not block.
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription>;

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::Kind;
 use super::requests::{Need, TAKES, Takes};
-use super::{RecordingPage, events, http, media, problem, requests};
+use super::{RecordingPage, events, http, media, problem, requests, supervision};
 use crate::call::view::CallView;
 use crate::record::metadata::Recording;
 
@@ -28,6 +28,8 @@ use crate::record::metadata::Recording;
         http::calls,
         http::call,
         requests::request,
+        supervision::monitor,
+        supervision::cancel,
         events::server_sent,
         events::web_socket,
         http::recordings,

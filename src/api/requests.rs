@@ -293,7 +293,7 @@ fn unknown_request() -> Problem {
     Problem::new(Kind::UnknownRequest, format!("the requests are {}", names.join(", ")))
 }
 
-fn not_a_body(rejection: JsonRejection) -> Problem {
+pub(super) fn not_a_body(rejection: JsonRejection) -> Problem {
     let kind = match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge,
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Kind::NotJson,

@@ -10,7 +10,7 @@ use crate::api::{
     Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
     Unavailable,
 };
-use crate::call::request::{Accepted, Denied, Request};
+use crate::call::request::{Accepted, Denied, DnRequest, Request};
 use crate::call::view::CallView;
 use crate::disk::File;
 use crate::disk::list::{Filter, OpenMedia};
@@ -39,6 +39,10 @@ impl Backend for Answers {
 
     fn request(&self, request: Request) -> Answer<'_, Option<Result<Accepted, Denied>>> {
         Box::pin(self.inbox.request(request))
+    }
+
+    fn dn_request(&self, request: DnRequest) -> Answer<'_, Option<Result<(), Denied>>> {
+        Box::pin(self.inbox.dn_request(request))
     }
 
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription> {

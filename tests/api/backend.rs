@@ -9,7 +9,7 @@ use stickytape::api::{
     Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
     Unavailable,
 };
-use stickytape::call::request::{Accepted, Denied, Request};
+use stickytape::call::request::{Accepted, Denied, DnRequest, Request};
 use stickytape::call::view::CallView;
 use stickytape::id::{CallUuid, ConnId, RecordingId};
 use stickytape::record::metadata::Recording;
@@ -24,6 +24,7 @@ pub(crate) struct Fake {
     pub(crate) broken: bool,
     pub(crate) asked: Mutex<Vec<RecordingQuery>>,
     pub(crate) requests: Mutex<Vec<Request>>,
+    pub(crate) dn_requests: Mutex<Vec<DnRequest>>,
     /// Answers to requests, in order; accepted when there is none.
     pub(crate) answers: Mutex<VecDeque<Result<Accepted, Denied>>>,
     /// Time that a request takes.
@@ -62,6 +63,12 @@ impl Backend for Fake {
             tokio::time::sleep(takes).await;
             answer
         })
+    }
+
+    fn dn_request(&self, request: DnRequest) -> Answer<'_, Option<Result<(), Denied>>> {
+        self.dn_requests.lock().unwrap().push(request);
+        let answer = (!self.broken).then_some(Ok(()));
+        Box::pin(async move { answer })
     }
 
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription> {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use stickytape::api::problem::Kind;
 use stickytape::api::requests::TAKES;
-use stickytape::call::request::{Accepted, Ask, Code, Denied};
+use stickytape::call::request::{
+    Accepted, Ask, Code, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope,
+};
 use stickytape::id::{ConnId, RecordingId};
 use uuid::Uuid;
 
@@ -193,4 +195,40 @@ fn a_request_to_a_server_that_stops_is_unavailable_and_not_kept() {
         assert_eq!(server.post(HOLD, body).refusal(), (503, "unavailable".into()));
         assert_eq!(server.backend.requests.lock().unwrap().len(), asked);
     }
+}
+
+#[test]
+fn a_supervisor_asks_by_its_own_paths() {
+    let server = Server::start(Fake::default(), None);
+    let body = r#"{"OtherDN": "2001", "ReferenceID": "m", "Extensions": {"MonitorMode": "coach", "MonitorScope": "agent",
+        "MonitorNextCallType": "all", "Intrusion": true}}"#;
+    let answer = server.post("/v1/dns/2100/monitor-next-call", body);
+    assert_eq!((answer.status, answer.json()), (202, json!({"ReferenceID": "m"})));
+    let asked = server.backend.dn_requests.lock().unwrap().pop().unwrap();
+    let monitor = MonitorNextCall {
+        agent: "2001".into(),
+        mode: Some(MonitorMode::Coach),
+        scope: Some(MonitorScope::Agent),
+        all: true,
+        intrusion: true,
+    };
+    let reference = Some("m".into());
+    assert_eq!(asked, DnRequest { this_dn: "2100".into(), reference, ask: DnAsk::MonitorNextCall(monitor) });
+
+    let answer = server.post("/v1/dns/2100/cancel-monitoring", r#"{"OtherDN": "2001"}"#);
+    assert_eq!(answer.status, 202);
+    let asked = server.backend.dn_requests.lock().unwrap().pop().unwrap();
+    assert_eq!(asked.ask, DnAsk::CancelMonitoring { agent: "2001".into() });
+
+    for (path, body) in [
+        ("monitor-next-call", r#"{}"#),
+        ("monitor-next-call", r#"{"OtherDN": " "}"#),
+        ("monitor-next-call", r#"{"OtherDN": "2001", "Extensions": {"MonitorMode": "loud"}}"#),
+        ("monitor-next-call", r#"{"OtherDN": "2001", "ThisDN": "2100"}"#),
+        ("cancel-monitoring", r#"{"OtherDN": "2001", "Extensions": {}}"#),
+    ] {
+        let answer = server.post(&format!("/v1/dns/2100/{path}"), body);
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (400, Some("bad-request")), "{body}");
+    }
+    assert!(server.backend.dn_requests.lock().unwrap().is_empty());
 }
