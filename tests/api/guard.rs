@@ -148,6 +148,8 @@ fn the_document_describes_every_path_with_its_refusals() {
         "get /v1/recordings",
         "get /v1/recordings/{id}",
         "get /v1/recordings/{id}/media/{file}",
+        "post /v1/dns/{dn}/cancel-monitoring",
+        "post /v1/dns/{dn}/monitor-next-call",
     ];
     let requests = TAKES.iter().map(|takes| format!("post /v1/calls/{{ConnID}}/{}", takes.name));
     let mut wanted: Vec<String> = wanted.map(str::to_owned).into_iter().chain(requests).collect();
