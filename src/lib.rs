@@ -87,8 +87,8 @@
 //!
 //! ## What comes next has its place
 //!
-//! Conferences: `call/conference.rs`, which tells [`bridge::conference`] what to do; the
-//! recorder already mixes any number of tracks. The third view of [`call`]'s facts: `views/interaction.rs`. The
+//! Dial-in rooms and the SIP focus: `call/room.rs` beside `call/conference.rs`, whose members may come from outside.
+//! MakeCall: one more purpose of `call/dial.rs`. The third view of [`call`]'s facts: `views/interaction.rs`. The
 //! searchable library: `library/`. None of these has a stub today.
 #![warn(missing_docs)]
 
