@@ -636,10 +636,27 @@ fn a_live_call_is_shown_with_its_parties_states_media_and_recordings() {
     );
     assert_eq!(
         keys(&call["parties"][1]),
-        ["codec", "dn", "holds", "legId", "lost", "media", "number", "received", "role", "sent", "state", "trunk"]
+        [
+            "clockSkewPpm",
+            "codec",
+            "dn",
+            "holds",
+            "jitterMs",
+            "lastPacket",
+            "legId",
+            "lost",
+            "media",
+            "number",
+            "received",
+            "refused",
+            "role",
+            "sent",
+            "state",
+            "trunk"
+        ]
     );
     assert_eq!(call["parties"][1]["codec"], "PCMU/8000");
-    assert_eq!(keys(&call["recordings"][0]), ["id", "ownerLeg", "paused", "trigger"]);
+    assert_eq!(keys(&call["recordings"][0]), ["id", "levels", "ownerLeg", "paused", "state", "trigger"]);
     finish(&mut world, &talk);
 }
 

@@ -40,7 +40,7 @@ const MAX_MESSAGE: usize = 4_096;
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Which events.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventQuery {
@@ -48,12 +48,24 @@ pub struct EventQuery {
     pub dn: Option<String>,
     /// First what is kept with a higher `seq`; 0: all that is kept. Without it only what comes next.
     pub after: Option<u64>,
+    /// `false`: the stream ends after what is kept, all of it unless `after` is given.
+    #[serde(default = "EventQuery::default_follow")]
+    #[param(default = true)]
+    pub follow: bool,
+}
+
+impl EventQuery {
+    fn default_follow() -> bool {
+        true
+    }
 }
 
 /// One client's stream: its events, and the end when the server stops.
 struct Stream {
     subscription: Box<dyn Subscription>,
     stopping: watch::Receiver<bool>,
+    /// Goes on when nothing is left.
+    follow: bool,
     /// Held for as long as the stream lives.
     _permit: OwnedSemaphorePermit,
 }
@@ -64,12 +76,16 @@ impl Stream {
             let detail = format!("at most {} may be open", super::http::MAX_STREAMS);
             return Err(Problem::new(Kind::TooManyStreams, detail).retry_after(5));
         };
-        let subscription = shared.backend.events(query.dn, query.after);
-        Ok(Self { subscription, stopping: shared.stopping.clone(), _permit: permit })
+        let after = query.after.or((!query.follow).then_some(0));
+        let subscription = shared.backend.events(query.dn, after);
+        Ok(Self { subscription, stopping: shared.stopping.clone(), follow: query.follow, _permit: permit })
     }
 
     /// The next item. `None` at the end, which comes only when nothing is left to be told.
     async fn next(&mut self) -> Option<Item> {
+        if !self.follow {
+            return self.subscription.next().now_or_never().flatten();
+        }
         tokio::select! {
             biased;
             item = self.subscription.next() => item,
@@ -188,6 +204,7 @@ async fn run(socket: &mut WebSocket, stream: &mut Stream) -> End {
             item = stream.next() => match item {
                 Some(Item::Event(event)) => Message::text(event.json()),
                 Some(Item::Lost { count, next }) => Message::text(lost(count, next)),
+                None if !stream.follow => return End::Close(close_code::NORMAL, "nothing more is kept"),
                 None => return End::Close(close_code::AWAY, "the server is stopping"),
             },
             heard = socket.recv() => match heard {

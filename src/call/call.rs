@@ -13,11 +13,11 @@ use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
 use super::mixing::Rooms;
-use super::recording::Recording;
+use super::recording::{Recording, Session};
 use super::request::{Code, Request, Ticket};
 use super::second::{Away, Lent};
 use super::talk::{Doing, Talk};
-use super::view::{CallView, PartyView, RecordingView};
+use super::view::{CallView, PartyView, tenths};
 use super::waiting::Waiting;
 use crate::codec::Codec;
 use crate::id::{CallUuid, ConnId, LegId};
@@ -276,7 +276,7 @@ impl Call {
     }
 
     /// As `GET /v1/calls` shows it: the call and, beside it, a consult call over one of its dialogs.
-    pub(super) fn views(&self) -> impl Iterator<Item = CallView> {
+    pub(super) fn views(&self, core: &Core) -> impl Iterator<Item = CallView> {
         let consult = self.consult().map(|consult| {
             let target = |l: &&Leg| l.id == consult.by || self.consulted() == Some(l.id) || consult.dials(l.id);
             CallView {
@@ -288,17 +288,17 @@ impl Call {
                     None if consult.dial().is_some_and(Dial::is_ringing) => "early",
                     None => "calling",
                 },
-                parties: self.legs.iter().filter(target).map(|l| self.party_view(l)).collect(),
+                parties: self.legs.iter().filter(target).map(|l| self.party_view(core, l)).collect(),
                 recordings: Vec::new(),
-                ..self.view()
+                ..self.view(core)
             }
         });
         // What the held party has left is the consult call itself.
-        let main = consult.as_ref().is_none_or(|c| c.conn_id != self.conn_id).then(|| self.view());
+        let main = consult.as_ref().is_none_or(|c| c.conn_id != self.conn_id).then(|| self.view(core));
         main.into_iter().chain(consult)
     }
 
-    fn view(&self) -> CallView {
+    fn view(&self, core: &Core) -> CallView {
         let consulted = |l: &&Leg| {
             self.consult()
                 .is_some_and(|c| c.dials(l.id) || (self.consulted() == Some(l.id) && c.conn_id != self.conn_id))
@@ -312,17 +312,14 @@ impl Call {
             answered: self.answered,
             caller_phone_number: self.caller_number.clone(),
             dialed_phone_number: self.dialed_number.clone(),
-            parties: self.legs.iter().filter(|l| !consulted(l)).map(|l| self.party_view(l)).collect(),
-            recordings: self
-                .recording
-                .sessions
-                .iter()
-                .map(|s| RecordingView { id: s.id, owner_leg: s.owner, trigger: s.trigger, paused: s.is_paused })
-                .collect(),
+            parties: self.legs.iter().filter(|l| !consulted(l)).map(|l| self.party_view(core, l)).collect(),
+            recordings: self.recording.sessions.iter().map(Session::view).collect(),
         }
     }
 
-    fn party_view(&self, leg: &Leg) -> PartyView {
+    fn party_view(&self, core: &Core, leg: &Leg) -> PartyView {
+        let stats = &leg.stats;
+        let clock_rate = leg.codec().map_or(0, |codec| codec.clock_rate);
         PartyView {
             leg_id: leg.id,
             dn: leg.identity.dn.clone(),
@@ -340,10 +337,15 @@ impl Call {
             },
             holds: leg.holds() || leg.on_hold,
             codec: leg.codec().map(ToString::to_string),
-            media: leg.stats.latched,
-            received: leg.stats.received,
-            sent: leg.stats.sent,
-            lost: leg.stats.lost,
+            media: stats.latched,
+            received: stats.received,
+            sent: stats.sent,
+            lost: stats.lost,
+            refused: stats.refused,
+            jitter_ms: (stats.received > 0 && clock_rate > 0)
+                .then(|| tenths(f64::from(stats.jitter) * 1_000.0 / f64::from(clock_rate))),
+            clock_skew_ppm: leg.clock_skew_ppm.map(tenths),
+            last_packet: stats.last_packet.and_then(|at| core.wall_at(at)),
         }
     }
 }

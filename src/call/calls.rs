@@ -126,7 +126,7 @@ impl Calls {
 
     /// The live calls, oldest first.
     pub fn snapshot(&self) -> Vec<CallView> {
-        let mut views: Vec<CallView> = self.calls.values().flat_map(Call::views).collect();
+        let mut views: Vec<CallView> = self.calls.values().flat_map(|call| call.views(&self.core)).collect();
         views.sort_by_key(|v| v.started);
         views
     }
@@ -328,23 +328,24 @@ impl Calls {
     }
 
     fn on_record(&mut self, notice: mark::Notice) {
-        let (mark::Notice::Begun(id) | mark::Notice::Failed { id, .. } | mark::Notice::Published(id)) = notice;
-        match self.core.index.recordings.get(&id).copied() {
-            Some(call) => self.with(Some(call), |call, core| call.on_record(core, notice)),
-            // The session has ended; what happens to its files is still worth telling.
-            None => self.core.fact(
-                None,
-                match notice {
-                    mark::Notice::Begun(id) => What::RecordingBegun { id },
-                    mark::Notice::Published(id) => What::RecordingPublished { id },
-                    mark::Notice::Failed { id, cause, .. } => What::RecordingFailed {
-                        id: Some(id),
-                        cause: if cause == StopCause::DiskFull { "disk-full" } else { "write-error" },
-                        required: false,
-                    },
-                },
-            ),
+        use mark::Notice;
+        let (Notice::Begun(id) | Notice::Failed { id, .. } | Notice::Published(id) | Notice::Measured { id, .. }) =
+            notice;
+        if let Some(call) = self.core.index.recordings.get(&id).copied() {
+            return self.with(Some(call), |call, core| call.on_record(core, notice));
         }
+        // The session has ended; what happens to its files is still worth telling.
+        let what = match notice {
+            Notice::Begun(id) => What::RecordingBegun { id },
+            Notice::Published(id) => What::RecordingPublished { id },
+            Notice::Failed { id, cause, .. } => What::RecordingFailed {
+                id: Some(id),
+                cause: if cause == StopCause::DiskFull { "disk-full" } else { "write-error" },
+                required: false,
+            },
+            Notice::Measured { .. } => return,
+        };
+        self.core.fact(None, what);
     }
 
     fn reload(&mut self, plan: Plan) {

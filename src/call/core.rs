@@ -225,6 +225,12 @@ impl Core {
         self.push(Output::Fact(Fact { at: self.now, wall: self.wall, conn_id, cause, what }));
     }
 
+    /// The wall-clock time of an instant that has passed.
+    pub(super) fn wall_at(&self, at: Instant) -> Option<Timestamp> {
+        let ago = jiff::SignedDuration::try_from(self.now.saturating_duration_since(at)).ok()?;
+        self.wall.checked_sub(ago).ok()
+    }
+
     pub(super) fn next_leg(&mut self) -> LegId {
         let id = LegId(self.next_leg);
         self.next_leg += 1;

@@ -97,6 +97,8 @@ pub(super) struct Leg {
     /// Its place in a mixer, as that knows it.
     pub seated: Option<Seated>,
     pub stats: LegStats,
+    /// As the recorder that hears it measures it.
+    pub clock_skew_ppm: Option<f64>,
 }
 
 /// Which keys of a phone NOTIFY presses.
@@ -198,6 +200,7 @@ impl Leg {
             is_deaf: false,
             seated: None,
             stats: LegStats::default(),
+            clock_skew_ppm: None,
         })
     }
 

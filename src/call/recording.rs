@@ -12,7 +12,9 @@ use super::owners::{Chooser, Owner, owners, roles};
 use super::talk::Doing;
 use crate::codec::{Codec, Kind};
 use crate::id::{ConnId, LegId, RecorderId, RecordingId};
-use crate::record::mark::{self, Change, Conversation, Member, OWNER_CHANGED, Role, SessionStart, Side, StopCause};
+use crate::record::mark::{
+    self, Change, Conversation, Level, Measured, Member, OWNER_CHANGED, Role, SessionStart, Side, StopCause,
+};
 use crate::sip::headers::Headers;
 use crate::sip::name::Name;
 
@@ -43,6 +45,10 @@ pub(super) struct Session {
     pub side: Side,
     pub trigger: &'static str,
     pub is_paused: bool,
+    /// Its files exist.
+    pub has_begun: bool,
+    /// Of the last second that was written.
+    pub levels: Vec<Level>,
     /// The conversation that the recorder knows.
     told: Conversation,
 }
@@ -245,7 +251,17 @@ impl Call {
             conversation: conversation.clone(),
         };
         let (recorder, side, trigger) = (self.recording.recorder, owner.side, owner.trigger);
-        let session = Session { id, recorder, owner: leg, side, trigger, is_paused: false, told: conversation };
+        let session = Session {
+            id,
+            recorder,
+            owner: leg,
+            side,
+            trigger,
+            is_paused: false,
+            has_begun: false,
+            levels: Vec::new(),
+            told: conversation,
+        };
         core.mark(self.recording.recorder, Change::Start(Box::new(start)));
         core.index.recordings.insert(id, self.key);
         core.count_session(self.recording.recorder, true);
@@ -306,7 +322,13 @@ impl Call {
     /// What the recorder says of a running session.
     pub(super) fn on_record(&mut self, core: &mut Core, notice: mark::Notice) {
         match notice {
-            mark::Notice::Begun(id) => self.fact(core, What::RecordingBegun { id }),
+            mark::Notice::Begun(id) => {
+                if let Some(session) = self.recording.sessions.iter_mut().find(|session| session.id == id) {
+                    session.has_begun = true;
+                }
+                self.fact(core, What::RecordingBegun { id });
+            }
+            mark::Notice::Measured { id, measured } => self.on_measured(id, measured),
             mark::Notice::Published(id) => self.fact(core, What::RecordingPublished { id }),
             mark::Notice::Failed { id, cause, .. } => {
                 let Some(at) = self.recording.sessions.iter().position(|s| s.id == id) else { return };
@@ -320,6 +342,19 @@ impl Call {
                     self.refuse_unrecorded(core);
                 }
             }
+        }
+    }
+
+    /// Figures of a session and its legs: nothing follows from them.
+    fn on_measured(&mut self, id: RecordingId, measured: Measured) {
+        for (leg, ppm) in measured.clock_skew_ppm {
+            // Of a leg that is in a call beside this one its own session tells.
+            if let Some(leg) = self.leg_mut(leg) {
+                leg.clock_skew_ppm = Some(ppm);
+            }
+        }
+        if let Some(session) = self.recording.sessions.iter_mut().find(|session| session.id == id) {
+            session.levels = measured.levels;
         }
     }
 

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::recording::Session;
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
+use crate::record::mark::Level;
 
 /// One live call.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -34,7 +36,7 @@ pub struct CallView {
     pub recordings: Vec<RecordingView>,
 }
 
-/// One leg of a live call.
+/// One leg of a live call. Its figures are those of the last second.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PartyView {
@@ -61,8 +63,19 @@ pub struct PartyView {
     pub received: u64,
     /// RTP packets sent to it.
     pub sent: u64,
-    /// RTP packets of it that are missing.
+    /// RTP packets of it that are missing by sequence number (RFC 3550 A.3).
     pub lost: u64,
+    /// Packets that were not taken: from another source, of a payload type that was not negotiated, not RTP, or in no
+    /// codec that the other side takes.
+    pub refused: u64,
+    /// Interarrival jitter of what it sends (RFC 3550 A.8) in ms; null before its first packet.
+    pub jitter_ms: Option<f64>,
+    /// How much faster its clock is than ours, in parts per million: measured by the recorder that hears it, after about
+    /// ten seconds. Null when nobody records it.
+    pub clock_skew_ppm: Option<f64>,
+    /// When its last RTP packet came. After `media.inactivity-timeout` of silence we ask its
+    /// phone by SIP whether it is still in the call.
+    pub last_packet: Option<Timestamp>,
 }
 
 /// One running session.
@@ -77,4 +90,31 @@ pub struct RecordingView {
     pub trigger: &'static str,
     /// It writes silence, by request.
     pub paused: bool,
+    /// `starting` until its files exist, then `recording` or `paused`.
+    pub state: &'static str,
+    /// What its files have got in the last whole second that was written, about a second ago; by file and channel.
+    pub levels: Vec<Level>,
+}
+
+impl Session {
+    /// As it is shown.
+    pub(super) fn view(&self) -> RecordingView {
+        RecordingView {
+            id: self.id,
+            owner_leg: self.owner,
+            trigger: self.trigger,
+            paused: self.is_paused,
+            state: match (self.has_begun, self.is_paused) {
+                (false, _) => "starting",
+                (true, false) => "recording",
+                (true, true) => "paused",
+            },
+            levels: self.levels.clone(),
+        }
+    }
+}
+
+/// To a tenth: what is shown of a measured figure.
+pub(super) fn tenths(figure: f64) -> f64 {
+    (figure * 10.0).round() / 10.0
 }

@@ -36,15 +36,27 @@ enum Action {
         /// Its ConnID.
         conn_id: ConnId,
     },
-    /// Print events as they happen, one a line, until interrupted.
-    Follow {
-        /// Only those for this directory number.
+    /// Print events as they happen, one a line, until interrupted: as `events --follow`.
+    Follow(Kept),
+    /// Print the events that the server has kept, one a line, and with --follow those that happen.
+    Events {
+        #[command(flatten)]
+        events: Kept,
+        /// Go on until interrupted; without --after begin with what happens next.
         #[arg(long)]
-        dn: Option<String>,
-        /// First what the server has kept after this event; 0: all that it has kept.
-        #[arg(long, value_name = "SEQ")]
-        after: Option<u64>,
+        follow: bool,
     },
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+struct Kept {
+    /// Only those for this directory number.
+    #[arg(long)]
+    dn: Option<String>,
+    /// First what the server has kept after this event; 0: all that it has kept.
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
 }
 
 /// Does it. Exit code 0: done; 1: refused, or no such call; 69: the server does not answer.
@@ -53,7 +65,8 @@ pub fn run(calls: Calls) -> ExitCode {
     let done = match calls.action {
         Action::List => list(client),
         Action::Show { conn_id } => show(client, conn_id),
-        Action::Follow { dn, after } => follow(client, dn.as_deref(), after),
+        Action::Follow(events) | Action::Events { events, follow: true } => follow(client, &events),
+        Action::Events { events, follow: false } => kept(client, &events),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,9 +97,10 @@ fn show(client: &Client, conn_id: ConnId) -> Result<(), Failure> {
     println!("{}", calls_table(std::slice::from_ref(&call)));
     println!("CallUUID {}", text(&call, "callUuid"));
     println!("\n{}", parties_table(&call));
+    println!("\n{}", media_table(&call));
     let recordings = items(&call, "recordings");
     if !recordings.is_empty() {
-        println!("\n{}", rows(&["recording", "owner", "trigger"], recordings, &["id", "ownerLeg", "trigger"]));
+        println!("\n{}", recordings_table(recordings));
     }
     Ok(())
 }
@@ -108,17 +122,54 @@ fn calls_table(calls: &[Value]) -> Table {
 }
 
 fn parties_table(call: &Value) -> Table {
-    let header =
-        ["leg", "number", "DN", "trunk", "role", "state", "holds", "codec", "media", "received", "sent", "lost"];
-    let fields =
-        ["legId", "number", "dn", "trunk", "role", "state", "holds", "codec", "media", "received", "sent", "lost"];
-    rows(&header, items(call, "parties"), &fields)
+    let mut table = new_table(&["leg", "number", "DN", "trunk", "role", "state", "holds"]);
+    for party in items(call, "parties") {
+        let fields = ["legId", "number", "dn", "trunk", "role", "state", "holds"];
+        table.add_row(fields.map(|field| text(party, field)));
+    }
+    table
 }
 
-fn rows(header: &[&str], items: &[Value], fields: &[&str]) -> Table {
-    let mut table = new_table(header);
-    for item in items {
-        table.add_row(fields.iter().map(|field| text(item, field)));
+fn media_table(call: &Value) -> Table {
+    let mut table = new_table(&[
+        "leg",
+        "codec",
+        "media",
+        "received",
+        "sent",
+        "lost",
+        "refused",
+        "jitter ms",
+        "skew ppm",
+        "last packet",
+    ]);
+    for party in items(call, "parties") {
+        let fields = ["legId", "codec", "media", "received", "sent", "lost", "refused", "jitterMs", "clockSkewPpm"];
+        // Of the time stamp the time of day.
+        let last = text(party, "lastPacket").chars().skip(11).take(8).collect();
+        table.add_row(fields.map(|field| text(party, field)).into_iter().chain([last]));
+    }
+    table
+}
+
+/// A row for each channel of each file; the first one of a recording names it.
+fn recordings_table(recordings: &[Value]) -> Table {
+    let mut table = new_table(&["recording", "owner", "trigger", "state", "file", "channel", "peak dBFS", "RMS dBFS"]);
+    for recording in recordings {
+        let mut named = ["id", "ownerLeg", "trigger", "state"].map(|field| text(recording, field));
+        let levels = items(recording, "levels");
+        if levels.is_empty() {
+            table.add_row(&named);
+        }
+        for level in levels {
+            let decibels = |field| match level.get(field) {
+                Some(Value::Number(number)) => number.to_string(),
+                _ => "silent".into(),
+            };
+            let measured = [text(level, "file"), text(level, "channel"), decibels("peakDbfs"), decibels("rmsDbfs")];
+            table.add_row(named.iter().chain(&measured));
+            named = Default::default();
+        }
     }
     table
 }
@@ -137,22 +188,41 @@ fn text(value: &Value, field: &str) -> String {
     }
 }
 
+/// Where events are asked for.
+fn path(events: &Kept, follow: bool) -> String {
+    let mut path = format!("/v1/events?follow={follow}");
+    if let Some(dn) = &events.dn {
+        path.push_str(&format!("&dn={}", escaped(dn)));
+    }
+    if let Some(after) = events.after {
+        path.push_str(&format!("&after={after}"));
+    }
+    path
+}
+
+fn print(client: &Client, event: &str) {
+    match client.json {
+        true => println!("{event}"),
+        false => println!("{}", line(event)),
+    }
+}
+
+/// Ends with what is kept.
+fn kept(client: &Client, events: &Kept) -> Result<(), Failure> {
+    let path = path(events, false);
+    client.follow(&path, None, |_, data| print(client, data))
+}
+
 /// Goes on where it was when the server ends the stream or is started again.
-fn follow(client: &Client, dn: Option<&str>, after: Option<u64>) -> Result<(), Failure> {
-    let dn = dn.map(|dn| format!("dn={}", escaped(dn)));
-    let first = after.map(|after| format!("after={after}"));
-    let query: Vec<_> = dn.into_iter().chain(first).collect();
-    let path = format!("/v1/events?{}", query.join("&"));
+fn follow(client: &Client, events: &Kept) -> Result<(), Failure> {
+    let path = path(events, true);
     let mut last: Option<String> = None;
     let mut heard = None;
     loop {
         let before = last.clone();
         let ended = client.follow(&path, before.as_deref(), |id, data| {
             last = Some(id.to_owned());
-            match client.json {
-                true => println!("{data}"),
-                false => println!("{}", line(data)),
-            }
+            print(client, data);
         });
         let now = clock::now();
         match ended {

@@ -155,6 +155,8 @@ mod tests {
             "calls list --json",
             "calls show 00000000000000AB --api http://127.0.0.1:9000",
             "calls --token-file t follow --dn 2001 --after 0",
+            "calls events --dn 2001 --after 17 --json",
+            "calls events --follow",
             "request hold-call 00000000000000AB --this-dn 2001",
             "request record-start AB --this-dn 2001 --extension record=destination --reference-id r --json",
         ] {

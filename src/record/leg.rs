@@ -310,14 +310,18 @@ impl Leg {
         &self.tracks
     }
 
+    /// How much faster the clock of the stream heard last is than ours, once that is known.
+    pub fn clock_skew_ppm(&self) -> Option<f64> {
+        self.streams.iter().max_by_key(|stream| stream.last_arrival)?.timeline.skew_ppm()
+    }
+
     /// Counters so far.
     pub fn totals(&self) -> Totals {
-        let active = self.streams.iter().max_by_key(|stream| stream.last_arrival);
         let concealed = |track: &Track| track.concealed() * 1_000_000_000 / u64::from(track.rate());
         Totals {
             lost: self.lost_before + self.streams.iter().map(|stream| stream.arrivals.lost()).sum::<u64>(),
             concealed_ns: self.tracks.iter().map(concealed).sum(),
-            clock_skew_ppm: active.and_then(|stream| stream.timeline.skew_ppm()),
+            clock_skew_ppm: self.clock_skew_ppm(),
             ..self.totals.clone()
         }
     }

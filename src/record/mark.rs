@@ -241,4 +241,34 @@ pub enum Notice {
     },
     /// Final and in its published folder.
     Published(RecordingId),
+    /// What was measured in the last second that was written, about once a second.
+    Measured {
+        /// The session.
+        id: RecordingId,
+        /// What.
+        measured: Measured,
+    },
+}
+
+/// What a running session's last second was like, for people who look at it now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Measured {
+    /// By file and channel.
+    pub levels: Vec<Level>,
+    /// How much faster the clock of a leg's peer is than ours, in parts per million, where it is known by now.
+    pub clock_skew_ppm: Vec<(LegId, f64)>,
+}
+
+/// The level of one channel of a file over a second. 0 dBFS is a full-scale sine (AES17); `None`: digital silence.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Level {
+    /// The file's name: `mixed.wav`, `supervisor-1.wav`, … .
+    pub file: String,
+    /// The channel in it; in layout `stereo` 0 is left.
+    pub channel: u16,
+    /// The largest sample.
+    pub peak_dbfs: Option<f64>,
+    /// The root of the mean square.
+    pub rms_dbfs: Option<f64>,
 }

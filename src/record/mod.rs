@@ -4,6 +4,7 @@ pub mod conceal;
 pub mod leg;
 pub mod mark;
 pub mod metadata;
+pub mod meter;
 pub mod mixdown;
 pub mod recorder;
 pub mod report;

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::leg::{Leg, Taken};
-use super::mark::{Change, Mark, StopCause};
+use super::mark::{Change, Mark, Measured, StopCause};
 use super::metadata::{FileKind, Recording};
 use super::mixdown::{LOOK_AHEAD_NS, Legs, Tools};
 use super::session::Session;
@@ -57,7 +57,7 @@ pub struct SessionFiles {
 }
 
 /// Where a recorder's output goes. Calls for one session come in this order: `begin`; then any of `add_file`, `frames`,
-/// `roll`, `metadata`, `committed`; `end` last. All files of a session get the same number of frames between two calls of
+/// `roll`, `metadata`, `committed`, `measured`; `end` last. All files of a session get the same number of frames between two calls of
 /// `committed`. The sink answers for its own failures: it stops a session by a [`Mark`] with
 /// [`StopCause::WriteError`] or [`StopCause::DiskFull`] and ignores what still comes for it.
 pub trait Sink {
@@ -73,6 +73,10 @@ pub trait Sink {
     fn committed(&mut self, id: RecordingId);
     /// The metadata changed; at most once per commit.
     fn metadata(&mut self, id: RecordingId, recording: &Recording);
+    /// The last second as it was written, for whoever watches; the recording does not depend on it.
+    fn measured(&mut self, id: RecordingId, measured: Measured) {
+        let _ = (id, measured);
+    }
     /// Close the files and publish. The metadata is final but for sizes and hashes.
     fn end(&mut self, id: RecordingId, recording: Recording);
 }

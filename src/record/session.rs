@@ -8,8 +8,9 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::leg::{Missing, ns_of};
-use super::mark::{Change, Conversation, Layout, Role, SessionStart, StopCause};
+use super::mark::{Change, Conversation, Layout, Measured, Role, SessionStart, StopCause};
 use super::metadata::{FileKind, GapCause, MaskKind, State};
+use super::meter::Meters;
 use super::mixdown::{Legs, MAX_BLOCK, Mixdown, Plan, Tools};
 use super::recorder::{FileSpec, SessionFiles, Sink};
 use super::report::{Report, Wording};
@@ -63,6 +64,7 @@ pub struct Session {
     paused: bool,
     plan: Plan,
     mixdown: Mixdown,
+    meters: Meters,
     own: Vec<OwnFile>,
     /// Marks by the sample at which they take effect.
     pending: VecDeque<(i64, Change)>,
@@ -99,6 +101,7 @@ impl Session {
             paused: false,
             plan: Plan::default(),
             mixdown: Mixdown::new(rate, channels),
+            meters: Meters::new(rate),
             own: Vec::new(),
             pending: VecDeque::new(),
             masks: VecDeque::new(),
@@ -235,6 +238,7 @@ impl Session {
         }
         if self.written() > before {
             sink.committed(self.id);
+            self.tell_levels(legs, sink);
         }
         self.quiet_commits += 1;
         if self.report.has_changed() || (self.quiet_commits >= QUIET_COMMITS && self.report.has_gaps()) {
@@ -242,6 +246,21 @@ impl Session {
             sink.metadata(self.id, self.report.running(self.written() as u64, legs));
         }
         false
+    }
+
+    /// Once a second: what that second was like.
+    fn tell_levels(&mut self, legs: &Legs, sink: &mut impl Sink) {
+        if !self.meters.is_due() {
+            return;
+        }
+        let Self { meters, own, part, conversation, .. } = self;
+        let levels = meters.read(|file| match file.checked_sub(1).and_then(|i| own.get(i)) {
+            Some(own) => file_name(own.kind, own.number, *part),
+            None => file_name(FileKind::Mixed, 0, *part),
+        });
+        let skew = |leg: LegId| Some((leg, legs.get(&leg)?.clock_skew_ppm()?));
+        let clock_skew_ppm = conversation.members.iter().filter_map(|member| skew(member.leg)).collect();
+        sink.measured(self.id, Measured { levels, clock_skew_ppm });
     }
 
     /// What happened at the very end is told, too: often it is the reason.
@@ -384,10 +403,12 @@ impl Session {
         if let Some(mask) = self.masks.get(7) {
             masked[7] = inside(mask.start)..len;
         }
-        let id = self.id;
         let at = self.origin + summed;
+        let (id, meters) = (self.id, &mut self.meters);
+        let of_mixed = if self.layout == Layout::Stereo { 2 } else { 1 };
         self.mixdown.render(legs, &self.plan, at, len, kept, &masked, tools, |file, frames| {
             if !frames.is_empty() {
+                meters.take(file, if file == 0 { of_mixed } else { 1 }, frames);
                 sink.frames(id, file, frames);
             }
         });

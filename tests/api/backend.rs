@@ -10,8 +10,9 @@ use stickytape::api::{
     Unavailable,
 };
 use stickytape::call::request::{Accepted, Denied, DnRequest, Request};
-use stickytape::call::view::CallView;
-use stickytape::id::{CallUuid, ConnId, RecordingId};
+use stickytape::call::view::{CallView, PartyView, RecordingView};
+use stickytape::id::{CallUuid, ConnId, LegId, RecordingId};
+use stickytape::record::mark::Level;
 use stickytape::record::metadata::Recording;
 use tokio::sync::watch;
 
@@ -47,8 +48,8 @@ impl Backend for Fake {
             answered: None,
             caller_phone_number: "+4930123".into(),
             dialed_phone_number: "2001".into(),
-            parties: Vec::new(),
-            recordings: Vec::new(),
+            parties: vec![party()],
+            recordings: vec![recording()],
         };
         let answer = (!self.broken).then(|| vec![call]);
         Box::pin(async move { answer })
@@ -106,6 +107,39 @@ impl Backend for Fake {
 
     fn metrics(&self) -> String {
         "# EOF\n".into()
+    }
+}
+
+fn party() -> PartyView {
+    PartyView {
+        leg_id: LegId(1),
+        dn: Some("2001".into()),
+        trunk: None,
+        number: "2001".into(),
+        role: "agent",
+        state: "established",
+        holds: false,
+        codec: Some("PCMU/8000".into()),
+        media: Some("192.0.2.7:4000".parse().unwrap()),
+        received: 1_500,
+        sent: 1_499,
+        lost: 3,
+        refused: 2,
+        jitter_ms: Some(1.3),
+        clock_skew_ppm: Some(-42.5),
+        last_packet: Some("2026-11-20T09:00:30.5Z".parse().unwrap()),
+    }
+}
+
+fn recording() -> RecordingView {
+    let level = |channel, peak_dbfs, rms_dbfs| Level { file: "mixed.wav".into(), channel, peak_dbfs, rms_dbfs };
+    RecordingView {
+        id: RecordingId(uuid::Uuid::nil()),
+        owner_leg: LegId(1),
+        trigger: "dn",
+        paused: false,
+        state: "recording",
+        levels: vec![level(0, Some(-12.1), Some(-23.4)), level(1, None, None)],
     }
 }
 

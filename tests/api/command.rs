@@ -41,6 +41,36 @@ fn calls_are_a_table_or_json() {
 }
 
 #[test]
+fn a_call_is_shown_with_the_figures_of_its_media_and_the_levels_of_its_recordings() {
+    let server = Server::start(Fake::default(), None);
+    let show = run(&server, "calls show AB");
+    let cells: Vec<Vec<&str>> = out(&show).lines().map(|line| line.split_whitespace().collect()).collect();
+    let has = |row: &[&str]| cells.iter().any(|cells| row.iter().all(|cell| cells.contains(cell)));
+    let figures = ["PCMU/8000", "192.0.2.7:4000", "1500", "1499", "3", "2", "1.3", "-42.5", "09:00:30"];
+    assert!(has(&figures), "{}", out(&show));
+    assert!(has(&["dn", "recording", "mixed.wav", "0", "-12.1", "-23.4"]), "{}", out(&show));
+    assert!(has(&["mixed.wav", "1", "silent"]), "{}", out(&show));
+}
+
+#[test]
+fn events_that_are_kept_are_printed_and_no_others_waited_for() {
+    let server = Server::start(Fake::default(), None);
+    for dn in ["2001", "2002", "2001"] {
+        server.backend.hub.tell(dn, 0);
+    }
+    for (line, wanted) in [
+        ("calls events --json", vec![1, 2, 3]),
+        ("calls events --json --after 1", vec![2, 3]),
+        ("calls events --json --dn 2001 --after 0", vec![1, 3]),
+    ] {
+        let output = run(&server, line);
+        let lines = out(&output).lines();
+        let seqs: Vec<_> = lines.map(|line| serde_json::from_str::<Value>(line).unwrap()["seq"].clone()).collect();
+        assert_eq!((output.status.code(), json!(seqs)), (Some(0), json!(wanted)), "{line}");
+    }
+}
+
+#[test]
 fn a_request_is_asked_as_typed_and_its_answer_printed() {
     let server = Server::start(Fake::default(), None);
     let line = "request record-start AB --this-dn 2001 --extension record=destination --reference-id r-1";
@@ -84,7 +114,7 @@ fn the_token_comes_from_a_file() {
 #[test]
 fn a_server_that_is_not_there_exits_with_69() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for line in ["calls list", "calls follow", "request hold-call AB --this-dn 2001"] {
+    for line in ["calls list", "calls follow", "calls events", "request hold-call AB --this-dn 2001"] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stickytape"));
         let output = command.args(line.split(' ')).args(["--api", &format!("http://{free}")]).output().unwrap();
         assert_eq!(output.status.code(), Some(69), "{line}: {output:?}");
@@ -95,9 +125,12 @@ fn a_server_that_is_not_there_exits_with_69() {
 fn follow_prints_events_as_they_come() {
     let server = Server::start(Fake::default(), None);
     server.backend.hub.tell("2001", 0);
-    for (more, wanted) in [("--json", "\"seq\":2"), ("--dn 2001", "EventHeld")] {
-        let mut child =
-            command(&server, &format!("calls follow --after 0 {more}")).stdout(Stdio::piped()).spawn().unwrap();
+    for (line, wanted) in [
+        ("calls follow --after 0 --json", "\"seq\":2"),
+        ("calls follow --after 0 --dn 2001", "EventHeld"),
+        ("calls events --follow --after 0 --json", "\"seq\":2"),
+    ] {
+        let mut child = command(&server, line).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         assert!(first.contains("EventHeld") && first.contains("2001"), "{first}");

@@ -296,6 +296,25 @@ fn a_web_socket_carries_the_same_events() {
 }
 
 #[test]
+fn a_stream_that_is_not_to_follow_ends_after_what_is_kept() {
+    let server = server(3);
+    tell(&server, 5, "2001");
+    for (query, kept) in
+        [("?follow=false", &[3, 4, 5][..]), ("?follow=false&after=4", &[5]), ("?follow=false&after=5", &[])]
+    {
+        let mut reader = Reader::open(&server, query, "");
+        let mut sent = std::iter::from_fn(|| reader.next()).filter(|sent| sent.name != "lost").map(|sent| sent.id);
+        assert_eq!(sent.by_ref().collect::<Vec<_>>(), kept, "{query}");
+    }
+    let mut socket = web_socket(&server, "?follow=false&after=4");
+    assert_eq!(read_json(&mut socket)["seq"], 5);
+    match socket.read().unwrap() {
+        Message::Close(Some(frame)) => assert_eq!(frame.code, CloseCode::Normal),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_web_socket_client_has_nothing_to_say() {
     let server = server(3);
     for (message, code) in

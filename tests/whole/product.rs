@@ -707,6 +707,10 @@ impl Sink for Files {
         self.with(id, |active| active.set_metadata(recording.clone()));
     }
 
+    fn measured(&mut self, id: RecordingId, measured: mark::Measured) {
+        self.notices.push(mark::Notice::Measured { id, measured });
+    }
+
     fn end(&mut self, id: RecordingId, recording: Recording) {
         let active = self.active.remove(&id).expect("begun and not ended");
         assert_ne!(recording.recording_session.stop_cause, Some(StopCause::Crash), "nobody has crashed");

@@ -8,7 +8,7 @@ use super::keeper::RoomCell;
 use super::{Notices, Shared};
 use crate::disk::floor::Room;
 use crate::id::RecordingId;
-use crate::record::mark::{Notice, StopCause};
+use crate::record::mark::{Measured, Notice, StopCause};
 use crate::record::metadata::Recording;
 use crate::record::recorder::{FileSpec, SessionFiles, Sink};
 
@@ -190,6 +190,13 @@ impl Sink for QueueSink {
     fn metadata(&mut self, id: RecordingId, recording: &Recording) {
         if let Some(staged) = self.sessions.get_mut(&id) {
             staged.metadata = Some(Box::new(recording.clone()));
+        }
+    }
+
+    fn measured(&mut self, id: RecordingId, measured: Measured) {
+        // What the room for recordings has refused is shown to nobody.
+        if self.sessions.contains_key(&id) {
+            (self.notices)(self.shared.options.id, Notice::Measured { id, measured });
         }
     }
 
