@@ -307,6 +307,9 @@ impl World {
                 self.made(side, made);
             }
             Event::Trying { .. } => {}
+            Event::Subscribe { .. } | Event::NotifyDue { .. } | Event::Unsubscribed { .. } => {
+                panic!("neither side has packages")
+            }
             Event::Ack { .. } | Event::Cancelled { .. } | Event::Provisional { .. } => {}
         }
     }
@@ -404,14 +407,31 @@ struct Seen {
     dialogs: Vec<DialogId>,
     invites: Vec<InviteId>,
     ended: HashSet<InviteId>,
+    subscriptions: HashSet<SubscriptionId>,
 }
 
 impl Seen {
-    fn drain(&mut self, endpoint: &mut Endpoint) {
+    fn drain(&mut self, endpoint: &mut Endpoint, now: Instant) {
         while let Some(output) = endpoint.poll_output() {
             match output {
                 Output::Transmit(transmit) => self.sent.push(transmit),
                 Output::Event(Event::Invite { tx, .. } | Event::Request { tx, .. }) => self.txs.push(tx),
+                Output::Event(Event::Subscribe { tx, dialog, .. }) => {
+                    let dialog = dialog.map_or_else(|| endpoint.open_dialog(tx, Peer::new(addr(SIDES[0]))), Ok);
+                    let Ok(dialog) = dialog else { continue };
+                    self.dialogs.push(dialog);
+                    self.subscriptions.extend(endpoint.accept_subscription(tx, dialog, now));
+                }
+                Output::Event(Event::NotifyDue { subscription, is_last }) => {
+                    assert!(self.subscriptions.contains(&subscription), "{subscription:?}");
+                    if is_last {
+                        self.subscriptions.remove(&subscription);
+                    }
+                    let _ = endpoint.notify(subscription, None, now);
+                }
+                Output::Event(Event::Unsubscribed { subscription }) => {
+                    assert!(self.subscriptions.remove(&subscription), "one end");
+                }
                 Output::Event(Event::Provisional { dialog: Some(dialog), .. }) => self.dialogs.push(dialog),
                 Output::Event(Event::Answered { dialog, invite, .. }) => {
                     self.dialogs.push(dialog);
@@ -463,7 +483,8 @@ fn take(endpoint: &mut Endpoint, seen: &mut Seen, step: &Step, now: Instant) {
             let to = to.unwrap_or("<sip:bob@192.0.2.1>".to_owned());
             let branch = format!("z9hG4bK{branch}");
             // INVITE and UPDATE have theirs anyway.
-            let extra = if *method > 8 { sip_trace::THEIR_CONTACT } else { "" };
+            let expires = format!("Event: conference\r\nExpires: {}\r\n{}", cseq * 60, sip_trace::THEIR_CONTACT);
+            let extra = if *method > 8 { &expires } else { "" };
             let mut bytes =
                 sip_trace::theirs_to(METHODS[*method], "sip:b@192.0.2.1", &branch, *cseq, &to, extra).into_bytes();
             if let Some((at, with)) = spoil {
@@ -539,8 +560,9 @@ proptest! {
 
     #[test]
     fn no_sequence_of_inputs_panics_or_leaves_anything_behind(steps in proptest::collection::vec(step(), 1..60)) {
-        let allow = [Options::default().allow, vec![Method::Notify, Method::Refer]].concat();
-        let mut endpoint = Endpoint::new(Options { allow, ..sip_trace::options() });
+        let allow = [Options::default().allow, vec![Method::Notify, Method::Refer, Method::Subscribe]].concat();
+        let packages = vec!["conference"];
+        let mut endpoint = Endpoint::new(Options { allow, packages, ..sip_trace::options() });
         let mut now = stickytape::clock::now();
         let mut seen = Seen::default();
         for step in &steps {
@@ -549,7 +571,11 @@ proptest! {
                 endpoint.handle(Input::Timeout, now);
             }
             take(&mut endpoint, &mut seen, step, now);
-            seen.drain(&mut endpoint);
+            seen.drain(&mut endpoint, now);
+            for &subscription in &seen.subscriptions {
+                endpoint.resource_changed(subscription, now);
+            }
+            seen.drain(&mut endpoint, now);
             check_found(&endpoint, &seen, now);
         }
         // The user goes home.
@@ -563,12 +589,13 @@ proptest! {
             for dialog in seen.dialogs.clone() {
                 endpoint.drop_dialog(dialog, now);
             }
-            seen.drain(&mut endpoint);
+            seen.drain(&mut endpoint, now);
             now += Duration::from_secs(40);
             endpoint.handle(Input::Timeout, now);
-            seen.drain(&mut endpoint);
+            seen.drain(&mut endpoint, now);
         }
         prop_assert!(endpoint.is_empty(), "{:?} {:?}", endpoint.load(), endpoint.poll_timeout());
         prop_assert!(seen.invites.iter().all(|invite| seen.ended.contains(invite)), "every INVITE has an outcome");
+        prop_assert!(seen.subscriptions.is_empty(), "every subscription has an end");
     }
 }

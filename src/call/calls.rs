@@ -218,6 +218,9 @@ impl Calls {
                     None => self.core.answer(tx, None, Reply::new(481)),
                 }
             }
+            // We keep no package: none comes.
+            Event::Subscribe { tx, .. } => self.core.answer(tx, None, Reply::new(489)),
+            Event::NotifyDue { .. } | Event::Unsubscribed { .. } => {}
             Event::Ack { dialog, request } => {
                 let id = self.core.index.dialogs.get(&dialog).copied();
                 self.with(id, |call, core| call.on_ack(core, dialog, &request));

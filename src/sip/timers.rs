@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// A timer of a transaction, a dialog or an INVITE.
+/// A timer of a transaction, a dialog, an INVITE or a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
     /// When to repeat an INVITE (§17.1.1.2).
@@ -40,6 +40,10 @@ pub enum Timer {
     Answer,
     /// When to stop waiting for the ACK of a 2xx (§13.3.1.4).
     Ack,
+    /// When a subscription lapses that nobody has refreshed (RFC 6665 §4.2.1.1).
+    Expiry,
+    /// When a subscriber may be told of the next change.
+    Pace,
 }
 
 /// Why the endpoint wants to be woken: a timer, and whose it is.
@@ -47,7 +51,7 @@ pub enum Timer {
 pub struct Reason {
     /// The timer.
     pub timer: Timer,
-    /// The number of its transaction or dialog.
+    /// The number of its transaction, dialog or subscription.
     pub id: u64,
 }
 

@@ -123,6 +123,10 @@ pub struct ServerTx(pub(super) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DialogId(pub(super) u64);
 
+/// A subscription of theirs (RFC 6665). Never reused while the process lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(pub(super) u64);
+
 /// Whether requests of a dialog go to the source of its last message instead of its Contact (spec/sip.md §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Nat {
@@ -151,12 +155,15 @@ pub struct Peer {
     pub tcp: bool,
     /// Answers one 401 or 407 to each request of ours, in a dialog or out of one.
     pub credentials: Option<Arc<Credentials>>,
+    /// We are the focus of a conference in its dialogs: the user part of the conference's URI, which is our Contact then, with
+    /// `isfocus` (RFC 4579 §4). `None`: the user part is a random token.
+    pub focus: Option<Bytes>,
 }
 
 impl Peer {
     /// A peer that sees us at `advertised`, with the defaults for the rest.
     pub fn new(advertised: SocketAddr) -> Self {
-        Self { advertised, sources: None, nat: Nat::Auto, tcp: false, credentials: None }
+        Self { advertised, sources: None, nat: Nat::Auto, tcp: false, credentials: None, focus: None }
     }
 
     pub(super) fn allows(&self, source: IpAddr) -> bool {
@@ -342,6 +349,30 @@ pub enum Event {
         flow: Flow,
         /// The request.
         request: Request,
+    },
+    /// A SUBSCRIBE that begins a subscription to one of [`Options::packages`](super::Options::packages). Refuse it, or accept
+    /// it with [`Endpoint::accept_subscription`](super::Endpoint::accept_subscription).
+    Subscribe {
+        /// Answers it.
+        tx: ServerTx,
+        /// The dialog of an INVITE that it came in.
+        dialog: Option<DialogId>,
+        /// Where it came from.
+        flow: Flow,
+        /// The SUBSCRIBE.
+        request: Request,
+    },
+    /// A subscriber is to be told the state with [`Endpoint::notify`](super::Endpoint::notify), now.
+    NotifyDue {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// It ends with that NOTIFY; nothing is said of it any more.
+        is_last: bool,
+    },
+    /// A subscription has ended without a further NOTIFY: one has failed, or its dialog has ended.
+    Unsubscribed {
+        /// The subscription.
+        subscription: SubscriptionId,
     },
     /// The first ACK for our 2xx to an INVITE or re-INVITE; its body may be the answer to our offer.
     Ack {

@@ -14,7 +14,7 @@ use crate::sip::headers::{Headers, Line};
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
 use crate::sip::name::Name;
-use crate::sip::values::reason_phrase;
+use crate::sip::values::{Uri, reason_phrase};
 
 /// The parts of a request that its writer chooses; the endpoint adds the rest.
 pub(super) struct Draft<'a> {
@@ -96,7 +96,7 @@ impl Endpoint {
             method,
             Method::Invite | Method::Update | Method::Refer | Method::Subscribe | Method::Notify | Method::Other(_)
         );
-        let contact = refreshes.then(|| contact(&record.contact_user, record.peer.advertised, record.transport));
+        let contact = refreshes.then(|| contact(&record.contact_user, &record.peer, record.transport));
         self.write(Draft {
             method,
             uri: target.request_uri,
@@ -193,15 +193,16 @@ pub(super) fn via(transport: Transport, sent_by: SocketAddr, branch: &Bytes) -> 
     format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.via_name()).into()
 }
 
-/// Our Contact.
-pub(super) fn contact(user: &Bytes, advertised: SocketAddr, transport: Transport) -> Bytes {
-    let user = String::from_utf8_lossy(user);
-    let parameter = match transport {
-        Transport::Udp => "",
-        Transport::Tcp => ";transport=tcp",
-        Transport::Tls => ";transport=tls",
+/// Our Contact: `user` is its user part where we are no focus.
+pub(super) fn contact(user: &Bytes, peer: &Peer, transport: Transport) -> Bytes {
+    let uri = Uri::sip(Some(peer.focus.as_ref().unwrap_or(user)), peer.advertised);
+    let uri = match transport {
+        Transport::Udp => uri,
+        Transport::Tcp => uri.with_param(b"transport", Some(b"tcp")),
+        Transport::Tls => uri.with_param(b"transport", Some(b"tls")),
     };
-    format!("<sip:{user}@{advertised}{parameter}>").into()
+    let feature: &[u8] = if peer.focus.is_some() { b">;isfocus" } else { b">" };
+    [b"<", &uri.as_bytes()[..], feature].concat().into()
 }
 
 /// A header value with a tag added.

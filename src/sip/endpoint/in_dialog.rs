@@ -106,7 +106,7 @@ impl Endpoint {
                 continue;
             };
             self.disown(&own, now);
-            self.event(Event::Response { request, dialog: Some(id), outcome: Err(Failure::Ended) });
+            self.tell_outcome(request, Some(id), Err(Failure::Ended), now);
         }
     }
 
@@ -257,7 +257,7 @@ impl Endpoint {
                 self.remove_dialog(dialog, now);
             }
         }
-        self.event(Event::Response { request: id, dialog: own.dialog, outcome });
+        self.tell_outcome(id, own.dialog, outcome, now);
         if let Some(dialog) = own.dialog {
             self.next_notify(dialog, id, now);
         }
@@ -293,10 +293,11 @@ impl Endpoint {
         }
         self.timers.clear(Timer::Answer, id.0);
         self.timers.clear(Timer::Ack, id.0);
+        self.lose_subscriptions(record.notifies.subscriptions);
         for request in record.requests {
             if let Some(own) = self.requests.remove(&request) {
                 self.disown(&own, now);
-                self.event(Event::Response { request, dialog: Some(id), outcome: Err(Failure::Ended) });
+                self.tell_outcome(request, Some(id), Err(Failure::Ended), now);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! By itself the endpoint: answers what it cannot take (400, 405, 416, 420, 481, 482, 483, 500, 501, 503, 505) and
 //! OPTIONS; sends 100 for every INVITE; retransmits; acknowledges failures; matches CANCEL; repeats 2xx until its ACK
 //! and ACK for every repeated 2xx; ends the dialogs of a 2xx that nobody wants; adds credentials once; keeps the NOTIFYs
-//! of a dialog in order.
+//! of a dialog in order; keeps the time of subscriptions.
 //!
 //! A name in a Contact or Route (not an IP address) is looked up among those told to [`Endpoint::learn`]; an unknown
 //! one stands for the address that the dialog's last message came from.
@@ -22,6 +22,7 @@ mod options;
 mod receive;
 mod respond;
 mod route;
+mod subscribe;
 mod tables;
 mod uac;
 
@@ -78,6 +79,7 @@ pub struct Endpoint {
     ended: find::Ended,
     invites: HashMap<InviteId, Invite>,
     requests: HashMap<RequestId, OwnRequest>,
+    subscriptions: subscribe::Subscriptions,
     names: HashMap<Vec<u8>, Vec<IpAddr>>,
     tcp_refused: HashMap<SocketAddr, Instant>,
     is_available: bool,
@@ -109,6 +111,7 @@ impl Endpoint {
             ended: find::Ended::default(),
             invites: HashMap::new(),
             requests: HashMap::new(),
+            subscriptions: subscribe::Subscriptions::default(),
             names: HashMap::new(),
             tcp_refused: HashMap::new(),
             is_available: true,
@@ -165,6 +168,8 @@ impl Endpoint {
                 Timer::C => self.cancel_reinvite(id, now),
                 Timer::Answer => self.repeat_answer(DialogId(id), now),
                 Timer::Ack => self.give_up_ack(DialogId(id), now),
+                Timer::Expiry => self.finish_subscription(SubscriptionId(id), "timeout", now),
+                Timer::Pace => self.notify_if_due(SubscriptionId(id), now),
             }
         }
     }
@@ -309,6 +314,41 @@ impl Endpoint {
         self.answer(tx, dialog, reply, now)
     }
 
+    /// Accepts a SUBSCRIBE with 200: in the dialog that it came in, or in one of [`Self::open_dialog`].
+    /// [`Event::NotifyDue`] follows; with Expires 0 the state is wanted once. It ends with its dialog, too.
+    ///
+    /// # Errors
+    /// [`Refused::TransactionOver`], [`Refused::NoDialog`]; [`Refused::Full`] for a fifth in one dialog;
+    /// [`Refused::WrongState`] for another request.
+    pub fn accept_subscription(
+        &mut self,
+        tx: ServerTx,
+        dialog: DialogId,
+        now: Instant,
+    ) -> Result<SubscriptionId, Refused> {
+        self.begin_subscription(tx, dialog, now)
+    }
+
+    /// Sends the state of what is subscribed to, when [`Event::NotifyDue`] has asked for it. The last NOTIFY of a
+    /// subscription may have no body.
+    ///
+    /// # Errors
+    /// [`Refused::NoDialog`] without such a subscription. When the dialog takes no more requests the subscription is over,
+    /// and [`Event::Unsubscribed`] says so.
+    pub fn notify(&mut self, subscription: SubscriptionId, body: Option<Body>, now: Instant) -> Result<(), Refused> {
+        self.send_state(subscription, body, now).map(|_| ())
+    }
+
+    /// What is subscribed to has changed: [`Event::NotifyDue`] follows at once, or a second after the NOTIFY before.
+    pub fn resource_changed(&mut self, subscription: SubscriptionId, now: Instant) {
+        self.note_change(subscription, now);
+    }
+
+    /// Ends a subscription: its last NOTIFY says why (RFC 6665 §4.1.3: `noresource`, `rejected`, `deactivated` …).
+    pub fn end_subscription(&mut self, subscription: SubscriptionId, reason: &'static str, now: Instant) {
+        self.finish_subscription(subscription, reason, now);
+    }
+
     /// Forgets a dialog without a word to the peer (it has said 481, or does not answer); requests that are open in it
     /// end. One of several early dialogs of an [`Event::Invite`]: only that one.
     pub fn drop_dialog(&mut self, dialog: DialogId, now: Instant) {
@@ -370,12 +410,18 @@ impl Endpoint {
             && self.dialog_keys.is_empty()
             && self.invites.is_empty()
             && self.requests.is_empty()
+            && self.subscriptions.is_empty()
             && self.timers.is_empty()
     }
 
     /// A dialog's identity, route set and sequence numbers.
     pub fn dialog(&self, dialog: DialogId) -> Option<&Dialog> {
         self.dialogs.get(&dialog).map(|record| &record.dialog)
+    }
+
+    /// We are the focus of a conference in this dialog, and have said so ([`Peer::focus`]).
+    pub fn is_focus(&self, dialog: DialogId) -> bool {
+        self.dialogs.get(&dialog).is_some_and(|record| record.peer.focus.is_some())
     }
 
     /// Where the peer's last message of a dialog came from.

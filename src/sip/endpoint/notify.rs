@@ -19,6 +19,8 @@ pub(super) struct Notifies {
     /// The one that is not answered.
     open: Option<RequestId>,
     waiting: VecDeque<Waiting>,
+    /// The subscriptions that it carries NOTIFYs of, those of a REFER apart.
+    pub(super) subscriptions: Vec<SubscriptionId>,
 }
 
 struct Waiting {

@@ -25,6 +25,9 @@ pub struct Options {
     /// Option tags in Supported; a Require beyond them is answered 420. With `replaces` a Replaces that breaks RFC 3891 §3
     /// is answered 400, so that an [`super::Event::Invite`] has at most one, and it is well-formed.
     pub supported: Vec<&'static str>,
+    /// Event packages that our user tells the state of: their SUBSCRIBEs come as [`super::Event::Subscribe`], those of others
+    /// get 489. Empty: SUBSCRIBE, where it is allowed, is a request as any other.
+    pub packages: Vec<&'static str>,
     /// Our listeners, for messages that change the transport (§18.1.1, a Contact with `transport=tcp`).
     pub listeners: Vec<Listener>,
     /// T1 (§17.1.1.1): the round-trip estimate, 500 ms.
@@ -59,6 +62,7 @@ impl Default for Options {
                 Method::Info,
             ],
             supported: vec![],
+            packages: vec![],
             listeners: vec![],
             t1: Duration::from_millis(500),
             t2: Duration::from_secs(4),

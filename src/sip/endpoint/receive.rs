@@ -195,6 +195,7 @@ impl Endpoint {
                 let reply = if self.is_available { abilities() } else { self.overloaded() };
                 self.refuse(tx, reply, now);
             }
+            Method::Subscribe if !self.options.packages.is_empty() => self.on_subscribe(tx, None, flow, incoming, now),
             // Only a dialog gives them a meaning (§15.1.2, RFC 3311 §5.2, RFC 6086 §4.2.2).
             Method::Bye | Method::Update | Method::Info | Method::Prack => self.refuse(tx, Reply::new(481), now),
             _ => self.event(Event::Request { tx, dialog: None, flow, request: incoming.request }),
@@ -231,6 +232,9 @@ impl Endpoint {
             Method::Invite => self.on_reinvite(tx, id, flow, incoming, now),
             Method::Bye => self.on_bye(tx, id, flow, incoming, now),
             Method::Options => self.refuse(tx, abilities(), now),
+            Method::Subscribe if !self.options.packages.is_empty() => {
+                self.on_subscribe(tx, Some(id), flow, incoming, now);
+            }
             _ => self.event(Event::Request { tx, dialog: Some(id), flow, request: incoming.request }),
         }
     }
@@ -417,7 +421,7 @@ impl Endpoint {
     }
 
     /// Answers a request that has just come, so that it must be open.
-    fn refuse(&mut self, tx: ServerTx, reply: Reply, now: Instant) {
+    pub(super) fn refuse(&mut self, tx: ServerTx, reply: Reply, now: Instant) {
         let answered = self.answer(tx, None, reply, now);
         debug_assert!(answered.is_ok(), "a fresh transaction takes any final answer: {answered:?}");
     }

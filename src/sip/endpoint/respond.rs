@@ -106,9 +106,8 @@ impl Endpoint {
         };
         let in_dialog = dialog.and_then(|id| self.dialogs.get(&id));
         let refreshes = refreshes_target(&record.method) && code < 300;
-        let contact = in_dialog
-            .filter(|_| refreshes)
-            .map(|known| contact(&known.contact_user, known.peer.advertised, known.transport));
+        let contact =
+            in_dialog.filter(|_| refreshes).map(|known| contact(&known.contact_user, &known.peer, known.transport));
         let tag = in_dialog.map_or(&record.own_tag, |known| &known.dialog.key.local_tag);
         let bytes = self.write_response(incoming, tag, reply, contact).encode();
         self.counters.responses_sent += 1;

@@ -56,7 +56,7 @@ impl Endpoint {
             call_id: call_id.clone(),
             seq: 1,
             max_forwards: out.max_forwards,
-            contact: Some(contact(&contact_user, out.peer.advertised, out.flow.transport)),
+            contact: Some(contact(&contact_user, &out.peer, out.flow.transport)),
             headers: out.headers,
             body: out.body,
         });
