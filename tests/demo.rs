@@ -31,8 +31,18 @@ fn find(folder: &Path, name: &str) -> Vec<PathBuf> {
     found
 }
 
+/// In which second somebody is heard in the first recording or phone of a name that tells of it.
+fn strip<'a>(text: &'a str, who: &str, stream: &str) -> &'a str {
+    let found = text.lines().find_map(|line| {
+        let line = line.trim().strip_prefix(who)?.strip_prefix(' ')?.trim_start();
+        let (strip, rest) = line.split_once(' ').unwrap_or((line, ""));
+        (rest.trim() == stream && strip.chars().all(|second| "#.".contains(second))).then_some(strip)
+    });
+    found.unwrap_or_else(|| panic!("no strip of {who} in {stream:?} in\n{text}"))
+}
+
 #[test]
-fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
+fn the_demo_records_its_calls_and_tells_when_a_recording_is_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let (output, time) = run(folder.path());
     let text = String::from_utf8_lossy(&output.stdout);
@@ -45,6 +55,9 @@ fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
         "takes the call back",
         "Dan transfers the call to Eva",
         "Gina transfers the call to Hugo",
+        "Kim wants to coach Jack's next call",
+        "Kim answers and coaches",
+        "Kim is connected",
         "left",
         "right",
         "dBFS",
@@ -55,17 +68,22 @@ fn the_demo_records_a_call_and_tells_when_a_recording_is_damaged() {
     }
     assert!(!text.contains("WRONG"), "{text}");
     let files = find(folder.path(), "mixed.wav");
-    assert_eq!(files.len(), 3);
+    assert_eq!(files.len(), 4);
     assert!(files.iter().all(|file| text.contains(file.to_str().unwrap())), "{text}");
+    assert_eq!(find(folder.path(), "supervisor-1.wav").len(), 1);
     // The caller's recording goes on with the third party, the agent's does not.
-    let heard = |name: &str| {
-        let strips = text.lines().filter_map(|line| Some(line.trim().strip_prefix(name)?.trim()));
-        let strip = { strips }.find(|strip| strip.chars().all(|second| "#.".contains(second)));
-        strip.unwrap_or_else(|| panic!("no strip of {name} in\n{text}")).contains('#')
-    };
-    for (name, is_heard) in [("Cleo ", true), ("Dan ", true), ("Eva ", true), ("Gina ", true), ("Hugo ", false)] {
-        assert_eq!(heard(name), is_heard, "{name}\n{text}");
+    for (name, is_heard) in [("Cleo", true), ("Dan", true), ("Eva", true), ("Gina", true), ("Hugo", false)] {
+        assert_eq!(strip(&text, name, "").contains('#'), is_heard, "{name}\n{text}");
     }
+    // The supervisor's voice has a file of its own; what it coaches the agent hears, and not the customer.
+    assert!(!strip(&text, "Kim", "mixed.wav").contains('#'), "{text}");
+    let coached_at = strip(&text, "Kim", "supervisor-1.wav").find('#').expect("the supervisor speaks");
+    assert_eq!(strip(&text, "Kim", "as Jack heard it").find('#'), Some(coached_at), "{text}");
+    let connected_at = strip(&text, "Kim", "as Ivy heard it").find('#').expect("the customer hears it in the end");
+    assert!(connected_at > coached_at + 1, "{text}");
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert!(rows.iter().any(|row| row.ends_with(&["mixed.wav", "2007", "absent", "0.0", "s", "│"])), "{text}");
+    assert!(rows.iter().any(|row| row.windows(2).any(|pair| pair == ["supervisor-1.wav", "2007"])), "{text}");
 
     // What the demo does at its end, on the same folder.
     assert!(demo::verdict(folder.path(), None, vec![]).unwrap());

@@ -34,6 +34,10 @@ pub const HEAR_YOU: &str = "G UH D , AA IY HH IY R Y UW , V EH R IY W EH L .";
 pub const HOLD: &str = "HH OW L D DH AH L AA IY N , P L IY Z .";
 /// "I am back. Thank you, bye."
 pub const BYE: &str = "AA IY AE M B AE K . S AE NG K Y UW , B AA IY .";
+/// "Tell him yes, we can."
+pub const SAY_YES: &str = "T EH L HH IH M Y EH S , W IY K AE N .";
+/// "Hello, we send it at once."
+pub const SEND_IT: &str = "HH EH L OW , W IY S EH N D IH T AE T W AH N S .";
 
 /// One sound: its formants (Hz), how much voice and noise it has (0…1), its length in ms.
 struct Sound {
@@ -191,9 +195,11 @@ mod tests {
     use super::*;
     use crate::testing::tones;
 
+    const PHRASES: [&str; 6] = [HELLO, HEAR_YOU, HOLD, BYE, SAY_YES, SEND_IT];
+
     #[test]
     fn a_phrase_sounds_and_pauses() {
-        for phrase in [HELLO, HEAR_YOU, HOLD, BYE] {
+        for phrase in PHRASES {
             let samples = say(Speaker::LOW, phrase);
             let seconds = samples.len() as f64 / f64::from(RATE);
             assert!((1.0..4.0).contains(&seconds), "{seconds}");
@@ -216,7 +222,7 @@ mod tests {
 
     #[test]
     fn every_name_in_the_phrases_is_known() {
-        for name in [HELLO, HEAR_YOU, HOLD, BYE].iter().flat_map(|phrase| phrase.split(' ')) {
+        for name in PHRASES.iter().flat_map(|phrase| phrase.split(' ')) {
             assert!(by_name(name).is_some(), "{name}");
         }
     }

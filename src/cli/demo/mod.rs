@@ -6,34 +6,33 @@
 //!
 //! [`testing::phone`]: crate::testing::phone
 
+pub mod desk;
 pub mod judge;
+mod narration;
 pub mod report;
 pub mod story;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::Args;
-use tokio::sync::{mpsc, watch};
 
-use self::judge::{Clocks, Seen};
-use self::story::{Act, Role, Scene};
+use self::desk::Desk;
+use self::judge::Clocks;
+use self::story::{AGENT, Act, Role, SUPERVISOR};
 use crate::app::{Server, StartError};
 use crate::clock;
-use crate::codec::Direction;
 use crate::config::Config;
 use crate::disk::store::{self, METADATA};
+use crate::record::mark::Side;
 use crate::testing::driver::{self, Running, Sockets};
-use crate::testing::phone::{Happened, Happening, Options, Phone};
+use crate::testing::phone::{Options, Phone};
 
 /// Where recordings go without `--dir`.
 const DIRECTORY: &str = "recordings";
 /// Where they go when a server that runs here holds [`DIRECTORY`].
 const OTHER_DIRECTORY: &str = "demo-recordings";
-/// An act takes about twelve seconds; longer means that it hangs.
-const PATIENCE: Duration = Duration::from_secs(25);
 
 /// `stickytape demo`.
 #[derive(Debug, Args)]
@@ -55,6 +54,9 @@ pub enum Error {
     /// Sockets of the phones, or the runtime.
     #[error("a phone did not start: {0}")]
     Phone(std::io::Error),
+    /// The API does not do what a supervisor's desktop asks.
+    #[error("the supervisor's request failed: {0}")]
+    Desk(#[from] desk::Error),
     /// The folder of recordings.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -82,7 +84,9 @@ async fn show(directory: Option<&Path>) -> Result<bool, Error> {
     let (server, directory) = start(directory, &acts, &sockets).await?;
     // A configuration without a SIP listener does not start.
     let proxy = server.listeners()[0].address;
-    println!("  proxy   sip:{proxy}, records to {}", directory.display());
+    // The configuration names a listener.
+    let api = server.http().ok_or_else(|| Error::Phone(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    println!("  proxy   sip:{proxy}, http://{api}, records to {}", directory.display());
     for role in acts.iter().flat_map(|act| &act.scenes).flat_map(|scene| &scene.cast) {
         let who = if role.is_outside() { "a caller from outside" } else { "one of our extensions" };
         println!("  {:<7} {}, {who}", role.name, role.number);
@@ -90,12 +94,16 @@ async fn show(directory: Option<&Path>) -> Result<bool, Error> {
 
     let since = whole_milliseconds(clock::wall());
     let clocks = Clocks { now: clock::now(), wall: clock::wall() };
+    let desk = Desk::new(api);
     let mut wrong = Vec::new();
     let mut played = Vec::new();
     for act in &acts {
         println!("\n{}\n", capital(act.title));
+        for scene in act.scenes.iter().filter(|scene| scene.supervision.is_some()) {
+            narration::ask_to_monitor(scene, &desk).await?;
+        }
         let phones = start_phones(act, &mut sockets, proxy)?;
-        let (seen, problems) = narrate(act, phones).await;
+        let (seen, problems) = narration::narrate(act, phones, &desk).await;
         wrong.extend(problems);
         played.extend(act.scenes.iter().zip(seen));
     }
@@ -208,7 +216,7 @@ min-free-space = "16MiB"
 buffer = "16MiB"
 
 [api]
-listen = "off"
+listen = "127.0.0.1:0"
 
 [[trunk]]
 name = "carrier"
@@ -218,11 +226,15 @@ from = ["127.0.0.0/8"]
     for (role, address) in phones.iter().filter(|(role, _)| !role.is_outside()) {
         let number = role.number;
         text += &format!("\n[[dn]]\nnumber = \"{number}\"\ncontact = \"sip:{number}@{address}\"\n");
+        let supervises = |scene: &&story::Scene| scene.supervision.is_some() && scene.cast[SUPERVISOR].number == number;
+        if acts.iter().flat_map(|act| &act.scenes).any(|scene| supervises(&scene)) {
+            text += "role = \"supervisor\"\n";
+        }
     }
     for scene in acts.iter().flat_map(|act| &act.scenes) {
         // The customer's side, or the agent's.
-        let record = if scene.owner == crate::record::mark::Side::Termination { "destination" } else { "source" };
-        let agent = scene.cast[1].number;
+        let record = if scene.owner == Side::Termination { "destination" } else { "source" };
+        let agent = scene.cast[AGENT].number;
         text += &format!("\n[[route]]\nmatch = \"^\\\\+4930{agent}$\"\nto = \"dn:{agent}\"\nrecord = \"{record}\"\n");
     }
     text
@@ -245,109 +257,6 @@ fn start_phones(act: &Act, sockets: &mut Vec<Sockets>, proxy: SocketAddr) -> Res
     act.scenes.iter().map(|scene| scene.cast.iter().map(&mut start).collect()).collect()
 }
 
-/// Tells what happens while it happens. What the phones of each scene have seen, and what went wrong.
-async fn narrate(act: &Act, phones: Vec<Vec<Running>>) -> (Vec<Seen>, Vec<String>) {
-    let start = clock::now();
-    let (report, mut story) = mpsc::unbounded_channel();
-    let (stop, stopped) = watch::channel(());
-    let mut watchers = Vec::new();
-    for (scene, phones) in phones.into_iter().enumerate() {
-        for (who, phone) in phones.into_iter().enumerate() {
-            watchers.push(tokio::spawn(follow((scene, who), phone, report.clone(), stopped.clone())));
-        }
-    }
-    // The story is over when every phone has dropped its end.
-    drop(report);
-    let (mut seen, mut wrong) = (vec![Seen::default(); act.scenes.len()], Vec::new());
-    let telling = async {
-        while let Some(((scene, who), happened)) = story.recv().await {
-            if let Err(problem) = tell(&act.scenes[scene], who, &happened, start) {
-                wrong.push(problem);
-            }
-            seen[scene].story.push((who, happened));
-        }
-    };
-    if tokio::time::timeout(PATIENCE, telling).await.is_err() {
-        wrong.push(format!("the calls did not end within {} s", PATIENCE.as_secs()));
-    }
-    drop(stop);
-    for watcher in watchers {
-        let Ok(((scene, who), phone)) = watcher.await else {
-            wrong.push("a phone has broken down".to_owned());
-            continue;
-        };
-        if phone.heard().packets.is_empty() {
-            wrong.push(format!("{} has heard nothing", act.scenes[scene].cast[who].name));
-        }
-        // Watchers come in the order of the cast.
-        seen[scene].spoken.push(phone.spoken().to_vec());
-    }
-    seen.iter_mut().for_each(|seen| seen.story.sort_by_key(|(_, happened)| happened.at));
-    (seen, wrong)
-}
-
-/// Which scene, and which role in it.
-type Place = (usize, usize);
-
-/// Passes on what happens to a phone until it has ended or all are stopped.
-async fn follow(
-    place: Place,
-    mut phone: Running,
-    report: mpsc::UnboundedSender<(Place, Happened)>,
-    mut stopped: watch::Receiver<()>,
-) -> (Place, Phone) {
-    loop {
-        let happened = tokio::select! {
-            biased;
-            happened = phone.next() => happened,
-            _ = stopped.changed() => None,
-        };
-        match happened {
-            // Whoever tells the story listens until the last phone has ended.
-            Some(happened) => drop(report.send((place, happened))),
-            None => break,
-        }
-    }
-    drop(report);
-    (place, phone.stop().await)
-}
-
-/// One line of the story; `Err`: what should not have happened.
-fn tell(scene: &Scene, who: usize, happened: &Happened, start: Instant) -> Result<(), String> {
-    let name = scene.cast[who].name;
-    let owner =
-        if scene.owner == crate::record::mark::Side::Termination { scene.cast[1].name } else { scene.cast[0].name };
-    let line = match &happened.what {
-        Happening::Calling => format!("{name} calls {}", scene.cast[1].name),
-        Happening::Rung => format!("{name}'s phone rings"),
-        Happening::Established if who == 1 => {
-            format!("{name} answers; from here on the call is recorded ({owner}'s leg owns it)")
-        }
-        Happening::Established if who == 2 => format!("{name} answers and talks to {}", scene.cast[0].name),
-        Happening::Referred { .. } => {
-            format!("{name} transfers the call to {} (REFER); the recording is silent", scene.cast[2].name)
-        }
-        Happening::Agreed { direction: Direction::SendOnly } => {
-            format!("{name} holds the call (re-INVITE); the recording goes on and is silent")
-        }
-        Happening::Agreed { .. } => format!("{name} takes the call back (re-INVITE)"),
-        Happening::Ended { by_peer: false } => format!("{name} hangs up"),
-        Happening::Failed { code } => {
-            let code = code.map_or("no answer".to_owned(), |code| code.to_string());
-            return Err(format!("{name}'s call failed: {code}"));
-        }
-        Happening::Cancelled
-        | Happening::Refused { .. }
-        | Happening::ReferRefused { .. }
-        | Happening::Unusable { .. }
-        | Happening::NotPossible { .. } => return Err(format!("{name}: {:?}", happened.what)),
-        _ => return Ok(()),
-    };
-    let at = happened.at.saturating_duration_since(start).as_secs_f64();
-    println!("  {at:>5.1} s  {line}");
-    Ok(())
-}
-
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
@@ -364,7 +273,7 @@ mod tests {
         let phones: Vec<_> = roles.map(|role| (role, "127.0.0.1:5070".parse().unwrap())).collect();
         let config = Config::parse(&configuration(&acts, &phones)).unwrap();
         assert_eq!(config.listen[0].address, "127.0.0.1:0".parse().unwrap());
-        assert_eq!(config.api.listen, None);
-        assert_eq!((config.plan.trunks.len(), config.plan.dns.len(), config.plan.routes.len()), (1, 5, 3));
+        assert_eq!(config.api.listen, Some("127.0.0.1:0".parse().unwrap()));
+        assert_eq!((config.plan.trunks.len(), config.plan.dns.len(), config.plan.routes.len()), (1, 7, 4));
     }
 }

@@ -1,22 +1,27 @@
 //! What is on the disk after the demo, computed from the files alone.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use comfy_table::{CellAlignment, Table, presets};
 use jiff::Timestamp;
 
+use super::judge::likeness;
 use crate::disk::list::Filter;
 use crate::disk::store::{Error, METADATA, Store};
 use crate::disk::{RealDisk, wav};
 use crate::id::{LegId, RecordingId};
-use crate::record::metadata::{FileKind, Recording};
+use crate::record::metadata::{FileKind, MediaFile, Recording};
 use crate::testing::tones;
 
 /// Windows in which a channel counts as speaking, and the level that they must reach.
 const WINDOW_MS: usize = 20;
 const SPEECH_DBFS: f64 = -45.0;
+/// Windows in which a supervisor is looked for in the mix, and how alike the two may be (normalised correlation). All files
+/// of a recording are aligned to the sample, so a voice that is in both is found without searching.
+const LEAK_MS: usize = 200;
+const LEAK: f64 = 0.5;
 
 /// The recordings of a folder and what is wrong with them.
 #[derive(Debug)]
@@ -29,17 +34,32 @@ pub struct Report {
 struct Row {
     id: RecordingId,
     length_ms: u64,
-    /// Who is on each channel of `mixed.wav`, and how loud.
-    channels: Vec<Channel>,
+    voices: Vec<Voice>,
+    /// `mixed.wav`.
     file: PathBuf,
     wrong: Vec<String>,
 }
 
+/// Somebody's place in a file.
 #[derive(Debug)]
-struct Channel {
+struct Voice {
+    /// The file, and the channel of it.
+    place: String,
     parties: String,
-    /// Level of the windows with speech in dBFS and their length in seconds; `None`: silence throughout.
-    speech: Option<(f64, f64)>,
+    level: Level,
+}
+
+/// What is heard there.
+#[derive(Debug, PartialEq)]
+enum Level {
+    /// The level of the windows with speech in dBFS, and their length in seconds.
+    Speaks(f64, f64),
+    /// Nobody, although somebody should be.
+    Silent,
+    /// Not whom it says, and that is right.
+    Absent,
+    /// Whom it says, for so many seconds, although nobody should be.
+    Leaks(f64),
 }
 
 impl Report {
@@ -74,22 +94,24 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(presets::UTF8_BORDERS_ONLY);
-        table.set_header(["recording", "length", "channel", "party", "level", "speech", "verify"]);
+        table.set_header(["recording", "length", "file", "party", "level", "speech", "verify"]);
         for row in &self.recordings {
-            for (index, channel) in row.channels.iter().enumerate() {
+            for (index, voice) in row.voices.iter().enumerate() {
                 let first = |text: String| if index == 0 { text } else { String::new() };
                 let verdict = if row.wrong.is_empty() { "ok" } else { "WRONG" };
-                let (level, time) = match channel.speech {
-                    Some((level, seconds)) => (format!("{level:.1} dBFS"), format!("{seconds:.1} s")),
-                    None => ("silence".to_owned(), "0.0 s".to_owned()),
+                let (level, seconds) = match voice.level {
+                    Level::Speaks(level, seconds) => (format!("{level:.1} dBFS"), seconds),
+                    Level::Silent => ("silence".to_owned(), 0.0),
+                    Level::Absent => ("absent".to_owned(), 0.0),
+                    Level::Leaks(seconds) => ("heard".to_owned(), seconds),
                 };
                 table.add_row([
                     first(row.id.to_string()),
                     first(format!("{:.2} s", row.length_ms as f64 / 1_000.0)),
-                    channel_name(index, row.channels.len()).to_owned(),
-                    channel.parties.clone(),
+                    voice.place.clone(),
+                    voice.parties.clone(),
                     level,
-                    time,
+                    format!("{seconds:.1} s"),
                     first(verdict.to_owned()),
                 ]);
             }
@@ -107,11 +129,12 @@ impl fmt::Display for Report {
     }
 }
 
-fn channel_name(index: usize, count: usize) -> &'static str {
-    match (index, count) {
-        (_, 1) => "mono",
-        (0, _) => "left",
-        _ => "right",
+/// `mixed.wav left`; without the side when there is but one.
+fn place(file: &str, channel: usize, count: usize) -> String {
+    match (channel, count) {
+        (_, 1) => file.to_owned(),
+        (0, _) => format!("{file} left"),
+        _ => format!("{file} right"),
     }
 }
 
@@ -130,7 +153,7 @@ pub fn report(directory: &Path, since: Option<Timestamp>) -> Result<Report, Erro
             recordings.push(Row {
                 id,
                 length_ms: 0,
-                channels: vec![Channel { parties: String::new(), speech: None }],
+                voices: Vec::new(),
                 file: directory.to_owned(),
                 wrong: vec![error.to_string()],
             });
@@ -149,33 +172,81 @@ fn row(store: &Store, recording: &Recording) -> Row {
         Ok((_, wrong)) => wrong,
         Err(error) => vec![error.to_string()],
     };
-    let mixed = recording.media_files.iter().find(|file| file.kind == FileKind::Mixed);
+    let mixed = of_kind(recording, FileKind::Mixed).next();
     let file = folder.join(mixed.map_or(METADATA, |file| &file.file));
-    let channels = match wav::read(&RealDisk, &file) {
-        Ok((spec, samples)) => channels(recording, spec.sample_rate, usize::from(spec.channels), &samples),
-        Err(error) => {
-            wrong.push(format!("{} cannot be read: {error}", file.display()));
-            vec![Channel { parties: String::new(), speech: None }]
+    let mut voices = Vec::new();
+    match mixed.map_or_else(|| Err(format!("{} names no mix", file.display())), |mixed| read(&folder, mixed)) {
+        Ok(mix) => {
+            voices.extend(mix.voices(|channel| parties(recording, channel)));
+            for supervisor in of_kind(recording, FileKind::Supervisor) {
+                match read(&folder, supervisor) {
+                    Ok(alone) => voices.extend(supervised(recording, supervisor, &alone, &mix)),
+                    Err(error) => wrong.push(error),
+                }
+            }
         }
-    };
-    for (index, channel) in channels.iter().enumerate().filter(|(_, channel)| channel.speech.is_none()) {
-        let mut text = format!("the {} channel is silent", channel_name(index, channels.len()));
-        if !channel.parties.is_empty() {
-            // Numbers of callers are no secret to whoever reads the table, which has them too.
-            let _ = write!(text, " ({})", channel.parties);
-        }
-        wrong.push(text);
+        Err(error) => wrong.push(error),
     }
-    Row { id: recording.id, length_ms: recording.duration_ms.unwrap_or(0), channels, file, wrong }
+    // Numbers of callers are no secret to whoever reads the table, which has them too.
+    let complaint = |voice: &Voice| match voice.level {
+        Level::Silent => Some(format!("{} is silent ({})", voice.place, voice.parties)),
+        Level::Leaks(seconds) => Some(format!("{} is heard for {seconds:.1} s in {}", voice.parties, voice.place)),
+        Level::Speaks(..) | Level::Absent => None,
+    };
+    wrong.extend(voices.iter().filter_map(complaint));
+    Row { id: recording.id, length_ms: recording.duration_ms.unwrap_or(0), voices, file, wrong }
 }
 
-fn channels(recording: &Recording, rate: u32, count: usize, interleaved: &[i16]) -> Vec<Channel> {
-    (0..count)
-        .map(|index| {
-            let samples: Vec<i16> = interleaved.iter().skip(index).step_by(count).copied().collect();
-            Channel { parties: parties(recording, index), speech: speech(&samples, rate) }
-        })
-        .collect()
+fn of_kind(recording: &Recording, kind: FileKind) -> impl Iterator<Item = &MediaFile> {
+    recording.media_files.iter().filter(move |file| file.kind == kind)
+}
+
+/// The sound of a file.
+struct Sound {
+    name: String,
+    rate: u32,
+    channels: Vec<Vec<i16>>,
+}
+
+fn read(folder: &Path, file: &MediaFile) -> Result<Sound, String> {
+    let path = folder.join(&file.file);
+    let (spec, samples) =
+        wav::read(&RealDisk, &path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let count = usize::from(spec.channels);
+    let channels = (0..count).map(|index| samples.iter().skip(index).step_by(count).copied().collect()).collect();
+    Ok(Sound { name: file.file.clone(), rate: spec.sample_rate, channels })
+}
+
+impl Sound {
+    fn voices(&self, parties: impl Fn(usize) -> String) -> Vec<Voice> {
+        let count = self.channels.len();
+        let voice = |(index, samples): (usize, &Vec<i16>)| Voice {
+            place: place(&self.name, index, count),
+            parties: parties(index),
+            level: speech(samples, self.rate).map_or(Level::Silent, |(level, seconds)| Level::Speaks(level, seconds)),
+        };
+        self.channels.iter().enumerate().map(voice).collect()
+    }
+}
+
+/// A supervisor: in its own file, and not in the mix.
+fn supervised(recording: &Recording, file: &MediaFile, alone: &Sound, mix: &Sound) -> Vec<Voice> {
+    let name = file.participant.and_then(|leg| name(recording, leg)).unwrap_or_default();
+    let leaks = mix.channels.iter().map(|channel| leak(&alone.channels[0], channel, alone.rate)).fold(0.0, f64::max);
+    let level = if leaks > 0.0 { Level::Leaks(leaks) } else { Level::Absent };
+    let mut voices = vec![Voice { place: mix.name.clone(), parties: name.clone(), level }];
+    voices.extend(alone.voices(|_| name.clone()));
+    voices
+}
+
+/// For how many seconds somebody who speaks alone in one file is heard in another one, too.
+fn leak(alone: &[i16], mix: &[i16], rate: u32) -> f64 {
+    let window = (rate as usize * LEAK_MS / 1_000).max(1);
+    let pairs = alone.chunks_exact(window).zip(mix.chunks_exact(window));
+    let speaks = pairs.filter(|(alone, _)| tones::level(alone) >= SPEECH_DBFS);
+    speaks.filter(|(alone, mix)| likeness(alone.iter().copied().zip(mix.iter().copied())) >= LEAK).count() as f64
+        * LEAK_MS as f64
+        / 1_000.0
 }
 
 /// Everybody who had a place on the channel.
@@ -186,11 +257,12 @@ fn parties(recording: &Recording, channel: usize) -> String {
             legs.push(*leg);
         }
     }
-    let name = |leg: &LegId| {
-        let party = recording.participants.iter().find(|party| party.leg_id == *leg)?;
-        Some(party.dn.clone().unwrap_or_else(|| user_of(&party.uri).to_owned()))
-    };
-    legs.iter().filter_map(name).collect::<Vec<_>>().join(", ")
+    legs.iter().filter_map(|leg| name(recording, *leg)).collect::<Vec<_>>().join(", ")
+}
+
+fn name(recording: &Recording, leg: LegId) -> Option<String> {
+    let party = recording.participants.iter().find(|party| party.leg_id == leg)?;
+    Some(party.dn.clone().unwrap_or_else(|| user_of(&party.uri).to_owned()))
 }
 
 /// `+4930123` of `sip:+4930123@203.0.113.7`; the whole text when it is no such URI.
@@ -220,6 +292,23 @@ mod tests {
         assert!((level + 20.0).abs() < 0.1 && (seconds - 0.5).abs() < 0.01, "{level} {seconds}");
         assert_eq!(speech(&[3; 8_000], 8_000), None);
         assert_eq!(speech(&[], 8_000), None);
+    }
+
+    #[test]
+    fn a_supervisor_that_is_heard_in_the_mix_is_found() {
+        let voice = |hz, seconds: usize| {
+            let mut samples = vec![0; seconds * 8_000];
+            crate::testing::tones::Voice::Tone { hz, dbfs: -20.0 }.fill(0, 8_000, &mut samples);
+            samples
+        };
+        // It speaks in the second of three seconds, and so do the parties all the time.
+        let alone = [vec![0; 8_000], voice(440.0, 1), vec![0; 8_000]].concat();
+        let parties = voice(300.0, 3);
+        let both: Vec<i16> = parties.iter().zip(&alone).map(|(a, b)| a + b).collect();
+        assert_eq!(leak(&alone, &parties, 8_000), 0.0);
+        assert!((leak(&alone, &both, 8_000) - 1.0).abs() < 1e-9);
+        assert!((leak(&alone, &alone, 8_000) - 1.0).abs() < 1e-9);
+        assert_eq!(leak(&alone, &[0; 24_000], 8_000), 0.0);
     }
 
     #[test]

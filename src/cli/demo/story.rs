@@ -7,6 +7,13 @@ use crate::testing::phone::{Action, HoldForm, Incoming, Leave, Refer, Signal, St
 use crate::testing::speech::{self, Speaker};
 use crate::testing::tones::Voice;
 
+/// The places in a cast: who calls, who answers, and who supervises where somebody does.
+pub const CUSTOMER: usize = 0;
+/// See [`CUSTOMER`].
+pub const AGENT: usize = 1;
+/// See [`CUSTOMER`].
+pub const SUPERVISOR: usize = 2;
+
 /// A third voice, between [`Speaker::LOW`] and [`Speaker::HIGH`].
 const MIDDLE: Speaker = Speaker { pitch: 145.0, formants: 1.03 };
 
@@ -26,8 +33,17 @@ pub struct Scene {
     pub owner: Side,
     /// Why the recording ends.
     pub stop: StopCause,
+    /// The third one supervises the second one.
+    pub supervision: Option<Supervision>,
     /// What the table's reader should know of the recording.
     pub moral: &'static str,
+}
+
+/// A supervisor that is called into the call, coaches and is then connected. Its desktop asks for both over HTTP.
+#[derive(Debug, Clone, Copy)]
+pub struct Supervision {
+    /// How long it coaches.
+    pub coaches: Duration,
 }
 
 /// Somebody with a phone.
@@ -60,13 +76,17 @@ impl Role {
 /// The whole demo. Numbers that begin with +4930200 lead to the extensions; whose side is recorded stands in the routes.
 pub fn acts() -> Vec<Act> {
     vec![
-        Act { title: "a call, with hold", scenes: vec![hold()] },
         Act {
-            title: "two transfers side by side: one recording belongs to the caller, one to the agent",
+            title: "a call with hold and two transfers side by side; one transferred call is the caller's, one the agent's",
             scenes: vec![
+                hold(),
                 transfer(["Cleo", "Dan", "Eva"], ["+4930123457", "+49302002", "2002", "2003"], Side::Origination),
                 transfer(["Finn", "Gina", "Hugo"], ["+4930123458", "+49302004", "2004", "2005"], Side::Termination),
             ],
+        },
+        Act {
+            title: "a conference: a customer, an agent, a supervisor who coaches and then connects",
+            scenes: vec![conference()],
         },
     ]
 }
@@ -95,7 +115,7 @@ fn hold() -> Scene {
         Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
         Step::on(Signal::Agreed, ms(300), phrase(Speaker::LOW, speech::BYE)),
     ];
-    let answers = Incoming::Answer { ring: ms(50), answer: ms(1_000) };
+    let answers = Incoming::Answer { ring: ms(50), answer: ms(600) };
     Scene {
         cast: vec![
             Role { name: "Ann", number: "+4930123456", script: ann, incoming: Incoming::Manual },
@@ -103,6 +123,7 @@ fn hold() -> Scene {
         ],
         owner: Side::Origination,
         stop: StopCause::Released,
+        supervision: None,
         moral: "silent while Bob holds",
     }
 }
@@ -138,6 +159,34 @@ fn transfer(names: [&'static str; 3], numbers: [&'static str; 4], owner: Side) -
         ],
         owner,
         stop,
+        supervision: None,
         moral,
+    }
+}
+
+/// Ivy calls Jack, whose next call Kim wants to supervise. Kim's phone rings at Jack's answer. Kim coaches while Ivy speaks
+/// and Jack listens, and speaks to both when she is connected.
+fn conference() -> Scene {
+    let ivy = vec![
+        Step::after(ms(300), Action::call("+49302006")),
+        Step::on(Signal::Established, ms(1_000), phrase(Speaker::HIGH, speech::HELLO)),
+        Step::after(ms(7_800), Action::HangUp),
+    ];
+    let jack = vec![Step::on(Signal::Established, ms(4_300), phrase(Speaker::LOW, speech::HEAR_YOU))];
+    let kim = vec![
+        Step::on(Signal::Established, ms(1_800), phrase(MIDDLE, speech::SAY_YES)),
+        Step::after(ms(4_100), phrase(MIDDLE, speech::SEND_IT)),
+    ];
+    let answers = |after| Incoming::Answer { ring: ms(50), answer: ms(after) };
+    Scene {
+        cast: vec![
+            Role { name: "Ivy", number: "+4930123459", script: ivy, incoming: Incoming::Manual },
+            Role { name: "Jack", number: "2006", script: jack, incoming: answers(300) },
+            Role { name: "Kim", number: "2007", script: kim, incoming: answers(300) },
+        ],
+        owner: Side::Origination,
+        stop: StopCause::Released,
+        supervision: Some(Supervision { coaches: ms(4_600) }),
+        moral: "Kim has a file of her own; what she coaches only Jack hears",
     }
 }
