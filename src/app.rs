@@ -246,7 +246,7 @@ impl Server {
         &self.events.events
     }
 
-    /// Replaces DNs, trunks and routes; a wrong file changes nothing.
+    /// Replaces DNs, trunks, routes and rooms; a wrong file changes nothing.
     fn reload(&self, read: Option<Result<Config, ConfigError>>, to: Option<PeerAddress>) {
         match read {
             None => tracing::warn!("nothing to reload: no configuration file was read at start"),
@@ -257,7 +257,7 @@ impl Server {
                     drivers.hub.reload(is_port(&plan));
                 }
                 self.inbox.send(Input::Reload(Box::new(plan)));
-                tracing::info!("DNs, trunks and routes reloaded");
+                tracing::info!("DNs, trunks, rooms and routes reloaded");
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The tones that a caller hears while nobody has answered, at 8,000 Hz.
+//! The tones that a caller hears while nobody has answered, or before it is let into a room, at 8,000 Hz.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whose ringback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -21,20 +22,39 @@ const AMPLITUDE: f64 = 4_125.0;
 const RAMP: usize = 40;
 const OFF_SECONDS: usize = 4;
 
+/// One note of a [`melody`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Note {
+    /// Its frequency; 0: a rest.
+    pub hertz: f64,
+    /// How long.
+    pub length: Duration,
+}
+
+/// Notes one after the other and a pause, to be repeated.
+pub fn melody(notes: &[Note], pause: Duration) -> Arc<[i16]> {
+    let samples = |length: Duration| (length.as_millis() * RATE as u128 / 1_000) as usize;
+    let sounding = notes.iter().flat_map(|note| tone([note.hertz], samples(note.length)));
+    sounding.chain(std::iter::repeat_n(0, samples(pause))).collect()
+}
+
 /// One tone and its pause, to be repeated.
 pub fn ringback(kind: Ringback) -> Arc<[i16]> {
     let (hertz, on_seconds): (&[f64], usize) = match kind {
         Ringback::Europe => (&[425.0], 1),
         Ringback::NorthAmerica => (&[440.0, 480.0], 2),
     };
-    let on = on_seconds * RATE;
-    let each = AMPLITUDE / hertz.len() as f64;
-    let sample = |n: usize| {
+    tone(hertz, on_seconds * RATE).chain(std::iter::repeat_n(0, OFF_SECONDS * RATE)).collect()
+}
+
+/// So many samples of some sines together.
+fn tone(hertz: impl AsRef<[f64]>, on: usize) -> impl Iterator<Item = i16> {
+    let each = AMPLITUDE / hertz.as_ref().len() as f64;
+    (0..on).map(move |n| {
         let gain = (n.min(on - n) as f64 / RAMP as f64).min(1.0);
-        let sum: f64 = hertz.iter().map(|hertz| (TAU * hertz * n as f64 / RATE as f64).sin()).sum();
+        let sum: f64 = hertz.as_ref().iter().map(|hertz| (TAU * hertz * n as f64 / RATE as f64).sin()).sum();
         (gain * each * sum) as i16
-    };
-    (0..on).map(sample).chain(std::iter::repeat_n(0, OFF_SECONDS * RATE)).collect()
+    })
 }
 
 #[cfg(test)]

@@ -59,6 +59,14 @@ pub enum Command {
         /// How.
         to: Digits,
     },
+    /// Whether signaling is told by [`Notice::Digit`] of the digits that the leg's own peer presses as telephone events.
+    /// Meanwhile the leg hears no other one.
+    Collect {
+        /// The leg.
+        leg: LegId,
+        /// It is.
+        digits: bool,
+    },
     /// A digit of ours for the leg's peer: telephone event where it takes them (RFC 4733), else a tone. It comes after
     /// those that were pressed before, and audio that is relayed to the peer waits meanwhile. At most 32 wait.
     Press {
@@ -291,7 +299,7 @@ pub enum Notice {
         leg: LegId,
     },
     /// The leg's peer has pressed a digit as a telephone event, and the leg that hears it wants to be told by signaling
-    /// ([`Digits::Notice`]). Once, at the digit's end.
+    /// ([`Digits::Notice`]), or signaling collects them itself ([`Command::Collect`]). Once, at the digit's end.
     Digit {
         /// The leg whose peer pressed it.
         leg: LegId,

@@ -94,6 +94,8 @@ pub struct Leg {
     pub digits: Digits,
     /// Such a digit that signaling will be told of.
     pub pressed: Option<Pressed>,
+    /// Signaling is told of digits that its own peer presses.
+    pub collects: bool,
     /// Digits of ours for its peer.
     pub presses: Presses,
     pub watchdog: Watchdog,
@@ -142,6 +144,7 @@ impl Leg {
             sounded: None,
             digits: Digits::default(),
             pressed: None,
+            collects: false,
             presses: Presses::default(),
             watchdog: Watchdog::default(),
             source: None,

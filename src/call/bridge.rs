@@ -203,6 +203,9 @@ impl Call {
             _ => self.leg_of(dialog).and_then(|l| self.other(l)).and_then(|l| self.leg(l)).and_then(|l| l.dialog),
         };
         if is_dtmf(request) {
+            if self.type_info(core, tx, request) {
+                return;
+            }
             if !self.is_active() {
                 return core.answer(tx, None, Reply::new(200));
             }

@@ -15,6 +15,7 @@ use super::leg::Leg;
 use super::mixing::Rooms;
 use super::recording::{Recording, Session};
 use super::request::{Code, Request, Ticket};
+use super::room::Room;
 use super::second::{Away, Lent};
 use super::talk::{Doing, Talk};
 use super::view::{CallView, PartyView, tenths};
@@ -57,6 +58,8 @@ pub(super) struct Call {
     pub lent: Option<Lent>,
     /// Where its conferences are mixed.
     pub rooms: Rooms,
+    /// It is a dial-in room, or somebody at the door of one.
+    pub room: Option<Box<Room>>,
 }
 
 /// Where a call is.
@@ -177,8 +180,10 @@ impl Call {
         if matches!(cause, ReleaseCause::Released | ReleaseCause::Lost) {
             self.leave_to_devices(core, stop);
         }
+        let is_known = !self.is_at_door();
+        self.close_room(core, stop);
         self.stop_sessions(core, stop);
-        for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap] {
+        for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap, Timer::Pin] {
             core.disarm(self.key, timer);
         }
         for dial in state.dials_mut() {
@@ -225,7 +230,9 @@ impl Call {
         }
         self.rooms.close(core, |_| false);
         core.index.conns.remove(&self.conn_id);
-        self.fact(core, What::Released { cause, by, answered });
+        if is_known {
+            self.fact(core, What::Released { cause, by, answered });
+        }
     }
 
     /// The consult call over one of the dialogs ends with the call.
@@ -258,11 +265,13 @@ impl Call {
         match &self.state {
             State::Calling(attempt) if attempt.dial.is_ringing() => "early",
             State::Calling(_) => "calling",
+            State::Talking(_) if self.is_at_door() => "entering",
             State::Talking(talk) if talk.waits_for_answer() => "answering",
             State::Talking(talk) => match &talk.doing {
                 Doing::Transfer(_) => "transferring",
                 Doing::Consult(_) => "consulting",
                 Doing::Nothing if talk.members.len() > 2 => "conference",
+                Doing::Nothing if talk.members.len() == 1 => "waiting",
                 Doing::Nothing if held => "held",
                 Doing::Nothing => "talking",
             },
@@ -328,6 +337,7 @@ impl Call {
             role: match leg.role {
                 Role::Customer => "customer",
                 Role::Supervisor => "supervisor",
+                Role::Member => "member",
                 _ => "agent",
             },
             state: match &self.state {

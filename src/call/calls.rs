@@ -157,9 +157,11 @@ impl Calls {
             && index.legs.is_empty()
             && index.recordings.is_empty()
             && index.conns.is_empty()
+            && index.rooms.is_empty()
             && index.dns.is_empty()
             && self.core.pairs.is_empty()
             && self.core.joins.is_empty()
+            && self.core.entering.is_empty()
             && self.core.rooms() == 0
             && self.core.ending.byes.is_empty()
             && self.core.ending.invites.is_empty()
@@ -198,6 +200,7 @@ impl Calls {
         call.announce(&mut self.core);
         call.call_supervisors(&mut self.core);
         call.align_mixed(&mut self.core);
+        call.may_enter(&mut self.core);
         if call.is_over() {
             self.calls.remove(&id);
         }
@@ -207,6 +210,11 @@ impl Calls {
         match event {
             Event::Invite { tx, flow, request } => match on_invite(&mut self.core, tx, flow, request, &self.calls) {
                 Some(Begun::Call(call)) => _ = self.calls.insert(call.key, *call),
+                Some(Begun::Room(call)) => {
+                    let key = call.key;
+                    self.calls.insert(key, *call);
+                    self.with(Some(key), |_, _| {});
+                }
                 Some(Begun::Newcomer(newcomer)) => self.on_newcomer(newcomer),
                 None => {}
             },
@@ -384,6 +392,7 @@ impl Calls {
                 Timer::Parting => call.on_parting(core),
                 Timer::Waiting => call.on_waiting(core),
                 Timer::Untap => call.on_untap(core),
+                Timer::Pin => call.on_pin_timeout(core),
             });
         }
         if let Drain::Until(Some(deadline)) = self.drain

@@ -45,6 +45,13 @@ pub(super) enum Joins {
     Observer(Watch),
 }
 
+impl Invited {
+    /// It is to be a member.
+    pub(super) fn is_member(&self) -> bool {
+        matches!(self.joins, Joins::Member { .. })
+    }
+}
+
 impl Call {
     /// Calls somebody into the call.
     pub(super) fn invite(
@@ -123,6 +130,9 @@ impl Call {
         talk.members.push(leg);
         self.note(core, "conferenced", leg);
         self.fact(core, What::PartyAdded { leg, party, by, consult });
+        if !self.record_room(core) {
+            return self.refuse_unrecorded(core);
+        }
         if !self.start_own(core, leg) {
             // Its recording is required and impossible: the others go on without it.
             return self.end_leg(core, leg, leg);
@@ -232,7 +242,7 @@ impl Call {
             self.second_left(core);
         } else if self.consulted() == Some(leg) {
             self.consulted_left(core);
-        } else if self.talk().is_some_and(|t| t.members.len() > 2) {
+        } else if self.talk().is_some_and(|t| t.members.len() > 2) || self.keeps_one(leg) {
             self.member_left(core, leg, by);
         } else if self.consult().is_some_and(|c| c.by != leg) {
             self.held_left(core, leg);
@@ -242,7 +252,7 @@ impl Call {
     /// Somebody's leaving does not end the call.
     pub(super) fn goes_on_without(&self, leg: LegId) -> bool {
         let Some(talk) = self.talk() else { return false };
-        if self.observer(leg).is_some() || talk.members.len() > 2 {
+        if self.observer(leg).is_some() || talk.members.len() > 2 || self.keeps_one(leg) {
             return true;
         }
         match &talk.doing {
@@ -302,6 +312,7 @@ impl Call {
             return Err(self.denied(Code::WrongState, "ThisDN must talk or hold, and nothing else go on"));
         }
         self.must_be_mixable()?;
+        self.must_have_place()?;
         let destination = self.target(core, by, to)?;
         self.invite(core, by, destination, to.to_owned(), Joins::Member { holds });
         Ok(Accepted::new(self.conn_id))
@@ -312,6 +323,7 @@ impl Call {
             return Err(self.denied(Code::WrongState, "the consulted party has not answered"));
         }
         self.must_be_mixable()?;
+        self.must_have_place()?;
         self.complete_conference(core);
         Ok(Accepted::new(self.conn_id))
     }

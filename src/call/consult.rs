@@ -264,6 +264,8 @@ impl Call {
         let (by, conn_id, target) = (consult.by, consult.conn_id, self.consulted());
         self.forget_leg(core, leg);
         self.stop_sessions_of(core, leg, StopCause::Released);
+        // Who consults is not in the room: nobody is.
+        self.close_room(core, StopCause::Released);
         let before = std::mem::replace(&mut self.conn_id, conn_id);
         core.index.conns.remove(&before);
         core.fact(Some(before), What::Released { cause: ReleaseCause::Released, by: Some(leg), answered: true });

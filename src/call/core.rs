@@ -18,6 +18,7 @@ use super::ports::Ports;
 use super::refer::{Read, Report};
 use super::registrar::Registrar;
 use super::request::{Accepted, Denied, Ticket};
+use super::room::Prompts;
 use super::second::Pairs;
 use super::supervision::Monitor;
 use super::{Output, Seats};
@@ -52,6 +53,8 @@ pub(super) enum Timer {
     Waiting,
     /// When recorders without a session get no more packets.
     Untap,
+    /// When a PIN has taken too long.
+    Pin,
 }
 
 /// A REFER whose Replaces names a dialog of another call.
@@ -97,6 +100,10 @@ pub(super) struct Core {
     pub ending: Ending,
     /// Calls that are to be joined when the input in hand is done.
     pub joins: VecDeque<Join>,
+    /// Callers that enter their room when the input in hand is done.
+    pub entering: VecDeque<Key>,
+    /// What callers hear at the door of a room.
+    pub prompts: Prompts,
     /// Devices that have two calls, one of them a consultation.
     pub pairs: Pairs,
     /// Supervisors that wait for calls.
@@ -122,6 +129,8 @@ pub(super) struct Index {
     pub legs: HashMap<LegId, Key>,
     pub recordings: HashMap<RecordingId, Key>,
     pub conns: HashMap<ConnId, Key>,
+    /// The dial-in rooms that have members, by their number.
+    pub rooms: HashMap<String, Key>,
     /// The legs of a DN, oldest first.
     pub dns: HashMap<String, Vec<LegId>>,
 }
@@ -190,6 +199,8 @@ impl Core {
             trunk_legs: HashMap::new(),
             ending: Ending::default(),
             joins: VecDeque::new(),
+            entering: VecDeque::new(),
+            prompts: Prompts::new(),
             pairs: Pairs::default(),
             monitors: Vec::new(),
             outputs: VecDeque::new(),

@@ -17,6 +17,7 @@ use super::core::Core;
 use super::fact::What;
 use super::leg::Leg;
 use super::options::Dtmf;
+use super::room::Form;
 use crate::bridge::command::{Command, Digit};
 use crate::codec::Kind;
 use crate::id::LegId;
@@ -76,9 +77,25 @@ impl Call {
         true
     }
 
+    /// An INFO with a digit of a caller at the door of a room, who types its PIN. False: it is none.
+    pub(super) fn type_info(&mut self, core: &mut Core, tx: ServerTx, request: &Request) -> bool {
+        if !self.is_at_door() {
+            return false;
+        }
+        core.answer(tx, None, Reply::new(200));
+        if let Some((digit, _)) = read(&request.body) {
+            self.type_pin(core, digit, Form::Info);
+        }
+        true
+    }
+
     /// A digit that came as a telephone event for a party that is told by INFO.
     pub(super) fn on_digit(&mut self, core: &mut Core, from: LegId, digit: Digit, length: Duration) {
-        let dialog = self.other(from).and_then(|to| self.leg(to)).and_then(|to| to.dialog);
+        if self.type_pin(core, digit, Form::Event) {
+            return;
+        }
+        let to = self.other(from).and_then(|to| self.leg(to)).filter(|to| to.takes_info());
+        let dialog = to.and_then(|to| to.dialog);
         let Some(dialog) = dialog.filter(|_| self.is_active()) else { return };
         let open = self.pending.iter().filter(|(_, purpose)| matches!(purpose, Purpose::Digit)).count();
         if open >= MAX_OPEN {

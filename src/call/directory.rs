@@ -9,8 +9,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::options::{
-    Account, Contact, Credentials, Dn, Dtmf, HoldBy, Host, MonitorConsult, Nat, PeerAddress, Plan, Route, RouteRecord,
-    RouteTarget, Supervision, Transport, Trunk,
+    Account, Conference, Contact, Credentials, Dn, Dtmf, HoldBy, Host, MonitorConsult, Nat, PeerAddress, Plan, Route,
+    RouteRecord, RouteTarget, Supervision, Transport, Trunk,
 };
 use super::peers::{Names, Overrides};
 use super::registrar::Way;
@@ -314,6 +314,34 @@ impl Directory {
         best.map(|(_, trunk)| trunk)
     }
 
+    /// The dial-in room that a caller's number leads to: its own one, or that of a route to `dn:NUMBER`. Behind `--to`.
+    pub(super) fn room(&self, caller: &Identity, called: &str) -> Option<Arc<Conference>> {
+        let room = |number: &str| self.plan.conferences.iter().find(|room| room.number == number).cloned();
+        if self.plan.to.is_some() {
+            return None;
+        }
+        if let Some(room) = room(called) {
+            return Some(room);
+        }
+        if self.plan.conferences.is_empty() || self.dn(called).is_some() {
+            return None;
+        }
+        let route = self.route_of(caller, called)?;
+        match &route.to {
+            RouteTarget::Dn(template) => room(&expand(route, called, template)),
+            _ => None,
+        }
+    }
+
+    /// The first route that takes the number.
+    fn route_of(&self, caller: &Identity, called: &str) -> Option<&Route> {
+        let applies = |route: &&Route| {
+            route.from.as_deref().is_none_or(|from| caller.trunk.as_deref() == Some(from))
+                && route.pattern.is_match(called)
+        };
+        self.plan.routes.iter().find(applies)
+    }
+
     /// Where a caller's number leads: `--to`, DN, route. `None`: 404.
     pub(super) fn route(&self, names: &Names, caller: &Identity, called: &str) -> Option<Destination> {
         if let Some(to) = &self.plan.to {
@@ -324,11 +352,7 @@ impl Directory {
         if let Some(dn) = self.dn(called) {
             return Some(self.to_dn(names, dn, called, None));
         }
-        let applies = |route: &&Route| {
-            route.from.as_deref().is_none_or(|from| caller.trunk.as_deref() == Some(from))
-                && route.pattern.is_match(called)
-        };
-        let route = self.plan.routes.iter().find(applies)?;
+        let route = self.route_of(caller, called)?;
         let number = match &route.rewrite {
             Some(template) => expand(route, called, template),
             None => called.to_owned(),

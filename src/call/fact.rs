@@ -52,7 +52,7 @@ pub enum What {
         /// It is a consult call, placed while the caller holds this one: `PreviousConnID`.
         consult_of: Option<ConnId>,
     },
-    /// An INVITE was refused before it became a call.
+    /// An INVITE was refused before it became a call, or its caller was turned away at the door of a room.
     Refused {
         /// The answer's code.
         code: u16,
@@ -137,6 +137,20 @@ pub enum What {
         by: LegId,
         /// The consult call that ended by it: its last fact is this one.
         consult: Option<ConnId>,
+    },
+    /// Somebody has entered a dial-in room by calling it. The first one opens it: a call exists from there to
+    /// [`What::Released`].
+    RoomEntered {
+        /// Stable id of the call.
+        call_uuid: CallUuid,
+        /// The room, as it was called.
+        room: Party,
+        /// The member's leg.
+        leg: LegId,
+        /// Whose that is.
+        party: Party,
+        /// It is the first.
+        opened: bool,
     },
     /// Who was called into the call does not come.
     PartyNotAdded {

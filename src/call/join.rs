@@ -26,11 +26,12 @@ pub(super) struct End {
 }
 
 impl Calls {
-    /// Carries out the joins that the input in hand has asked for.
+    /// Carries out the joins that the input in hand has asked for, and lets into rooms who may enter.
     pub(super) fn join_calls(&mut self) {
         while let Some(join) = self.core.joins.pop_front() {
             self.join(join);
         }
+        self.enter_rooms();
         self.ask_across();
     }
 
@@ -219,7 +220,7 @@ impl Call {
     }
 
     /// The other call's legs, dialogs, requests and sessions are this one's from now on.
-    fn adopt(&mut self, core: &mut Core, other: &mut Call) {
+    pub(super) fn adopt(&mut self, core: &mut Core, other: &mut Call) {
         for leg in other.legs.drain(..) {
             core.index.legs.insert(leg.id, self.key);
             if let Some(dialog) = leg.dialog {

@@ -119,6 +119,10 @@ pub(super) enum Plays {
     Hold,
     /// The ringback tone.
     Ringback,
+    /// The tone that asks for the PIN of a room.
+    AskPin,
+    /// The PIN was wrong, so many times.
+    WrongPin(u8),
 }
 
 /// How a leg begins.
@@ -370,6 +374,8 @@ impl Leg {
             Plays::Silence => Playback::Silence,
             Plays::Hold => core.options.media.hold_playback(),
             Plays::Ringback => core.options.media.ringback_playback(),
+            Plays::AskPin => Playback::Samples { samples: core.prompts.ask.clone(), repeat: true },
+            Plays::WrongPin(_) => Playback::Samples { samples: core.prompts.wrong.clone(), repeat: true },
         };
         core.media(self.worker, Command::Play { leg: self.id, what: playback });
     }
@@ -486,7 +492,8 @@ impl Leg {
         self.takes_info() || in_use(negotiated).is_some_and(Codec::is_decodable)
     }
 
-    fn takes_info(&self) -> bool {
+    /// Digits reach its device as INFO.
+    pub(super) fn takes_info(&self) -> bool {
         self.identity.dtmf == Dtmf::Info && self.allows_info == Some(true)
     }
 

@@ -6,6 +6,7 @@
 
 mod across;
 mod announce;
+mod arrival;
 mod attempt;
 mod bridge;
 #[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
@@ -39,6 +40,7 @@ mod refer;
 mod registrar;
 mod replaces;
 pub mod request;
+mod room;
 mod second;
 mod setup;
 mod supervision;
@@ -76,7 +78,7 @@ pub enum Input {
     },
     /// Whether a recorder does not keep up with its marks: new calls are refused with 503. False until told otherwise.
     Congested(bool),
-    /// Other DNs, trunks and routes; calls that are up keep theirs.
+    /// Other DNs, trunks, routes and rooms; calls and rooms that are up keep theirs.
     Reload(Box<options::Plan>),
     /// The resolver's answer to [`Output::Resolve`]; empty when it failed.
     Resolved {

@@ -244,6 +244,9 @@ impl Call {
     /// The ACK of a 2xx of ours.
     pub(super) fn on_ack(&mut self, core: &mut Core, dialog: DialogId, request: &Request) {
         let Some(leg) = self.leg_of(dialog) else { return };
+        if self.on_door_ack(core, leg, request) {
+            return;
+        }
         let Some(talk) = self.talk_mut() else { return };
         let Some(Exchange::InAck { leg: waiting, first }) = talk.exchange else { return };
         if waiting != leg {
@@ -260,6 +263,8 @@ impl Call {
             }
             self.align(core, leg);
             self.align_next(core);
+        } else if first && self.is_room() && self.goes_on_without(leg) {
+            self.end_leg(core, leg, leg);
         } else if first {
             self.release(core, ReleaseCause::Media, StopCause::Released, None, Ending::default());
         } else {

@@ -1,6 +1,6 @@
 //! What call control must be told: checked values with units, built by `config`.
 //!
-//! [`Options`] is fixed while the process lives; its [`Plan`] (DNs, trunks, routes) can be replaced by
+//! [`Options`] is fixed while the process lives; its [`Plan`] (DNs, trunks, routes, rooms) can be replaced by
 //! [`super::Input::Reload`]. Key names are those of spec/interface.md §2.
 
 use std::fmt;
@@ -222,6 +222,8 @@ pub struct Plan {
     pub dns: Vec<Dn>,
     /// `[[route]]` in file order.
     pub routes: Vec<Route>,
+    /// `[[conference]]` in file order.
+    pub conferences: Vec<Arc<Conference>>,
     /// `[supervision]`.
     pub supervision: Supervision,
     /// `--to`: before all routes.
@@ -490,6 +492,46 @@ pub struct Supervision {
     pub mode: MonitorMode,
     /// `scope`.
     pub scope: MonitorScope,
+}
+
+/// `[[conference]]`: a dial-in room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conference {
+    /// `number`, unique among rooms and DNs.
+    pub number: String,
+    /// `pin`: digits that a caller must enter; `None`: the room is open to all who may call.
+    pub pin: Option<Secret>,
+    /// `max-members`, 2 to 256.
+    pub max_members: usize,
+    /// `when-alone`.
+    pub when_alone: WhenAlone,
+    /// `record`; `None`: as `recording.default` says.
+    pub record: Option<bool>,
+}
+
+/// Most digits of a PIN.
+pub const MAX_PIN: usize = 32;
+
+impl Conference {
+    /// A room with the defaults of spec/interface.md §2.
+    pub fn new(number: &str) -> Self {
+        Self { number: number.to_owned(), pin: None, max_members: 64, when_alone: WhenAlone::End, record: None }
+    }
+
+    /// The room itself owns a recording.
+    pub(super) fn is_recorded(&self, default: DefaultOwner) -> bool {
+        self.record.unwrap_or(default != DefaultOwner::None)
+    }
+}
+
+/// `conference.when-alone`: what becomes of the last member when the last but one leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenAlone {
+    /// The room ends.
+    #[default]
+    End,
+    /// The member waits for others, as the first one does.
+    Wait,
 }
 
 /// `dtmf`: how digits reach a peer that has no telephone-event.

@@ -83,6 +83,9 @@ impl Call {
 
     fn decide(&mut self, core: &mut Core, request: &Request) -> Result<Accepted, Denied> {
         let by = self.legs.iter().find(|l| l.identity.dn.as_deref() == Some(&request.this_dn)).map(|l| l.id);
+        if self.is_at_door() && request.ask != Ask::ReleaseCall {
+            return Err(self.denied(Code::WrongState, "the caller has not entered the room yet"));
+        }
         if matches!(
             request.ask,
             Ask::RecordStart { .. } | Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. }
@@ -112,7 +115,7 @@ impl Call {
             Ask::SingleStepTransfer { to } => self.ask_transfer(core, by, to),
             Ask::CompleteTransfer { .. } => {
                 self.must_consult(by)?;
-                if self.talk().is_some_and(|t| t.members.len() > 2) {
+                if self.is_room() || self.talk().is_some_and(|t| t.members.len() > 2) {
                     return Err(self.denied(Code::WrongState, "a conference is held: the consulted party may join it"));
                 }
                 if self.talk().and_then(|t| t.opposite(by)).is_none() {

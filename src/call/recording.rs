@@ -407,7 +407,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         dn: leg.identity.dn.clone(),
         uri: leg.uri.clone(),
         role: if consult && call.consulted() == Some(leg.id) { Role::Consulted } else { leg.role },
-        channel: leg.channel,
+        channel: call.channel_in_room(leg.id, owner).unwrap_or(leg.channel),
         holds: leg.holds(),
         held: leg.on_hold || (connection == Connection::Held && call.consult().is_some_and(|c| c.by == leg.id)),
         muted: leg.is_muted && leg.role != Role::Supervisor,

@@ -124,6 +124,10 @@ impl Call {
         if !matches!(self.state, State::Talking(_)) || !self.leg(by).is_some_and(|l| l.identity.transfer) {
             return core.answer(tx, None, Reply::new(403));
         }
+        if self.room.is_some() {
+            // Nobody is transferred out of a room.
+            return core.answer(tx, None, Reply::new(403));
+        }
         if self.has_open_offer() {
             return self.wait(core, Waiting::Refer { tx, from, request: Box::new(request.clone()) });
         }

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use rand::RngExt;
 
 use super::Calls;
+use super::arrival::{Arrival, Part};
 use super::call::{Call, State};
 use super::core::Core;
 use super::dial::{DialId, Purpose};
 use super::directory::Identity;
 use super::fact::What;
 use super::headers::Content;
-use super::leg::{self, Beginning, Leg};
+use super::leg::Leg;
 use super::outcome::answered_elsewhere;
-use super::peers::Local;
 use super::recording::Recording;
 use super::refer::Report;
 use super::setup::{Refusing, busy, refuse, unusable};
@@ -31,31 +31,22 @@ use super::transfer::Phase;
 use super::waiting::Waiting;
 use crate::codec::{Codec, Direction};
 use crate::id::LegId;
+use crate::record::mark::Side;
 use crate::sdp::{self, Refusal, Session, Terms};
 use crate::sip::dialog;
-use crate::sip::endpoint::{Body, DialogId, Flow, NotReplaced, Peer, Refused, Reply, ServerTx, Transport};
+use crate::sip::endpoint::NotReplaced;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
 use crate::sip::values::Replaces;
 
-/// Who sends an INVITE with Replaces.
+/// An INVITE with Replaces.
 #[derive(Debug)]
 pub(super) struct Newcomer {
-    pub tx: ServerTx,
-    pub flow: Flow,
-    pub identity: Arc<Identity>,
-    pub number: String,
-    pub uri: String,
-    pub shown: crate::sip::values::NameAddr,
-    /// Our side as it sees it.
-    pub local: Local,
-    /// `None`: we make one.
-    pub offer: Option<Session>,
+    /// It, with its sender.
+    pub arrival: Arrival,
     pub replaces: Replaces,
     /// The number of its Referred-By.
     pub referrer: Option<String>,
-    /// Its INVITE's.
-    pub headers: Headers,
 }
 
 /// Whose place is taken.
@@ -70,7 +61,7 @@ enum Place {
 impl Newcomer {
     /// May it take the place of this leg: the same DN, one of its pick-up group, or sent by it.
     fn may_replace(&self, leg: &Leg) -> bool {
-        let group = &self.identity.pickup_group;
+        let group = &self.arrival.identity.pickup_group;
         let number = leg.identity.dn.as_ref().unwrap_or(&leg.number);
         self.is_same_dn(leg)
             || (!group.is_empty() && *group == leg.identity.pickup_group)
@@ -78,35 +69,7 @@ impl Newcomer {
     }
 
     fn is_same_dn(&self, leg: &Leg) -> bool {
-        self.identity.dn.is_some() && self.identity.dn == leg.identity.dn
-    }
-
-    fn peer(&self) -> Peer {
-        let tcp = self.flow.transport == Transport::Tcp;
-        leg::peer(&self.identity, &self.local, self.flow.remote.ip(), tcp)
-    }
-
-    /// Answers it 200. `None`: it was cancelled, or there is no room and it has heard so.
-    fn answer(&self, core: &mut Core, body: bytes::Bytes) -> Option<DialogId> {
-        let dialog = match core.endpoint.open_dialog(self.tx, self.peer()) {
-            Ok(dialog) => dialog,
-            Err(Refused::Full) => {
-                busy("no room for another dialog").tell(core, self.tx);
-                return None;
-            }
-            Err(_) => return None,
-        };
-        let reply = Reply { body: Some(Body::sdp(body)), ..Reply::new(200) };
-        core.endpoint.respond(self.tx, Some(dialog), reply, core.now).is_ok().then_some(dialog)
-    }
-
-    /// What its device says of itself is this leg's from now on.
-    fn introduce(&self, core: &mut Core, leg: &mut Leg) {
-        leg.learn_allow(&self.headers);
-        match self.offer.as_ref().map(Session::terms) {
-            Some(Ok(terms)) => leg.wants = terms.direction,
-            _ => leg.await_answer(core),
-        }
+        self.arrival.identity.dn.is_some() && self.arrival.identity.dn == leg.identity.dn
     }
 }
 
@@ -128,7 +91,7 @@ impl Calls {
         let key = found.and_then(|(dialog, _)| core.index.dialogs.get(&dialog).copied().ok_or(NotReplaced::Ended));
         match key {
             Ok(key) => self.with(Some(key), |call, core| call.on_newcomer(core, *newcomer)),
-            Err(why) => not_replaced(why).tell(core, newcomer.tx),
+            Err(why) => not_replaced(why).tell(core, newcomer.arrival.tx),
         }
     }
 }
@@ -138,12 +101,12 @@ impl Call {
     pub(super) fn on_newcomer(&mut self, core: &mut Core, newcomer: Newcomer) {
         let place = match self.place(core, &newcomer) {
             Ok(place) => place,
-            Err(refusing) => return refusing.tell(core, newcomer.tx),
+            Err(refusing) => return refusing.tell(core, newcomer.arrival.tx),
         };
         if self.has_open_offer() {
             return self.wait(core, Waiting::Newcomer(Box::new(newcomer)));
         }
-        let tx = newcomer.tx;
+        let tx = newcomer.arrival.tx;
         let done = match place {
             Place::Ringing(dial, leg) => self.pick_up(core, dial, leg, newcomer),
             Place::Party(leg) if self.leg(leg).is_some_and(|leg| newcomer.is_same_dn(leg)) => {
@@ -176,27 +139,27 @@ impl Call {
     /// Another device of the same DN: the leg goes on in its dialog.
     fn go_on_as(&mut self, core: &mut Core, leg: LegId, newcomer: Newcomer) -> Result<(), Refusing> {
         let stays = self.transfer().is_none_or(|t| t.stays == leg && matches!(t.phase, Phase::Dialing(_)));
-        if !stays || self.talk().is_none() {
+        if !stays || self.talk().is_none() || self.is_at_door() {
             return Err(refuse(491, "Replaces names a party that is about to leave"));
         }
         let before = self.holders();
         let Some(replaced) = self.leg(leg) else { return Ok(()) };
-        let is_served = replaced.local.bind == newcomer.local.bind
-            && replaced.local.media.is_ipv4() == newcomer.local.media.is_ipv4();
+        let is_served = replaced.local.bind == newcomer.arrival.local.bind
+            && replaced.local.media.is_ipv4() == newcomer.arrival.local.media.is_ipv4();
         if !is_served {
-            return Err(unusable(Refusal::Address, &newcomer.local, "Replaces by another network"));
+            return Err(unusable(Refusal::Address, &newcomer.arrival.local, "Replaces by another network"));
         }
-        let address = (newcomer.local.media, replaced.sdp.address().port()).into();
+        let address = (newcomer.arrival.local.media, replaced.sdp.address().port()).into();
         // RFC 8866 §5.2: a number that fits 63 bits, which some devices require.
         let mut sdp = sdp::Local::new(address, core.rng.random::<u64>() >> 1);
-        let body = self.describe(core, &mut sdp, leg, newcomer.offer.as_ref());
-        let body = body.map_err(|why| unusable(why, &newcomer.local, "no codec for Replaces"))?;
-        let Some(dialog) = newcomer.answer(core, body) else { return Ok(()) };
+        let body = self.describe(core, &mut sdp, leg, newcomer.arrival.offer.as_ref());
+        let body = body.map_err(|why| unusable(why, &newcomer.arrival.local, "no codec for Replaces"))?;
+        let Some(dialog) = newcomer.arrival.answer(core, body) else { return Ok(()) };
         let key = self.key;
         let Some(mine) = self.leg_mut(leg) else { return Ok(()) };
-        Arc::make_mut(&mut mine.identity).sources = newcomer.identity.sources.clone();
-        let ended = mine.go_on_in(dialog, sdp, newcomer.local);
-        newcomer.introduce(core, mine);
+        Arc::make_mut(&mut mine.identity).sources = newcomer.arrival.identity.sources.clone();
+        let ended = mine.go_on_in(dialog, sdp, newcomer.arrival.local);
+        newcomer.arrival.introduce(core, mine);
         let party = Self::party(mine);
         core.index.dialogs.insert(dialog, key);
         if let Some(ended) = ended {
@@ -206,7 +169,7 @@ impl Call {
         self.fact(core, What::Replaced { leg, by: leg, party });
         self.await_ack(&newcomer, leg);
         self.settle(core);
-        if newcomer.offer.is_some() {
+        if newcomer.arrival.offer.is_some() {
             self.report_hold(core, &before);
         }
         self.rebridge(core, leg);
@@ -219,28 +182,18 @@ impl Call {
         let Some((stays, leg)) = stays.and_then(|stays| Some((self.leg(stays)?, self.leg(replaced)?))) else {
             return Err(refuse(491, "Replaces names a party of a running transfer or consultation"));
         };
-        if newcomer.identity.record == Some(true) && newcomer.identity.required && !core.space_ok {
+        if newcomer.arrival.identity.record == Some(true) && newcomer.arrival.identity.required && !core.space_ok {
             return Err(busy("no space for a required recording"));
         }
-        let role = if newcomer.identity.class == leg.identity.class {
+        let role = if newcomer.arrival.identity.class == leg.identity.class {
             leg.role
         } else {
-            super::owners::roles(stays.identity.class, newcomer.identity.class).1
+            super::owners::roles(stays.identity.class, newcomer.arrival.identity.class).1
         };
-        let beginning = Beginning {
-            identity: newcomer.identity.clone(),
-            role,
-            side: leg.side,
-            channel: leg.channel,
-            number: newcomer.number.clone(),
-            uri: newcomer.uri.clone(),
-            shown: Some(newcomer.shown.clone()),
-            local: newcomer.local,
-            worker: stays.worker,
-        };
+        let part = Part { role, side: leg.side, channel: leg.channel, worker: stays.worker };
         let stays = stays.id;
-        let mut new = Leg::begin(core, self.key, beginning).ok_or_else(|| busy("no media ports"))?;
-        let body = self.describe(core, &mut new.sdp, replaced, newcomer.offer.as_ref());
+        let mut new = newcomer.arrival.leg(core, self.key, part)?;
+        let body = self.describe(core, &mut new.sdp, replaced, newcomer.arrival.offer.as_ref());
         let Some(id) = self.seat(core, new, body, &newcomer)? else { return Ok(()) };
         if let Some(talk) = self.talk_mut() {
             talk.members.iter_mut().filter(|member| **member == replaced).for_each(|member| *member = id);
@@ -267,14 +220,14 @@ impl Call {
         let Some(purpose) = self.purpose(id) else { return Ok(()) };
         let Some(dial) = self.dials().find(|d| d.id == id) else { return Ok(()) };
         let (mut terms, worker) = (dial.terms.clone(), dial.worker);
-        let (role, channel) = (dial.head.role(&newcomer.identity), dial.head.channel);
+        let (role, channel) = (dial.head.role(&newcomer.arrival.identity), dial.head.channel);
         if let State::Calling(attempt) = &self.state
             && attempt.offer.is_none()
-            && newcomer.offer.is_none()
+            && newcomer.arrival.offer.is_none()
         {
-            return Err(unusable(Refusal::NoAudio, &newcomer.local, "pick-up without any offer"));
+            return Err(unusable(Refusal::NoAudio, &newcomer.arrival.local, "pick-up without any offer"));
         }
-        let recording = self.recording_with(core, &newcomer.identity);
+        let recording = self.recording_with(core, &newcomer.arrival.identity);
         if let Some(recording) = &recording {
             if recording.required && !core.space_ok {
                 return Err(busy("no space for a required recording"));
@@ -284,23 +237,13 @@ impl Call {
                 terms = decodable;
             }
         }
-        let beginning = Beginning {
-            identity: newcomer.identity.clone(),
-            role,
-            side: crate::record::mark::Side::Termination,
-            channel,
-            number: newcomer.number.clone(),
-            uri: newcomer.uri.clone(),
-            shown: Some(newcomer.shown.clone()),
-            local: newcomer.local,
-            worker,
-        };
-        let mut new = Leg::begin(core, self.key, beginning).ok_or_else(|| busy("no media ports"))?;
-        let body = match &newcomer.offer {
+        let part = Part { role, side: Side::Termination, channel, worker };
+        let mut new = newcomer.arrival.leg(core, self.key, part)?;
+        let body = match &newcomer.arrival.offer {
             Some(offer) => new.sdp.answer(offer, &terms),
             None => Ok(new.sdp.offer(&terms)),
         };
-        let answered = newcomer.offer.as_ref().and_then(|offer| accepted(offer, new.sdp.terms()?));
+        let answered = newcomer.arrival.offer.as_ref().and_then(|offer| accepted(offer, new.sdp.terms()?));
         let Some(picker) = self.seat(core, new, body, &newcomer)? else { return Ok(()) };
         self.tell_picked_up(core, id, rings, picker);
         self.close_dial(core, id, &answered_elsewhere());
@@ -362,16 +305,16 @@ impl Call {
             Ok(body) => body,
             Err(why) => {
                 leg.end(core);
-                return Err(unusable(why, &newcomer.local, "no codec for Replaces"));
+                return Err(unusable(why, &newcomer.arrival.local, "no codec for Replaces"));
             }
         };
-        let Some(dialog) = newcomer.answer(core, body) else {
+        let Some(dialog) = newcomer.arrival.answer(core, body) else {
             leg.end(core);
             return Ok(None);
         };
         let id = leg.id;
         leg.dialog = Some(dialog);
-        newcomer.introduce(core, &mut leg);
+        newcomer.arrival.introduce(core, &mut leg);
         core.index.dialogs.insert(dialog, self.key);
         let mut recorders = self.recorders();
         let own = Some(self.recording.recorder).filter(|r| self.recording.is_wanted() && !recorders.contains(r));
@@ -394,7 +337,7 @@ impl Call {
 
     /// Our offer stood in the newcomer's 200: its ACK brings the answer.
     fn await_ack(&mut self, newcomer: &Newcomer, leg: LegId) {
-        if newcomer.offer.is_none() && self.leg(leg).is_some() {
+        if newcomer.arrival.offer.is_none() && self.leg(leg).is_some() {
             self.set_exchange(Some(Exchange::InAck { leg, first: true }));
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::arrival::Arrival;
 use super::attempt::Attempt;
 use super::call::{Call, State};
 use super::core::{Core, Key, Timer};
@@ -22,6 +23,7 @@ use super::peers::Local;
 use super::recording::{Recording, Unable};
 use super::registrar::Origin;
 use super::replaces::Newcomer;
+use super::room;
 use super::second::{Held, held_by};
 use crate::codec::{Codec, Direction};
 use crate::id::{CallUuid, ConnId};
@@ -43,6 +45,10 @@ pub(super) struct Refusing {
 }
 
 impl Refusing {
+    pub(super) fn new(reply: Reply, reason: &'static str) -> Self {
+        Self { reply: Box::new(reply), reason: Some(reason) }
+    }
+
     /// Answers it so.
     pub(super) fn tell(self, core: &mut Core, tx: ServerTx) {
         if let Some(reason) = self.reason {
@@ -53,11 +59,11 @@ impl Refusing {
 }
 
 pub(super) fn refuse(code: u16, reason: &'static str) -> Refusing {
-    Refusing { reply: Box::new(Reply::new(code)), reason: Some(reason) }
+    Refusing::new(Reply::new(code), reason)
 }
 
 pub(super) fn busy(reason: &'static str) -> Refusing {
-    Refusing { reply: Box::new(Core::busy()), reason: Some(reason) }
+    Refusing::new(Core::busy(), reason)
 }
 
 /// What the head of an INVITE says.
@@ -76,6 +82,8 @@ struct Caller {
 pub(super) enum Begun {
     /// A call.
     Call(Box<Call>),
+    /// A caller in front of a dial-in room.
+    Room(Box<Call>),
     /// Somebody who takes another one's place in a call.
     Newcomer(Box<Newcomer>),
 }
@@ -136,7 +144,7 @@ fn plan(
 
 /// It would be 488 for this reason.
 pub(super) fn unusable(refusal: Refusal, ours: &Local, reason: &'static str) -> Refusing {
-    Refusing { reply: Box::new(refused(refusal, &ours.sip.ip().to_string())), reason: Some(reason) }
+    Refusing::new(refused(refusal, &ours.sip.ip().to_string()), reason)
 }
 
 fn begin(
@@ -153,7 +161,13 @@ fn begin(
     }
     let replaces = Replaces::of(&request.headers).map_err(|_| refuse(400, "malformed Replaces"))?;
     if let Some(replaces) = replaces {
-        return newcomer(core, (tx, flow), &request, caller, replaces).map(|new| Some(Begun::Newcomer(Box::new(new))));
+        let newcomer = newcomer(arrival(core, (tx, flow), &request, caller)?, replaces)?;
+        return Ok(Some(Begun::Newcomer(Box::new(newcomer))));
+    }
+    if let Some(room) = core.directory.room(&caller.identity, &caller.called) {
+        let called = caller.called.clone();
+        let arrival = arrival(core, (tx, flow), &request, caller)?;
+        return Ok(room::knock(core, arrival, room, called, live)?.map(|call| Begun::Room(Box::new(call))));
     }
     Ok(place(core, (tx, flow), request, caller, live)?.map(|call| Begun::Call(Box::new(call))))
 }
@@ -207,6 +221,7 @@ fn place(
         away: Vec::new(),
         lent: None,
         rooms: Rooms::default(),
+        room: None,
     };
     let beginning = Beginning {
         role: roles(caller.identity.class, called.class).0,
@@ -226,19 +241,17 @@ fn place(
     }))
 }
 
-/// Who sends an INVITE with Replaces.
-fn newcomer(
+/// An INVITE that is not passed on: its sender is one of ours or enters a room.
+fn arrival(
     core: &mut Core,
     (tx, flow): (ServerTx, Flow),
     request: &Request,
     caller: Caller,
-    replaces: Replaces,
-) -> Result<Newcomer, Refusing> {
+) -> Result<Arrival, Refusing> {
     let listener = Listener { transport: flow.transport, address: flow.local };
     let local = core.locals.seen(listener, flow.remote.ip(), caller.identity.overrides);
     let offer = read_offer(&Content::of(&request.headers, &request.body), &local)?;
-    let referrer = referred_by(&request.headers).map_err(|_| refuse(400, "malformed Referred-By"))?;
-    Ok(Newcomer {
+    Ok(Arrival {
         tx,
         flow,
         identity: Arc::new(caller.identity),
@@ -247,10 +260,14 @@ fn newcomer(
         shown: caller.shown,
         local,
         offer,
-        replaces,
-        referrer: referrer.and_then(|by| called_number(by.uri())),
         headers: request.headers.clone(),
     })
+}
+
+/// Who sends an INVITE with Replaces.
+fn newcomer(arrival: Arrival, replaces: Replaces) -> Result<Newcomer, Refusing> {
+    let referrer = referred_by(&arrival.headers).map_err(|_| refuse(400, "malformed Referred-By"))?;
+    Ok(Newcomer { arrival, replaces, referrer: referrer.and_then(|by| called_number(by.uri())) })
 }
 
 /// The caller's leg and the first branch.

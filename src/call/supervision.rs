@@ -159,7 +159,7 @@ impl Call {
 
     /// Calls in the supervisors that wait for a call of one of the parties.
     pub(super) fn call_supervisors(&mut self, core: &mut Core) {
-        if core.monitors.is_empty() || self.consults.is_some() {
+        if core.monitors.is_empty() || self.consults.is_some() || self.is_at_door() {
             return;
         }
         let Some(talk) = self.talk() else { return };

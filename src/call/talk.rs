@@ -12,7 +12,7 @@
 //! ```
 
 use super::call::{Call, State};
-use super::conference::{Invited, Joins};
+use super::conference::Invited;
 use super::consult::{Consult, Target};
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Purpose};
@@ -25,7 +25,7 @@ use crate::id::{LegId, RecorderId};
 #[derive(Debug)]
 pub(super) struct Talk {
     /// The parties of the call under its own ConnID, in the order of their joining: two, more in a conference, one while
-    /// the transferor of a running transfer has left.
+    /// the transferor of a running transfer has left, and in a dial-in room that the others have left or not yet entered.
     pub members: Vec<LegId>,
     pub exchange: Option<Exchange>,
     /// A leg whose offer met a 491: it is sent again when [`Timer::Glare`] fires.
@@ -95,7 +95,7 @@ impl Talk {
 
     /// A party is called into the call, supervisors apart.
     pub(super) fn invites_members(&self) -> bool {
-        self.invited.iter().any(|i| matches!(i.joins, Joins::Member { .. }))
+        self.invited.iter().any(Invited::is_member)
     }
 
     pub(super) fn dials(&self) -> impl Iterator<Item = &Dial> {
@@ -216,6 +216,9 @@ impl Call {
             return if holds { Hears::Us(Plays::Hold) } else { Hears::Leg(other) };
         }
         let Some(talk) = self.talk() else { return Hears::Us(Plays::Nothing) };
+        if let Some(plays) = self.plays_at_door() {
+            return Hears::Us(plays);
+        }
         match &talk.doing {
             Doing::Transfer(transfer) if transfer.stays == leg => self.progress(leg, transfer.dial(), Plays::Hold),
             Doing::Consult(consult) if consult.by == leg && !consult.is_mute && consult.is_active => {
@@ -259,7 +262,8 @@ impl Call {
         self.settle_routes(core);
         for index in 0..self.legs.len() {
             let id = self.legs[index].id;
-            let bridged = self.other(id).is_some() || self.hears_mixer(id);
+            // Who is alone in a room, or at its door, sends us what nobody hears yet.
+            let bridged = self.other(id).is_some() || self.hears_mixer(id) || self.room.is_some();
             let leg = &mut self.legs[index];
             if leg.dialog.is_none() {
                 continue;

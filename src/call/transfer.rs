@@ -381,8 +381,12 @@ impl Call {
         }
     }
 
-    /// True when the call is answered, two parties talk (or hold) and nothing else goes on.
+    /// True when the call is answered, two parties talk (or hold) and nothing else goes on. A room never is: two that are
+    /// in it are not each other's, and more may come.
     pub(super) fn is_plain(&self) -> bool {
+        if self.room.is_some() {
+            return false;
+        }
         let State::Talking(talk) = &self.state else { return false };
         let is_alone = matches!(talk.doing, Doing::Nothing) && !talk.invites_members();
         talk.members.len() == 2 && is_alone && !talk.waits_for_answer()

@@ -20,7 +20,8 @@ pub struct CallView {
     pub previous_conn_id: Option<ConnId>,
     /// Stable id.
     pub call_uuid: CallUuid,
-    /// `calling`, `early`, `answering`, `talking`, `held`, `conference`, `consulting`, `transferring`, `ending`.
+    /// `calling`, `early`, `answering`, `talking`, `held`, `conference`, `consulting`, `transferring`, `ending`; of a
+    /// dial-in room `entering` (somebody at its door) and `waiting` (one member alone) besides.
     pub state: &'static str,
     /// When its INVITE came.
     pub started: Timestamp,
@@ -48,7 +49,7 @@ pub struct PartyView {
     pub trunk: Option<String>,
     /// Its number.
     pub number: String,
-    /// `customer`, `agent`, `supervisor`.
+    /// `customer`, `agent`, `supervisor`, `member` (of a dial-in room).
     pub role: &'static str,
     /// `calling`, `ringing`, `established`, `ending`.
     pub state: &'static str,

@@ -31,7 +31,7 @@ impl Call {
     /// Lets something wait.
     pub(super) fn wait(&mut self, core: &mut Core, waiting: Waiting) {
         if let Waiting::Newcomer(newcomer) = &waiting {
-            core.index.txs.insert(newcomer.tx, self.key);
+            core.index.txs.insert(newcomer.arrival.tx, self.key);
         }
         if self.waiting.len() >= MAX {
             return self.refuse_waiting(core, waiting);
@@ -49,7 +49,7 @@ impl Call {
             match waiting {
                 Waiting::Refer { tx, from, request } => self.on_refer(core, tx, from, &request),
                 Waiting::Newcomer(newcomer) => {
-                    core.index.txs.remove(&newcomer.tx);
+                    core.index.txs.remove(&newcomer.arrival.tx);
                     self.on_newcomer(core, *newcomer);
                 }
                 Waiting::Request { ticket, request } => {
@@ -64,7 +64,7 @@ impl Call {
 
     /// An INVITE that waited has been cancelled. False: none waited.
     pub(super) fn waits_no_more(&mut self, core: &mut Core, cancelled: ServerTx) -> bool {
-        let is_cancelled = |w: &Waiting| matches!(w, Waiting::Newcomer(newcomer) if newcomer.tx == cancelled);
+        let is_cancelled = |w: &Waiting| matches!(w, Waiting::Newcomer(newcomer) if newcomer.arrival.tx == cancelled);
         let Some(at) = self.waiting.iter().position(|(_, waiting)| is_cancelled(waiting)) else { return false };
         self.waiting.remove(at);
         self.arm_waiting(core);
@@ -101,8 +101,8 @@ impl Call {
         match waiting {
             Waiting::Refer { tx, .. } => core.answer(tx, None, Reply::new(491)),
             Waiting::Newcomer(newcomer) => {
-                core.index.txs.remove(&newcomer.tx);
-                core.answer(newcomer.tx, None, Reply::new(491));
+                core.index.txs.remove(&newcomer.arrival.tx);
+                core.answer(newcomer.arrival.tx, None, Reply::new(491));
             }
             Waiting::Request { ticket, .. } => {
                 let denied = self.denied(Code::Busy, "an exchange of SIP in the call has not ended");

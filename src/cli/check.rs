@@ -9,7 +9,8 @@ use clap::Args;
 use super::{ConfigFile, refuse};
 use crate::audio::signal::Ringback;
 use crate::call::options::{
-    Contact, DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport, Trunk,
+    Conference, Contact, DefaultOwner, Dn, Listener, Numbers, PeerAddress, Route, RouteRecord, RouteTarget, Transport,
+    Trunk, WhenAlone,
 };
 use crate::config::{Config, Sound, capacity};
 use crate::record::mark::Layout;
@@ -207,7 +208,14 @@ fn plan(config: &Config, page: &mut Page) {
         page.row(&numbers(&one.numbers), &dn(one));
     }
     page.none_unless(!plan.dns.is_empty());
-    page.title("A called number goes to the DN of that number, else by the first route that matches, else 404");
+    page.title("Dial-in rooms");
+    for one in &plan.conferences {
+        page.row(&one.number, &room(one, config.recording.default));
+    }
+    page.none_unless(!plan.conferences.is_empty());
+    page.title(
+        "A called number goes to the room or the DN of that number, else by the first route that matches, else 404",
+    );
     for (index, one) in plan.routes.iter().enumerate() {
         page.row(&format!("route {}", index + 1), &route(one));
     }
@@ -260,6 +268,24 @@ fn dn(dn: &Dn) -> String {
     parts.extend(recorded(dn.record, dn.required));
     parts.extend(dn.ivr.then(|| "an IVR port".to_owned()));
     parts.join("; ")
+}
+
+fn room(room: &Conference, default: DefaultOwner) -> String {
+    let entry = match room.pin {
+        Some(_) => "who may call and enters the PIN",
+        None => "everybody who may call",
+    };
+    let alone = match room.when_alone {
+        WhenAlone::End => "ends when one is left",
+        WhenAlone::Wait => "goes on while one is left",
+    };
+    let recorded = match room.record {
+        Some(true) => "recorded",
+        Some(false) => "not recorded",
+        None if default == DefaultOwner::None => "not recorded by default",
+        None => "recorded by default",
+    };
+    format!("{entry}; at most {} members; {alone}; {recorded}", room.max_members)
 }
 
 fn recorded(record: Option<bool>, required: bool) -> Vec<String> {

@@ -5,6 +5,7 @@
 //! the working directory of the process. Secrets come from a file or an environment variable and are never printed.
 
 pub mod capacity;
+mod conference;
 pub mod error;
 mod plan;
 mod raw;
@@ -49,7 +50,7 @@ pub struct Config {
     pub recording: RecordingOptions,
     /// `[recording]` for the recorder threads and the disk.
     pub storage: Storage,
-    /// DNs, trunks, routes and `--to`.
+    /// DNs, trunks, routes, rooms and `--to`.
     pub plan: Plan,
     /// `[api]`.
     pub api: Api,

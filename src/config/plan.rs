@@ -1,4 +1,4 @@
-//! `[[trunk]]`, `[[dn]]`, `[[route]]`, and whether they fit together.
+//! `[[trunk]]`, `[[dn]]`, `[[conference]]`, `[[route]]`, and whether they fit together.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use regex::Regex;
 
+use super::conference;
 use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
@@ -19,7 +20,7 @@ use crate::sip::values::Algorithm;
 /// Limits of the lists: routing looks through them for every call.
 const MAX_ENTRIES: usize = 10_000;
 
-/// Reads the three lists. `has_ivr`: there is somebody to whom IVR ports belong.
+/// Reads the four lists. `has_ivr`: there is somebody to whom IVR ports belong.
 pub(super) fn read(document: &mut Document<'_, '_>, has_ivr: bool, problems: &mut Problems) -> Plan {
     let mut plan = Plan::default();
     for mut section in limited("trunk", document, problems) {
@@ -33,6 +34,11 @@ pub(super) fn read(document: &mut Document<'_, '_>, has_ivr: bool, problems: &mu
             problems.add(&section.spot_of("ivr"), "an IVR port without [ivr] `listen` belongs to nobody", suggestion);
         }
         plan.dns.extend(dn);
+        section.finish(problems);
+    }
+    for mut section in limited("conference", document, problems) {
+        let room = conference::read(&mut section, &plan, problems);
+        plan.conferences.extend(room.map(Arc::new));
         section.finish(problems);
     }
     let mut section = document.section("supervision", problems);
@@ -229,7 +235,10 @@ fn read_route(section: &mut Section<'_, '_>, plan: &Plan, problems: &mut Problem
         Some(RouteTarget::Dn(number)) if number.contains('$') => {
             check_groups(number, groups.as_ref(), &section.spot_of("to"), problems);
         }
-        Some(RouteTarget::Dn(number)) if !plan.dns.iter().any(|dn| dn.numbers.contains(number)) => {
+        Some(RouteTarget::Dn(number))
+            if !plan.dns.iter().any(|dn| dn.numbers.contains(number))
+                && !plan.conferences.iter().any(|room| room.number == *number) =>
+        {
             problems.add(&section.spot_of("to"), format!("no [[dn]] has the number {number:?}"), None);
         }
         _ => {}

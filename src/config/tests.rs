@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::call::options::{
-    Account, Beep, BeepTo, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget, Transport,
+    Account, Beep, BeepTo, Conference, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget,
+    Transport, WhenAlone,
 };
 use crate::sip::values::Algorithm;
 
@@ -173,10 +174,6 @@ fn a_feature_that_is_not_built_is_refused_by_its_key_unless_it_is_off() {
     only_problem(
         "[sip]\nsession-timer = \"90s\"\n",
         "2: sip.session-timer: not built yet: session timers (RFC 4028); leave the key out or write \"off\"",
-    );
-    only_problem(
-        "[[conference]]\nnumber = \"800\"\n",
-        "1: conference: not built yet: dial-in conference rooms; leave the section out",
     );
     only_problem("[supervision]\nmood = 1\n", "2: supervision.mood: unknown key; did you mean `mode`?");
     assert!(
@@ -425,4 +422,45 @@ fn a_sound_that_cannot_be_played_is_a_mistake_of_its_key() {
     assert!(found[0].starts_with("3: media.hold-audio: /nowhere/hold.wav: No such file"), "{}", found[0]);
     assert!(found[0].contains(advice), "{}", found[0]);
     assert!(found[1].starts_with("4: media.ringback: uk: No such file") && found[1].contains("\"us\""), "{}", found[1]);
+}
+
+#[test]
+fn a_room_is_read_with_its_defaults_and_its_limits() {
+    let plan = |text: &str| Config::parse(text).unwrap().plan;
+    let rooms = plan("[[conference]]\nnumber = \"800\"\n").conferences;
+    assert_eq!(*rooms[0], Conference::new("800"));
+    assert_eq!((rooms[0].max_members, rooms[0].when_alone, rooms[0].record), (64, WhenAlone::End, None));
+    let rest = "pin = \"0042\"\nmax-members = 256\nwhen-alone = \"wait\"\nrecord = false\n";
+    let rooms = plan(&format!("[[conference]]\nnumber = \"+49800\"\n{rest}")).conferences;
+    assert_eq!(rooms[0].pin.as_ref().unwrap().reveal(), "0042");
+    assert_eq!((rooms[0].max_members, rooms[0].when_alone, rooms[0].record), (256, WhenAlone::Wait, Some(false)));
+    let routed = format!("{DN}[[conference]]\nnumber = \"800\"\n[[route]]\nmatch = \"^9$\"\nto = \"dn:800\"\n");
+    assert_eq!(plan(&routed).conferences.len(), 1, "a route may lead to a room");
+}
+
+#[test]
+fn what_is_wrong_with_a_room_is_told_without_its_pin() {
+    let room = |rest: &str| format!("[[conference]]\nnumber = \"800\"\n{rest}\n");
+    only_problem(
+        &format!("{}{}", room(""), room("")),
+        "5: conference[2].number: another [[conference]] has this number already",
+    );
+    only_problem(
+        &format!("{DN}[[conference]]\nnumber = \"2001\"\n"),
+        "5: conference[1].number: a [[dn]] has this number already",
+    );
+    only_problem("[[conference]]\npin = \"1\"\n", "1: conference[1]: `number` is missing");
+    only_problem("[[conference]]\nnumber = \"800-809\"\n", "2: conference[1].number: a room has one number");
+    for pin in ["\"12a\"", "\"\"", "\"123456789012345678901234567890123\"", "\"98 76\""] {
+        only_problem(&room(&format!("pin = {pin}")), "3: conference[1].pin: expected 1 to 32 digits");
+    }
+    only_problem(&room("pin = 9876"), "3: conference[1].pin: expected digits in quotes");
+    for members in [1, 257] {
+        let wrong = format!("3: conference[1].max-members: expected a whole number from 2 to 256, found {members}");
+        only_problem(&room(&format!("max-members = {members}")), &wrong);
+    }
+    only_problem(
+        &room("when-alone = \"stay\""),
+        "3: conference[1].when-alone: expected one of \"end\", \"wait\", found \"stay\"",
+    );
 }

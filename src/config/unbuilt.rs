@@ -36,7 +36,6 @@ const TABLE: &[Unbuilt] = &[
     row("media", "srtp", Off::Text(&["off"]), "SRTP"),
     row("recording", "mask-dtmf", Off::Bool(false), "masking of in-band DTMF"),
     row("route", "origin", Off::Text(&[""]), "queues and workbins"),
-    row("conference", "", Off::Absent, "dial-in conference rooms"),
     row("interaction", "invitation-timeout", Off::Text(&["30s"]), "agent invitations"),
     row("events", "nats", Off::Absent, "events over NATS"),
     row("library", "database", Off::Absent, "the searchable library"),

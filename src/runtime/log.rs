@@ -23,6 +23,7 @@ pub fn fact(fact: &Fact) {
         What::TransferFailed { by, cause, .. } => info!(%by, cause = cause.label(), "transfer failed"),
         What::PartyInvited { by, .. } => info!(%by, "party invited"),
         What::PartyAdded { leg, by, .. } => info!(%leg, %by, "party added"),
+        What::RoomEntered { call_uuid, leg, opened, .. } => info!(%call_uuid, %leg, opened, "room entered"),
         What::PartyNotAdded { by, cause, .. } => info!(%by, cause = cause.label(), "party not added"),
         What::PartyDeleted { leg, by, left } => info!(%leg, %by, left, "party deleted"),
         What::MuteChanged { leg, muted } => info!(%leg, muted, "mute changed"),

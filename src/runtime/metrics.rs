@@ -324,6 +324,11 @@ impl Metrics {
             What::CallStarted { .. } => _ = self.calls_started.inc(),
             What::Refused { code, .. } => _ = self.calls_refused.get_or_create(&Code { code: *code }).inc(),
             What::Answered { .. } => _ = self.calls_answered.inc(),
+            // A room that opens is a call that we have answered.
+            What::RoomEntered { opened: true, .. } => {
+                self.calls_started.inc();
+                self.calls_answered.inc();
+            }
             What::Released { cause, .. } => {
                 self.calls_ended.get_or_create(&Cause { cause: cause.label() }).inc();
             }
@@ -342,7 +347,8 @@ impl Metrics {
                 self.recordings_failed.get_or_create(&Cause { cause }).inc();
             }
             What::Warning { .. } => _ = self.warnings.inc(),
-            What::Ringing { .. }
+            What::RoomEntered { opened: false, .. }
+            | What::Ringing { .. }
             | What::Held { .. }
             | What::Retrieved { .. }
             | What::TransferStarted { .. }

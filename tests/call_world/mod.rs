@@ -2,6 +2,8 @@
 //! binds what it is asked to bind; what they and the recorders are told is kept for assertions.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod mixed;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -222,6 +224,7 @@ fn tell(what: &What) -> String {
         What::PartyAdded { leg, by, consult, .. } => {
             format!("added {leg} by {by}{}", if consult.is_some() { " consulted" } else { "" })
         }
+        What::RoomEntered { leg, opened, .. } => format!("{} {leg}", if *opened { "opened" } else { "entered" }),
         What::PartyNotAdded { cause, .. } => format!("not added {}", cause.label()),
         What::PartyDeleted { leg, by, left } => format!("deleted {leg} by {by}, {left} left"),
         What::MuteChanged { leg, muted } => format!("{} {leg}", if *muted { "muted" } else { "unmuted" }),

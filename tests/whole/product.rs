@@ -343,6 +343,7 @@ impl Product {
             Command::Route { from, to } => relay.route(from, to).map(|()| self.read_again(worker, from, now)),
             Command::Play { leg, what } => relay.play(leg, what, now),
             Command::Digits { leg, to } => relay.digits(leg, to),
+            Command::Collect { leg, digits } => relay.collect(leg, digits),
             Command::Press { leg, digit, length } => relay.press(leg, digit, length, now),
             Command::Tap { leg, recorders } => relay.tap(leg, &recorders),
             Command::TapAs { leg, name } => relay.tap_as(leg, name),
@@ -660,6 +661,7 @@ fn leg_of(command: &Command) -> Option<LegId> {
         | Command::Await { leg }
         | Command::Play { leg, .. }
         | Command::Digits { leg, .. }
+        | Command::Collect { leg, .. }
         | Command::Press { leg, .. }
         | Command::Tap { leg, .. }
         | Command::TapAs { leg, .. }

@@ -7,6 +7,7 @@ use crate::bridge::command::{Digit, Digits, Notice};
 use crate::bridge::press::{Pressed, Step, event_bytes, event_payload};
 use crate::bridge::tone::Tone;
 use crate::id::LegId;
+use crate::rtp::Header;
 use crate::rtp::telephone_event::TelephoneEvent;
 use crate::rtp::view::FIXED_LEN;
 
@@ -16,6 +17,26 @@ impl Relay {
         let key = self.slot(leg)?.0;
         self.legs[key].digits = to;
         Ok(())
+    }
+
+    /// Whether signaling is told of the digits that the leg's own peer presses.
+    pub fn collect(&mut self, leg: LegId, digits: bool) -> Result<(), Error> {
+        let key = self.slot(leg)?.0;
+        let leg = &mut self.legs[key];
+        if leg.collects && !digits {
+            // What is pressed right now is not told any more.
+            leg.pressed = None;
+        }
+        leg.collects = digits;
+        Ok(())
+    }
+
+    /// An event of a peer whose digits are collected.
+    pub(super) fn collected(&mut self, key: usize, header: &Header, clock_rate: u32, payload: &[u8], now: Instant) {
+        let Some(event) = TelephoneEvent::parse(payload) else { return };
+        if let Some(pressed) = Pressed::of(self.legs[key].id, event, header.timestamp, clock_rate, now) {
+            self.hear_digit(key, pressed, event.end, now);
+        }
     }
 
     /// A digit for the leg's peer: as a telephone event, else as a tone. After those that were pressed before.

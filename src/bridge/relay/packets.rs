@@ -68,6 +68,9 @@ impl Relay {
         let sent_len = header.payload_len();
         let packet = Incoming { from: leg.id, header: &header, clock_rate, sent_rate: clock_rate, sent_len, event };
         let unread = incoming.kind == Kind::ComfortNoise || event;
+        if event && self.legs[slot.0].collects {
+            self.collected(slot.0, &header, clock_rate, &datagram[header.payload()], now);
+        }
         let mix = self.legs[slot.0].to_mixer(header);
         match self.forward(slot.0, packet, order, datagram, now) {
             Ok(forward) => Verdict { forward, tap, mix, refused: None },

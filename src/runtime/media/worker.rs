@@ -338,6 +338,7 @@ impl<F: Fn(Notice)> Loop<F> {
             Command::Route { from, to } => self.relay.route(from, to).map(|()| self.read_again(from)),
             Command::Play { leg, what } => self.relay.play(leg, what, now),
             Command::Digits { leg, to } => self.relay.digits(leg, to),
+            Command::Collect { leg, digits } => self.relay.collect(leg, digits),
             Command::Press { leg, digit, length } => self.relay.press(leg, digit, length, now),
             Command::Tap { leg, recorders } => self.relay.tap(leg, &recorders),
             Command::Mix { leg, mixing } => {
@@ -365,6 +366,7 @@ impl<F: Fn(Notice)> Loop<F> {
             | Command::Await { leg }
             | Command::Play { leg, .. }
             | Command::Digits { leg, .. }
+            | Command::Collect { leg, .. }
             | Command::Press { leg, .. }
             | Command::Tap { leg, .. }
             | Command::Mix { leg, .. }

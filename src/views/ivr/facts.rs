@@ -22,6 +22,7 @@ impl Ivr {
             What::TransferFailed { by, to, cause } => self.transfer_failed(conn_id, *by, to, *cause),
             What::PartyInvited { by, to, observer: false } => self.invited(conn_id, *by, to),
             What::PartyAdded { .. } => self.added(fact, conn_id),
+            What::RoomEntered { leg, party, .. } => self.entered(fact, conn_id, *leg, party),
             What::PartyNotAdded { by, to, cause } => self.not_added(conn_id, *by, to, *cause),
             What::PartyDeleted { leg, .. } => self.deleted(conn_id, *leg),
             What::PartyLeft { leg } => self.left(conn_id, *leg),
@@ -219,6 +220,19 @@ impl Ivr {
                 self.cue(conn_id, Cue::Joins, None, None);
             }
             _ => self.call_answered(fact, conn_id, *leg, party),
+        }
+    }
+
+    /// Somebody has entered a dial-in room: a port, or another one with a port in it.
+    fn entered(&mut self, fact: &Fact, conn_id: ConnId, leg: LegId, party: &Party) {
+        if let Some(call) = self.calls.get_mut(&conn_id) {
+            call.added.push(leg);
+            return self.cue(conn_id, Cue::Joins, None, None);
+        }
+        let Some(dn) = self.port(party) else { return };
+        if self.add(fact, conn_id, dn, leg, Stage::Talking) {
+            self.cue(conn_id, Cue::Calls, None, None);
+            self.cue(conn_id, Cue::Answers, None, None);
         }
     }
 

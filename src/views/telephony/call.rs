@@ -108,6 +108,27 @@ impl Member {
 }
 
 impl Call {
+    pub(super) fn new(uuid: CallUuid, kind: CallType, members: Vec<Member>) -> Self {
+        Self {
+            uuid,
+            kind,
+            consult_of: None,
+            members,
+            transfer: None,
+            invited: Vec::new(),
+            redirected: false,
+            recordings: Vec::new(),
+        }
+    }
+
+    /// One more; `None`: it has as many as it may.
+    pub(super) fn add(&mut self, member: Member) -> Option<usize> {
+        (self.members.len() < MAX_MEMBERS).then(|| {
+            self.members.push(member);
+            self.members.len() - 1
+        })
+    }
+
     pub(super) fn find(&self, leg: LegId) -> Option<usize> {
         self.members.iter().position(|member| member.leg == Some(leg))
     }
@@ -126,11 +147,7 @@ impl Call {
             .or_else(|| self.members.iter().position(|member| member.stage == Stage::Called));
         let at = match at {
             Some(at) => at,
-            None if self.members.len() < MAX_MEMBERS => {
-                self.members.push(Member::called(party));
-                self.members.len() - 1
-            }
-            None => return None,
+            None => self.add(Member::called(party))?,
         };
         let member = &mut self.members[at];
         member.leg = Some(leg);

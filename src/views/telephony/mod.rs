@@ -15,11 +15,11 @@ mod rows;
 use std::collections::HashMap;
 
 use self::call::{Call, Member, Pending, Recording, Stage, Who};
-use self::event::{DnRole, Event, Name, RecordingState};
+use self::event::{CallType, DnRole, Event, Name, RecordingState};
 use self::rows::Row;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
 use crate::call::request::{Code, Denied, Request};
-use crate::id::{ConnId, LegId, RecordingId};
+use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::StopCause;
 
 /// All live calls, as telephony events tell them.
@@ -109,6 +109,9 @@ impl Telephony {
         if let What::CallStarted { .. } = what {
             return self.started(told, what);
         }
+        if let What::RoomEntered { call_uuid, room, party, opened: true, .. } = what {
+            self.opened(told.conn_id, *call_uuid, rows::call_type(party, room, false));
+        }
         if let What::Transferred { consult, .. } = what {
             let consult = consult.and_then(|id| Some((id, self.calls.remove(&id)?)));
             let Some(call) = self.calls.get_mut(&told.conn_id) else { return };
@@ -157,6 +160,7 @@ impl Telephony {
             What::PartyInvited { .. }
             | What::PartyNotAdded { .. }
             | What::PartyDeleted { .. }
+            | What::RoomEntered { .. }
             | What::MuteChanged { .. }
             | What::ListenChanged { .. }
             | What::ObserverJoined { .. }
@@ -168,6 +172,13 @@ impl Telephony {
             | What::RecordingBegun { .. }
             | What::RecordingPublished { .. }
             | What::Warning { .. } => {}
+        }
+    }
+
+    /// A room has its first member, who is told of by [`conference`].
+    fn opened(&mut self, conn_id: ConnId, uuid: CallUuid, kind: CallType) {
+        if self.calls.len() < self.max_calls {
+            self.calls.insert(conn_id, Call::new(uuid, kind, Vec::new()));
         }
     }
 
@@ -185,16 +196,9 @@ impl Telephony {
             holds: false,
             agent: None,
         };
-        let call = Call {
-            uuid: *call_uuid,
-            kind: rows::call_type(caller, called, consult_of.is_some()),
-            consult_of: *consult_of,
-            members: vec![member, Member::called(called)],
-            transfer: None,
-            invited: Vec::new(),
-            redirected: false,
-            recordings: Vec::new(),
-        };
+        let kind = rows::call_type(caller, called, consult_of.is_some());
+        let members = vec![member, Member::called(called)];
+        let call = Call { consult_of: *consult_of, ..Call::new(*call_uuid, kind, members) };
         if let Some(event) = told.tell(&call, 0, &rows::DIALING, None) {
             event.previous_conn_id = *consult_of;
         }
