@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench mixing` measures the kernels that the processor is given at run time, then builds and measures
 //! those for the least processor (SSE2 on x86-64, `--cfg baseline`) in `target/baseline`. The goal for mixer and recorder
-//! together is 150 ns with AVX2 and 350 ns with SSE2. `-- --lateness 60`: how late ticks begin.
+//! together is 150 ns with AVX2 and 350 ns with SSE2. `-- --lateness 60`: how late ticks begin. `-- --once mixer 3` (or
+//! `recorder`): one step alone, to be run under a profiler.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -374,9 +375,14 @@ fn lateness(seconds: u64) {
 }
 
 fn main() {
-    let seconds = std::env::args().skip_while(|argument| argument != "--lateness").nth(1);
-    if let Some(seconds) = seconds {
+    let after = |name: &str| std::env::args().skip_while(|argument| argument != name).skip(1).collect::<Vec<_>>();
+    if let [seconds, ..] = &after("--lateness")[..] {
         return lateness(seconds.parse().expect("seconds"));
+    }
+    if let [step, parties, ..] = &after("--once")[..] {
+        let parties = parties.parse().expect("a number of parties");
+        let ns = if step == "mixer" { mixer_step(parties, parties) } else { recorder_step(parties, parties) };
+        return println!("{step}, {parties} parties: {ns:.1} ns per party and frame");
     }
     costs();
     if !cfg!(baseline) {

@@ -1,4 +1,9 @@
 //! The phones of all calls: one thread sends on a grid of a millisecond, one receives.
+//!
+//! Loopback charges the sender for what happens at the receiver, and waking a thread that waits there costs as much as
+//! the rest of the send. How often it waits depends on chance: it does not while the other phones' packets are sent on
+//! its core, which favours whoever answers at once. So it never waits while CPU time is taken, but sleeps and looks
+//! after; a network card would not be woken either. Latency is taken behind that, with a receiver that waits.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +16,8 @@ use stickytape::net::udp::{Poller, Ready};
 const PTIME_MS: usize = 20;
 /// Before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Between two looks of a receiver that does not wait.
+const DOZE: Duration = Duration::from_millis(2);
 /// After it, for what is under way.
 const SETTLE: Duration = Duration::from_millis(500);
 /// Latency is counted in steps of 10 µs up to 200 ms.
@@ -42,19 +49,21 @@ impl Phones {
         self.0.iter().map(|phone| phone.local_addr().expect("bound").port()).collect()
     }
 
-    /// All phones talk for `time` after a warm-up. `mark` is called at its begin (false) and end (true).
+    /// All phones talk for `time` after a warm-up, and half as long again for the latency. `mark` is called at the begin
+    /// (false) and end (true) of `time`.
     pub fn talk(&self, time: Duration, mut mark: impl FnMut(bool)) -> Report {
         let begin = clock::now();
-        let stop = AtomicBool::new(false);
+        let (waits, stop) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| self.receive(begin, &stop));
-            let sender = scope.spawn(|| self.send(begin, WARM_UP + time));
+            let receiver = scope.spawn(|| self.receive(begin, &waits, &stop));
+            let sender = scope.spawn(|| self.send(begin, WARM_UP + time + time / 2));
             std::thread::sleep(WARM_UP);
             let from = clock::now();
             mark(false);
             std::thread::sleep(time);
             mark(true);
             let measured = clock::now() - from;
+            waits.store(true, Ordering::Relaxed);
             let sent = sender.join().expect("the sender");
             std::thread::sleep(SETTLE);
             stop.store(true, Ordering::Relaxed);
@@ -86,7 +95,7 @@ impl Phones {
         sent
     }
 
-    fn receive(&self, begin: Instant, stop: &AtomicBool) -> (u64, Vec<u32>) {
+    fn receive(&self, begin: Instant, waits: &AtomicBool, stop: &AtomicBool) -> (u64, Vec<u32>) {
         crate::ask_for_realtime();
         let poller = Poller::new().expect("epoll");
         for (n, phone) in self.0.iter().enumerate() {
@@ -96,17 +105,25 @@ impl Phones {
         let mut steps = vec![0; STEPS];
         let mut received = 0;
         let mut buffer = [0; 2_048];
+        // What is sent before the receiver waits has lain in its socket.
+        let mut awake_since = None;
         while !stop.load(Ordering::Relaxed) {
-            poller.wait(Some(Duration::from_millis(50)), &mut ready).expect("epoll");
+            let timeout = if waits.load(Ordering::Relaxed) { Duration::from_millis(50) } else { Duration::ZERO };
+            poller.wait(Some(timeout), &mut ready).expect("epoll");
+            if timeout.is_zero() && ready.tokens().next().is_none() {
+                std::thread::sleep(DOZE);
+            }
+            if !timeout.is_zero() && awake_since.is_none() {
+                awake_since = Some((clock::now() - begin).as_nanos() as u64);
+            }
             for token in ready.tokens() {
                 let Ok(len) = self.0[token as usize].recv(&mut buffer) else { continue };
                 // RTCP goes to another port; everything here is a phone's packet.
                 let Some(stamp) = buffer[..len].get(12..20) else { continue };
                 received += 1;
                 let sent = u64::from_be_bytes(stamp.try_into().expect("8 bytes"));
-                let now = clock::now() - begin;
-                if now > WARM_UP {
-                    let step = (now.as_nanos() as u64).saturating_sub(sent) / 1_000 / STEP_US;
+                if awake_since.is_some_and(|since| sent > since) {
+                    let step = ((clock::now() - begin).as_nanos() as u64).saturating_sub(sent) / 1_000 / STEP_US;
                     steps[(step as usize).min(STEPS - 1)] += 1;
                 }
             }

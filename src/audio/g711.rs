@@ -30,28 +30,28 @@ pub fn encode_alaw(samples: &[i16], bytes: &mut [u8]) {
     encode_alaw_slices(samples, bytes);
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) {
     for (sample, byte) in samples.iter_mut().zip(bytes) {
         *sample = ulaw_to_linear(*byte);
     }
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) {
     for (sample, byte) in samples.iter_mut().zip(bytes) {
         *sample = alaw_to_linear(*byte);
     }
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_ulaw_slices(samples: &[i16], bytes: &mut [u8]) {
     for (byte, sample) in bytes.iter_mut().zip(samples) {
         *byte = linear_to_ulaw(*sample);
     }
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_alaw_slices(samples: &[i16], bytes: &mut [u8]) {
     for (byte, sample) in bytes.iter_mut().zip(samples) {
         *byte = linear_to_alaw(*sample);
@@ -78,31 +78,47 @@ fn alaw_to_linear(byte: u8) -> i16 {
     ((magnitude ^ sign) - sign) as i16
 }
 
-/// The segment is the position of the highest bit and the mantissa the four bits below it. An `f32` has both next to each
-/// other, and vector units convert to `f32` while few of them count leading zeros.
+/// −1 where a value is below a bound, 0 elsewhere: a mask. One comparison of vector units.
 #[inline(always)]
-fn segment_and_mantissa(magnitude: i32, lowest_segment_log2: u32) -> i32 {
-    ((magnitude as f32).to_bits() >> 19) as i32 - (((127 + lowest_segment_log2) << 4) as i32)
+fn below(value: i16, bound: i16) -> i16 {
+    if value < bound { -1 } else { 0 }
+}
+
+/// Segment and mantissa of a magnitude whose segments begin at `top` / 128 … `top`, as a code without its sign. The segment
+/// is the position of the highest bit and the mantissa the four bits below it: the magnitude is shifted until the highest
+/// bit stands at `top`, by 4, 2 and 1 bits where that fits, and every shift is a segment less. All in 16 bits, of which a
+/// vector holds twice as many as of 32: least of SSE2 60 ns for 160 samples, against 115 ns through the exponent of an
+/// `f32`, and 24 against 27 ns with AVX2.
+#[inline(always)]
+fn segment_and_mantissa(magnitude: i16, top: i16) -> i16 {
+    let four = below(magnitude, top / 8);
+    let magnitude = magnitude.wrapping_mul((four & 15) + 1);
+    let two = below(magnitude, top / 2);
+    let magnitude = magnitude.wrapping_mul((two & 3) + 1);
+    let one = below(magnitude, top);
+    let magnitude = magnitude + (magnitude & one);
+    // 16 … 31: the highest bit counts as a segment.
+    (magnitude >> (top.trailing_zeros() - 4)) + 0x60 - (four & 0x40) - (two & 0x20) - (one & 0x10)
 }
 
 /// One sample to µ-law; ones' complement of negative values, as G.191 does.
 #[inline(always)]
 fn linear_to_ulaw(sample: i16) -> u8 {
-    let value = i32::from(sample) >> 2;
-    let sign = value >> 31;
+    let value = sample >> 2;
+    let sign = value >> 15;
     let magnitude = ((value ^ sign) + 33).min(8_191);
-    let code = segment_and_mantissa(magnitude, 5);
+    let code = segment_and_mantissa(magnitude, 4_096);
     ((code | (sign & 0x80)) ^ 0xff) as u8
 }
 
 /// One sample to A-law; ones' complement of negative values, as G.191 does.
 #[inline(always)]
 fn linear_to_alaw(sample: i16) -> u8 {
-    let value = i32::from(sample) >> 3;
-    let sign = value >> 31;
+    let value = sample >> 3;
+    let sign = value >> 15;
     let magnitude = value ^ sign;
     let linear = magnitude >> 1;
-    let floating = segment_and_mantissa(magnitude, 4);
+    let floating = segment_and_mantissa(magnitude, 2_048);
     let code = if magnitude < 32 { linear } else { floating };
     ((code | (sign & 0x80)) ^ 0xd5) as u8
 }

@@ -108,7 +108,7 @@ pub fn fade_out(samples: &mut [i16], rate: u32) {
 
 // Loops, not folds: a closure that is not inlined is compiled for the least processor.
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn peak_of(sum: &[i32]) -> u32 {
     // The least and the largest: SSE2 has neither magnitudes nor unsigned maxima, and this is as fast elsewhere.
     let (mut least, mut most) = (0, 0);
@@ -119,7 +119,7 @@ fn peak_of(sum: &[i32]) -> u32 {
     least.unsigned_abs().max(most.unsigned_abs())
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn loudest_of(samples: &[i16]) -> u16 {
     let (mut least, mut most) = (0, 0);
     for sample in samples {
@@ -130,7 +130,7 @@ fn loudest_of(samples: &[i16]) -> u16 {
 }
 
 /// True when something left the range.
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for ((sample, total), own) in output.iter_mut().zip(sum).zip(own) {
@@ -142,7 +142,7 @@ fn minus_own(sum: &[i32], own: &[i16], output: &mut [i16]) -> bool {
 }
 
 /// True when something left the range.
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx2")))]
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn narrow(sum: &[i32], output: &mut [i16]) -> bool {
     let mut beyond = 0;
     for (sample, total) in output.iter_mut().zip(sum) {

@@ -121,8 +121,9 @@ pub struct Mixer {
     members: Slab<Member>,
     legs: LegMap<usize>,
     phases: [Vec<usize>; PHASES as usize],
-    /// The phase that is due next, counted from the epoch.
+    /// The phase that is due next, counted from the epoch, and when: an instant is dear to compute anew.
     next: u64,
+    due: Instant,
     load: Load,
     digits: VecDeque<(WorkerId, LegId, Digit, Duration)>,
     notices: VecDeque<MixNotice>,
@@ -133,9 +134,10 @@ pub struct Mixer {
 impl Mixer {
     /// A mixer without rooms, whose first tick is the next one after `now`.
     pub fn new(options: Options, now: Instant) -> Self {
-        let since = now.saturating_duration_since(options.epoch);
+        let next = phase_after(options.epoch, now);
         Self {
-            next: since.as_nanos().div_ceil(PHASE.as_nanos()) as u64,
+            next,
+            due: instant_of(options.epoch, next),
             options,
             rooms: Slab::new(),
             by_id: HashMap::new(),
@@ -172,7 +174,7 @@ impl Mixer {
 
     /// When [`Mixer::tick`] is due next; `None` without rooms.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        (!self.rooms.is_empty()).then(|| self.at(self.next))
+        (!self.rooms.is_empty()).then_some(self.due)
     }
 
     /// What signaling should know; drain until `None`.
@@ -218,12 +220,16 @@ impl Mixer {
     /// which is read anew each time.
     pub fn tick(&mut self, now: Instant, mut emit: impl FnMut(WorkerId, Output<'_>)) {
         let (phase, number) = ((self.next % PHASES) as usize, (self.next / PHASES) as u32);
-        let late = now.saturating_duration_since(self.at(self.next));
+        let late = now.saturating_duration_since(self.due);
         self.load.observe(late);
-        let largest = self.largest();
+        (self.next, self.due) = (self.next + 1, self.due + PHASE);
         while let Some((worker, leg, digit, length)) = self.digits.pop_front() {
             emit(worker, Output::Digit(leg, digit, length));
         }
+        if self.phases[phase].is_empty() {
+            return;
+        }
+        let largest = self.largest();
         for at in 0..self.phases[phase].len() {
             let key = self.phases[phase][at];
             let shed = self.load.shed();
@@ -234,12 +240,7 @@ impl Mixer {
             self.counters.shed_ticks += u64::from(sheds && late < TICK);
             self.room_tick(key, number, (!leaves_out).then_some(shed), now, &mut emit);
         }
-        self.next += 1;
         self.end_rooms(phase);
-    }
-
-    fn at(&self, phase: u64) -> Instant {
-        self.options.epoch + Duration::from_nanos(phase * PHASE.as_nanos() as u64)
     }
 
     fn largest(&self) -> usize {
@@ -302,8 +303,8 @@ impl Mixer {
         }
         if self.rooms.is_empty() {
             // Nothing was due without rooms.
-            let since = now.saturating_duration_since(self.options.epoch);
-            self.next = self.next.max(since.as_nanos().div_ceil(PHASE.as_nanos()) as u64);
+            self.next = self.next.max(phase_after(self.options.epoch, now));
+            self.due = instant_of(self.options.epoch, self.next);
         }
         let fewest = (0..self.phases.len()).min_by_key(|phase| self.phases[*phase].len()).unwrap_or(0);
         let key = self.rooms.insert(Room::new(id, sample_rate, digits, fewest as u64));
@@ -433,4 +434,13 @@ impl Mixer {
             }
         }
     }
+}
+
+/// The first phase that is not before an instant.
+fn phase_after(epoch: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(epoch).as_nanos().div_ceil(PHASE.as_nanos()) as u64
+}
+
+fn instant_of(epoch: Instant, phase: u64) -> Instant {
+    epoch + Duration::from_nanos(phase * PHASE.as_nanos() as u64)
 }

@@ -15,7 +15,7 @@ use super::mixdown::{LOOK_AHEAD_NS, Legs, Tools};
 use super::session::Session;
 use super::tap::TapHeader;
 use super::track::QUANTUM_MS;
-use crate::id::{LegId, RecordingId};
+use crate::id::{LegId, LegMap, RecordingId};
 
 /// How long a packet may be later than its place (spec/recording.md §7, W).
 pub const WINDOW: Duration = Duration::from_millis(500);
@@ -106,8 +106,10 @@ pub struct Recorder {
     options: Options,
     legs: Legs,
     /// Which sessions read a leg, and when it ended (ns).
-    readers: HashMap<LegId, Readers>,
+    readers: LegMap<Readers>,
     sessions: HashMap<RecordingId, Session>,
+    /// Who is due in which slot: a thousand calls are not all looked at for the forty that are.
+    slots: [Slot; SLOTS as usize],
     /// Sessions whose files have not been asked for yet.
     new_sessions: Vec<RecordingId>,
     /// Packets of a leg or payload type that no mark has named yet, with their arrival.
@@ -116,6 +118,13 @@ pub struct Recorder {
     tick: Option<i64>,
     watermark_ns: i64,
     tools: Box<Tools>,
+}
+
+/// The sessions and legs of one slot; those that have ended are found out when they are due.
+#[derive(Debug, Default)]
+struct Slot {
+    sessions: Vec<RecordingId>,
+    legs: Vec<LegId>,
 }
 
 #[derive(Debug, Default)]
@@ -130,8 +139,9 @@ impl Recorder {
         Self {
             options,
             legs: Legs::default(),
-            readers: HashMap::new(),
+            readers: LegMap::default(),
             sessions: HashMap::new(),
+            slots: Default::default(),
             new_sessions: Vec::new(),
             waiting: VecDeque::new(),
             tick: None,
@@ -146,7 +156,12 @@ impl Recorder {
         match mark.change {
             Change::Payloads { leg, payloads } => {
                 let sealed = sealed_at(at);
-                self.legs.entry(leg).or_insert_with(|| Leg::new(sealed)).payloads(at, payloads);
+                let slots = &mut self.slots;
+                let begin = || {
+                    slots[slot_of(leg)].legs.push(leg);
+                    Leg::new(sealed)
+                };
+                self.legs.entry(leg).or_insert_with(begin).payloads(at, payloads);
                 self.readers.entry(leg).or_default();
                 self.retry_waiting();
             }
@@ -161,6 +176,7 @@ impl Recorder {
                     return;
                 }
                 let session = Session::new(*start, mark.at, at, self.options.max_file_bytes);
+                self.slots[session.slot(SLOTS) as usize].sessions.push(id);
                 self.sessions.insert(id, session);
                 self.new_sessions.push(id);
                 self.read_members(id);
@@ -236,15 +252,32 @@ impl Recorder {
         }
         self.tick = Some(tick);
         let slots = (from..=tick).fold(0_u32, |slots, tick| slots | 1 << (tick % SLOTS));
-        let is_due = |slot: i64| slots >> slot & 1 == 1;
-        let due: Vec<RecordingId> = self.sessions.values().filter(|s| is_due(s.slot(SLOTS))).map(Session::id).collect();
-        for id in due {
+        let due = |slot: &usize| slots >> slot & 1 == 1;
+        (0..self.slots.len()).filter(due).for_each(|slot| self.commit_sessions(slot, sealed, sink));
+        (0..self.slots.len()).filter(due).for_each(|slot| self.tend_legs(slot, sealed));
+    }
+
+    fn commit_sessions(&mut self, slot: usize, sealed: i64, sink: &mut impl Sink) {
+        let mut at = 0;
+        while let Some(id) = self.slots[slot].sessions.get(at).copied() {
             self.commit_session(id, sealed, sink);
+            if self.sessions.contains_key(&id) {
+                at += 1;
+            } else {
+                self.slots[slot].sessions.swap_remove(at);
+            }
         }
-        let due = |id: &LegId| is_due((id.0 % SLOTS as u64) as i64);
-        let late: Vec<LegId> = self.legs.keys().filter(|id| due(id)).copied().collect();
-        for id in late {
+    }
+
+    fn tend_legs(&mut self, slot: usize, sealed: i64) {
+        let mut at = 0;
+        while let Some(id) = self.slots[slot].legs.get(at).copied() {
             self.tend_leg(id, sealed);
+            if self.legs.contains_key(&id) {
+                at += 1;
+            } else {
+                self.slots[slot].legs.swap_remove(at);
+            }
         }
     }
 
@@ -347,6 +380,11 @@ impl Recorder {
         self.legs.remove(&id);
         self.readers.remove(&id);
     }
+}
+
+/// Where a leg is tended.
+fn slot_of(leg: LegId) -> usize {
+    (leg.0 % SLOTS as u64) as usize
 }
 
 /// What is sealed at an instant, in whole quanta of every track.

@@ -156,7 +156,7 @@ impl Playout {
     /// A packet of audio came, so many nanoseconds before the next tick.
     pub fn insert(&mut self, ssrc: u32, timestamp: u32, coding: Coding, payload: &[u8], until_tick_ns: i64) -> Taken {
         let (len, rate) = (coding.samples(payload.len()) as i64, coding.sample_rate());
-        if len == 0 || len > self.samples(MAX_PACKET_MS) * i64::from(rate) / i64::from(self.rate) {
+        if len == 0 || len > i64::from(rate) * MAX_PACKET_MS / 1_000 {
             return Taken::Overflow;
         }
         if self.ssrc != Some(ssrc) || self.rate != rate {
