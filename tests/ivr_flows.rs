@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use call_world::*;
 use stickytape::call::Input;
+use stickytape::call::fact::{Fact, Party, ReleaseCause, What};
 use stickytape::call::options::{DefaultOwner, Options};
-use stickytape::call::request::Ticket;
-use stickytape::id::ConnId;
+use stickytape::call::request::{Accepted, Ticket};
+use stickytape::id::{CallUuid, ConnId};
 use stickytape::testing::phone::{Action, Incoming};
 use stickytape::views::ivr::message::{Audience, DriverId, Message, Say, Telling};
 use stickytape::views::ivr::{self, AskId, Ivr, Output};
@@ -638,5 +639,73 @@ fn calls_beyond_the_limit_are_not_told() {
     desk.ivr = Ivr::new(ivr::Options { busy: vec![486], is_port, max_calls: 0 });
     desk.act(CALLER, Action::call("2002"));
     desk.tells(1_000, &[]);
+    desk.close();
+}
+
+/// The caller talks to the port, whose phone takes a second call.
+fn making(port: Incoming, third: Incoming) -> Desk {
+    let mut desk = Desk::talking(third);
+    desk.world.phones.remove(PORT);
+    desk.world.phone(2, |o| {
+        (o.lines, o.call_waiting, o.incoming) = (2, true, port);
+    });
+    let port = desk.world.phones.pop().expect("just made");
+    desk.world.phones.insert(PORT, port);
+    desk.send_as(ONE, 1, Some("m1"), Message::MakeCall { to: "2003".into() });
+    desk
+}
+
+#[test]
+fn a_call_that_a_driver_makes_is_told_under_a_call_id_of_its_own() {
+    let mut desk = making(ANSWERS, ANSWERS);
+    desk.tells(150, &[]);
+    desk.tells(1_000, &["C2 Dialing", "C2 Established"]);
+    desk.sends(2, Message::EndCall);
+    desk.tells(200, &["C2 Released"]);
+    desk.close();
+}
+
+#[test]
+fn a_call_that_a_driver_makes_and_that_fails_is_busy_or_an_error() {
+    let mut desk = making(ANSWERS, Incoming::Refuse(486));
+    desk.tells(1_000, &["C2 Dialing", "C2 Busy", "C2 Released"]);
+    desk.close();
+    let mut desk = making(ANSWERS, Incoming::Refuse(404));
+    desk.tells(1_000, &["C2 Dialing", "C2 CallError MakeCall 415 m1 to 1", "C2 Released"]);
+    desk.close();
+    // The port itself does not take it: there is no second call.
+    let mut desk = making(Incoming::Refuse(603), ANSWERS);
+    desk.tells(1_000, &["C1 CallError MakeCall 233 m1 to 1"]);
+    desk.close();
+}
+
+#[test]
+fn a_call_that_cannot_be_made_at_all_is_an_error_at_once() {
+    let mut desk = Desk::talking(ANSWERS);
+    desk.send_as(ONE, 1, Some("m1"), Message::MakeCall { to: "7777".into() });
+    desk.tells(0, &["C1 CallError MakeCall 415 m1 to 1"]);
+    desk.close();
+}
+
+#[test]
+fn a_call_that_is_over_before_its_request_is_answered_is_an_error_and_leaves_nothing() {
+    let mut desk = Desk::talking(ANSWERS);
+    let asked = desk.ivr.message(ONE, desk.conns[0], Some("m1".into()), Message::MakeCall { to: "2003".into() });
+    let [Output::Ask(id, request)] = &asked[..] else { panic!("{asked:?}") };
+    desk.world.phones[PORT].act(Action::HangUp, desk.world.net.now());
+    let new = ConnId(99);
+    let party = |dn: &str| Party { dn: Some(dn.into()), trunk: None, number: dn.into() };
+    let what = What::NotMade {
+        call_uuid: CallUuid(uuid::Uuid::nil()),
+        this: party(&request.this_dn),
+        to: party("2003"),
+        cause: ReleaseCause::Rejected(486),
+    };
+    let (at, wall) = (desk.world.net.now(), desk.world.proxy.wall(desk.world.net.now()));
+    let told = desk.ivr.fact(&Fact { at, wall, conn_id: Some(new), cause: None, what });
+    assert!(told.is_empty(), "whose it is nobody knows yet: {told:?}");
+    let told = desk.ivr.answered(*id, Some(Ok(Accepted::new(new))));
+    desk.carry_out(told);
+    desk.tells(500, &["C1 CallError MakeCall 231 m1 to 1", "C1 Released"]);
     desk.close();
 }

@@ -4,11 +4,14 @@ mod call_world;
 mod views_support;
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use call_world::*;
 use stickytape::call::Input;
 use stickytape::call::options::{DefaultOwner, DnRole, Options};
-use stickytape::call::request::{Accepted, Ask, Denied, DnAsk, DnRequest, MonitorNextCall, OwnerWish, Request, Ticket};
+use stickytape::call::request::{
+    Accepted, Ask, Code, Denied, DnAsk, DnRequest, MonitorNextCall, OwnerWish, Request, Ticket,
+};
 use stickytape::id::ConnId;
 use stickytape::testing::phone::{Action, HoldForm, Incoming, Leave, Refer};
 use stickytape::views::telephony::Telephony;
@@ -80,7 +83,8 @@ impl Office {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let reference = Some(format!("r{}", self.tickets).into());
-        let request = Request { conn_id: self.conns[call - 1], this_dn: this_dn.into(), reference, ask };
+        let conn_id = if matches!(ask, Ask::MakeCall { .. }) { Request::NO_CALL } else { self.conns[call - 1] };
+        let request = Request { conn_id, this_dn: this_dn.into(), reference, ask };
         self.world.tell(Input::Request(ticket, Box::new(request)));
         self.world.run(ms(0));
         let answers = &mut self.world.proxy.answers;
@@ -581,6 +585,75 @@ fn row_11_a_consultation_becomes_a_conference_and_row_14_a_member_leaves() {
                    ThirdPartyDN=B ThirdPartyDNRole=DeletedBy OK";
     let released = "B Released C1 Internal ConferenceMember OK".to_owned();
     assert_eq!(office.events(500), [released, format!("A {deleted}"), format!("C {deleted}")]);
+}
+
+/// A is to talk to B; what they do with calls.
+fn making(a: Incoming, b: Incoming) -> Office {
+    let mut office = Office::new();
+    office.world.phones.clear();
+    for (n, does) in [(1, a), (2, b), (3, b)] {
+        office.world.phone(n, |o| o.incoming = does);
+    }
+    office.asks("2001", 0, Ask::MakeCall { to: "2002".into() });
+    office
+}
+
+const ANSWERS: Incoming = Incoming::Answer { ring: Duration::ZERO, answer: Duration::from_millis(200) };
+
+#[test]
+fn row_1_a_call_that_is_made_by_request_dials_once_its_own_phone_has_answered() {
+    let mut office = making(ANSWERS, ANSWERS);
+    assert!(office.events(150).is_empty(), "the phone of A rings");
+    tells(
+        office.events(1_000),
+        &[
+            "A Dialing C1 Internal Origination OtherDN=B OtherDNRole=Destination OK ReferenceID=r1",
+            "B Ringing C1 Internal Destination OtherDN=A OtherDNRole=Origination OK",
+            "A Established C1 Internal Origination OtherDN=B OtherDNRole=Destination OK",
+            "B Established C1 Internal Destination OtherDN=A OtherDNRole=Origination OK",
+        ],
+    );
+    office.close();
+}
+
+#[test]
+fn row_2_the_other_one_is_busy_or_does_not_answer() {
+    let mut office = making(ANSWERS, Incoming::Refuse(486));
+    tells(
+        office.events(1_000),
+        &[
+            "A Dialing C1 Internal Origination OtherDN=B OtherDNRole=Destination OK ReferenceID=r1",
+            "A DestinationBusy C1 Internal Origination OtherDN=B OtherDNRole=Destination Busy Cause=Busy",
+            "A Released C1 Internal Origination OtherDN=B OtherDNRole=Destination Busy Cause=Busy",
+        ],
+    );
+    office.close();
+}
+
+#[test]
+fn row_2_who_asks_for_a_call_and_is_busy_or_does_not_answer_itself_is_told_the_same() {
+    let mut office = making(Incoming::Refuse(486), ANSWERS);
+    let busy = "C1 Internal Origination OtherDN=B OtherDNRole=Destination Busy Cause=Busy ReferenceID=r1";
+    let expected = [format!("A DestinationBusy {busy}"), format!("A Released {busy}")];
+    assert_eq!(office.events(1_000), expected);
+    office.close();
+    let mut office = making(Incoming::Manual, ANSWERS);
+    office.world.run(ms(100));
+    office.act(0, Action::Ring);
+    let no_answer = "A Released C1 Internal Origination OtherDN=B OtherDNRole=Destination NoAnswer Cause=NoAnswer";
+    assert_eq!(office.events(70_000), [format!("{no_answer} ReferenceID=r1")]);
+    office.close();
+}
+
+#[test]
+fn a_call_that_is_not_made_is_an_error_without_a_connection() {
+    let office = Office::new();
+    let ask = Ask::MakeCall { to: "7777".into() };
+    let request = Request { conn_id: Request::NO_CALL, this_dn: "2001".into(), reference: Some("r".into()), ask };
+    let denied = Denied { code: Code::UnknownTarget, detail: "OtherDN leads nowhere".into(), state: "none".into() };
+    let event = Telephony::error(&request, &denied).expect("told to a DN that is configured");
+    assert_eq!((event.conn_id, event.request, event.code), (None, Some("make-call"), Some("unknown-target")));
+    office.close();
 }
 
 #[test]

@@ -116,7 +116,7 @@ fn router(shared: Shared) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(async || Json(openapi::document())))
-        .route("/v1/calls", get(calls))
+        .route("/v1/calls", get(calls).post(requests::make_call))
         .route("/v1/calls/{conn_id}", get(call))
         .route("/v1/calls/{conn_id}/{request}", post(requests::request))
         .route("/v1/dns/{dn}/monitor-next-call", post(supervision::monitor))

@@ -1,14 +1,14 @@
 //! The OpenAPI 3.1 document at `/openapi.json`, generated from the handlers and the types that they take and give.
 
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
-use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
 use utoipa::openapi::schema::{Object, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, ContentBuilder, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Kind;
-use super::requests::{Need, TAKES, Takes};
+use super::requests::{MAKE_CALL, Need, TAKES, Takes};
 use super::{RecordingPage, events, http, media, problem, requests, supervision};
 use crate::call::view::CallView;
 use crate::record::metadata::Recording;
@@ -27,6 +27,7 @@ use crate::record::metadata::Recording;
         http::metrics,
         http::calls,
         http::call,
+        requests::make_call,
         requests::request,
         supervision::monitor,
         supervision::cancel,
@@ -66,10 +67,15 @@ impl Modify for Requests {
             let operation = request(&generic, takes, &body);
             document.paths.paths.insert(path, PathItem::new(openapi::HttpMethod::Post, operation));
         }
+        let new = document.paths.paths.get_mut("/v1/calls").and_then(|item| item.post.as_mut());
+        if let Some(new) = new {
+            new.request_body = Some(RefOr::T(takes(&MAKE_CALL, &body)));
+        }
     }
 }
 
-fn request(generic: &Operation, takes: &Takes, body: &Object) -> Operation {
+/// The body of one request.
+fn takes(takes: &Takes, body: &Object) -> RequestBody {
     let mut body = body.clone();
     for (field, need) in
         [("OtherDN", takes.other_dn), ("OtherConnID", takes.other_conn_id), ("RecordingID", takes.recording_id)]
@@ -91,10 +97,14 @@ fn request(generic: &Operation, takes: &Takes, body: &Object) -> Operation {
     }
     let content = ContentBuilder::new().schema(Some(Schema::Object(body))).build();
     let body = RequestBodyBuilder::new().content("application/json", content);
+    body.required(Some(openapi::Required::True)).build()
+}
+
+fn request(generic: &Operation, takes: &Takes, body: &Object) -> Operation {
     let mut operation = generic.clone();
     operation.operation_id = Some(takes.name.to_owned());
     operation.summary = Some(takes.about.to_owned());
-    operation.request_body = Some(RefOr::T(body.required(Some(openapi::Required::True)).build()));
+    operation.request_body = Some(RefOr::T(self::takes(takes, body)));
     let of_the_call = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(known) if known.name == "ConnID");
     operation.parameters.get_or_insert_default().retain(of_the_call);
     operation

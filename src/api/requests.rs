@@ -154,7 +154,10 @@ const fn of_mode(name: &'static str, about: &'static str) -> Takes {
     Takes { extensions: &["MonitorMode"], ..takes(name, about) }
 }
 
-/// Every request that there is.
+/// The request that names no call.
+pub const MAKE_CALL: Takes = to_other_dn("make-call", "Calls ThisDN, and when it has answered OtherDN for it");
+
+/// Every request to a call.
 pub const TAKES: &[Takes] = &[
     takes("release-call", "ThisDN leaves the call"),
     takes("hold-call", "ThisDN puts the other side on hold"),
@@ -222,10 +225,53 @@ pub(super) async fn request(
     let Path((conn_id, name)) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let takes = TAKES.iter().find(|takes| takes.name == name).ok_or_else(unknown_request)?;
     let conn_id: ConnId = super::http::conn_id(&conn_id)?;
+    take(&shared, conn_id, takes, body).await
+}
+
+/// Calls ThisDN, and when it has answered OtherDN for it.
+///
+/// The ConnID of the answer is the new call's. ThisDN's phone is asked to answer by itself (`Call-Info: …;answer-after=0`,
+/// `Alert-Info: info=alert-autoanswer`); when it has answered, EventDialing comes. A phone that is busy, declines or does
+/// not answer: EventDestinationBusy and EventReleased, or EventReleased alone.
+#[utoipa::path(
+    post,
+    path = "/v1/calls",
+    operation_id = "make-call",
+    tag = "calls",
+    request_body = RequestBody,
+    responses(
+        (status = 202, description = "accepted; the outcome comes as events", body = RequestAccepted),
+        (status = 400, description = "bad-request: a field of the body is wrong",
+            body = problem::Body, content_type = "application/problem+json"),
+        (status = 404, description = "unknown-dn, unknown-target",
+            body = problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "refused, nothing has changed: wrong-state (ThisDN is not registered or cannot be \
+            reached), codec; or reference-reused", body = problem::Body, content_type = "application/problem+json"),
+        (status = 413, description = "too-large: more than 65,536 bytes",
+            body = problem::Body, content_type = "application/problem+json"),
+        (status = 415, description = "not-json", body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, description = "limit, no-space, unavailable",
+            body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
+pub(super) async fn make_call(
+    State(shared): State<Shared>,
+    body: Result<Json<RequestBody>, JsonRejection>,
+) -> Result<Response, Problem> {
+    take(&shared, Request::NO_CALL, &MAKE_CALL, body).await
+}
+
+/// Asks what a body says, and answers.
+async fn take(
+    shared: &Shared,
+    conn_id: ConnId,
+    takes: &Takes,
+    body: Result<Json<RequestBody>, JsonRejection>,
+) -> Result<Response, Problem> {
     let Json(body) = body.map_err(not_a_body)?;
     let asked = build(conn_id, takes, &body)?;
     let reference = asked.reference.clone().unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string().into());
-    let outcome = decide(&shared, asked, &reference).await;
+    let outcome = decide(shared, asked, &reference).await;
     log(takes.name, conn_id, &body.this_dn, &outcome);
     let accepted = outcome?;
     let still_recording = (takes.recording_id != Need::No).then_some(accepted.still_recording);
@@ -241,7 +287,11 @@ pub(super) async fn request(
 fn log(request: &'static str, conn_id: ConnId, this_dn: &str, outcome: &Result<Accepted, Problem>) {
     let dn = Redacted(this_dn);
     match outcome {
-        Ok(_) => tracing::info!(request, %conn_id, %dn, "request accepted"),
+        // A new call has another one than the path names.
+        Ok(accepted) => tracing::info!(request, conn_id = %accepted.conn_id, %dn, "request accepted"),
+        Err(problem) if conn_id == Request::NO_CALL => {
+            tracing::info!(request, %dn, code = problem.code(), "request refused");
+        }
         Err(problem) => tracing::info!(request, %conn_id, %dn, code = problem.code(), "request refused"),
     }
 }
@@ -339,6 +389,7 @@ fn ask_of(name: &str, body: &RequestBody) -> Result<Ask, Problem> {
     // `build` has seen that it is there where it is needed.
     let to = || body.other_dn.clone().unwrap_or_default();
     Ok(match name {
+        "make-call" => Ask::MakeCall { to: to() },
         "release-call" => Ask::ReleaseCall,
         "hold-call" => Ask::HoldCall,
         "retrieve-call" => Ask::RetrieveCall,
@@ -416,7 +467,7 @@ mod tests {
 
     #[test]
     fn every_request_of_the_table_is_built_as_what_it_is_called() {
-        for takes in TAKES {
+        for takes in TAKES.iter().chain([&MAKE_CALL]) {
             assert_eq!(build(ConnId(1), takes, &full(takes)).unwrap().ask.name(), takes.name);
         }
     }

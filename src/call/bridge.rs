@@ -80,6 +80,7 @@ impl Call {
         let (cause, ending) = match &self.state {
             // BYE in an early dialog gives the INVITE up (RFC 3261 §15.1.2).
             State::Calling(_) => (ReleaseCause::Abandoned, Ending { bye_headers, ..Ending::code(487) }),
+            _ if self.make().is_some() => (ReleaseCause::Abandoned, Ending { bye_headers, ..Ending::default() }),
             _ => (ReleaseCause::Released, Ending { bye_headers, bye_body, ..Ending::default() }),
         };
         self.release(core, cause, StopCause::Released, by, ending);

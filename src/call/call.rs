@@ -12,7 +12,9 @@ use super::core::{Core, Key, Timer};
 use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
 use super::leg::Leg;
+use super::make::Outcome;
 use super::mixing::Rooms;
+use super::options::RouteRecord;
 use super::recording::{Recording, Session};
 use super::request::{Code, Request, Ticket};
 use super::room::Room;
@@ -71,6 +73,7 @@ pub(super) struct Call {
 ///                        │  timeout, hang-up             │  recording required, hang-up
 ///                        └──────────► Over ◄─────────────┘
 /// ```
+/// A call that was asked for by MakeCall begins as Talking: its parties are called one after the other ([`super::make`]).
 /// `Over` is left at once: the call is forgotten, the endpoint finishes what is left of its dialogs.
 #[derive(Debug)]
 pub(super) enum State {
@@ -174,13 +177,12 @@ impl Call {
         by: Option<LegId>,
         ending: Ending,
     ) {
+        let last = self.last_fact(cause, by);
         let mut state = std::mem::replace(&mut self.state, State::Over);
-        let answered = matches!(state, State::Talking(_));
         let stop = if self.answered.is_some() { stop } else { StopCause::NotAnswered };
         if matches!(cause, ReleaseCause::Released | ReleaseCause::Lost) {
             self.leave_to_devices(core, stop);
         }
-        let is_known = !self.is_at_door();
         self.close_room(core, stop);
         self.stop_sessions(core, stop);
         for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap, Timer::Pin] {
@@ -230,9 +232,14 @@ impl Call {
         }
         self.rooms.close(core, |_| false);
         core.index.conns.remove(&self.conn_id);
-        if is_known {
-            self.fact(core, What::Released { cause, by, answered });
-        }
+        last.into_iter().for_each(|last| last.tell(core));
+    }
+
+    /// The last fact of the call when it ends now; `None`: nobody was told of it.
+    fn last_fact(&self, cause: ReleaseCause, by: Option<LegId>) -> Option<Outcome> {
+        let answered = self.talk().is_some() && self.make().is_none();
+        let released = || Outcome::of(self, None, What::Released { cause, by, answered });
+        (!self.is_at_door()).then(|| self.not_made(cause).unwrap_or_else(released))
     }
 
     /// The consult call over one of the dialogs ends with the call.
@@ -247,6 +254,14 @@ impl Call {
         {
             core.index.conns.remove(&consult);
             core.fact(Some(consult), What::Released { cause, by: None, answered: true });
+        }
+    }
+
+    /// What the route says of recording, while the call's first answer is still to come.
+    pub(super) fn route(&self) -> Option<(Option<RouteRecord>, bool)> {
+        match &self.state {
+            State::Calling(attempt) => Some(attempt.route),
+            _ => self.make().map(|make| make.route),
         }
     }
 
@@ -270,6 +285,8 @@ impl Call {
             State::Talking(talk) => match &talk.doing {
                 Doing::Transfer(_) => "transferring",
                 Doing::Consult(_) => "consulting",
+                Doing::Make(make) if !make.calls_requester() && make.dial().is_ringing() => "early",
+                Doing::Make(_) => "calling",
                 Doing::Nothing if talk.members.len() > 2 => "conference",
                 Doing::Nothing if talk.members.len() == 1 => "waiting",
                 Doing::Nothing if held => "held",

@@ -256,7 +256,7 @@ impl Call {
             return true;
         }
         match &talk.doing {
-            Doing::Nothing => false,
+            Doing::Nothing | Doing::Make(_) => false,
             Doing::Transfer(transfer) => transfer.by == leg || transfer.second == Some(leg),
             Doing::Consult(consult) => match &consult.target {
                 Target::Talking(target) => consult.by != leg && (talk.members.len() == 2 || *target != leg),

@@ -351,6 +351,11 @@ impl Core {
         }
     }
 
+    /// Where the phones of a DN are; `None`: it is not configured.
+    pub(super) fn device(&self, number: &str) -> Option<Destination> {
+        self.directory.device(&self.names, number).map(|destination| self.located(destination))
+    }
+
     /// Where a caller's number leads; `None`: 404.
     pub(super) fn route(&self, caller: &Identity, called: &str) -> Option<Destination> {
         self.directory.route(&self.names, caller, called).map(|destination| self.located(destination))

@@ -2,7 +2,7 @@
 //!
 //! A dial is a list of targets. One branch (an INVITE of ours) is open at a time, but the contacts that one DN has
 //! registered are called at once; each branch may fork downstream. The first 2xx wins. Who has asked for the dial (D1's
-//! INVITE, a transfer, a consultation) is told of its progress by [`Call::purpose`].
+//! INVITE, a transfer, a consultation, MakeCall) is told of its progress by [`Call::purpose`].
 
 use std::collections::VecDeque;
 
@@ -12,6 +12,7 @@ use super::directory::{Class, Destination, Identity, Target};
 use super::fact::Party;
 use super::headers::{Content, hide_caller, name_call, passed};
 use super::leg::{Beginning, Leg};
+use super::make::answer_at_once;
 use super::options::Listener;
 use super::peers::Local;
 use crate::id::{LegId, WorkerId};
@@ -153,6 +154,8 @@ pub(super) enum Purpose {
     Consult,
     /// A one-step conference, or a supervisor that joins.
     Invite,
+    /// MakeCall: who has asked for it, then who is to be called.
+    Make,
 }
 
 impl Dial {
@@ -323,6 +326,7 @@ impl Call {
 
     fn open_branch(&mut self, core: &mut Core, id: DialId, way: Way) -> Result<(), Full> {
         let (key, conn_id, uuid) = (self.key, self.dialled_as(id), self.uuid);
+        let calls_requester = self.calls_requester(id);
         let recorder = self.recording.is_wanted().then_some(self.recording.recorder);
         let recorders = self.recorders();
         let Some(dial) = self.dial_mut(id) else { return Err(Full) };
@@ -347,6 +351,9 @@ impl Call {
         }
         if identity.dn.is_some() {
             name_call(&mut headers, conn_id, uuid);
+        }
+        if calls_requester {
+            answer_at_once(&mut headers, way.local.sip);
         }
         for line in dial.head.extra.lines() {
             if identity.class == Class::Trunk || line.name() != Name::Diversion {

@@ -259,6 +259,11 @@ impl Directory {
         self.plan.trunks.iter().find(|t| &*t.name == name)
     }
 
+    /// The phones of a DN, whatever routes say.
+    pub(super) fn device(&self, names: &Names, number: &str) -> Option<Destination> {
+        Some(self.to_dn(names, self.dn(number)?, number, None))
+    }
+
     /// The account of a DN that registers.
     pub(super) fn account(&self, number: &str) -> Option<&Account> {
         match &self.dn(number)?.contact {

@@ -60,7 +60,7 @@ impl Call {
         let news = Progress { invite, dialog, leg, first_ringing };
         match self.purpose(id) {
             Some(Purpose::Caller) => self.caller_progress(core, news, &response, &content, answer),
-            Some(Purpose::Transfer | Purpose::Consult | Purpose::Invite) => {
+            Some(Purpose::Transfer | Purpose::Consult | Purpose::Invite | Purpose::Make) => {
                 self.target_progress(core, id, news, &response, answer)
             }
             None => {}
@@ -133,13 +133,18 @@ impl Call {
         {
             dial.early = Some(leg);
         }
-        if first_ringing {
+        // Of a phone that rings for its own request nobody is told: there is no call yet.
+        if first_ringing && !self.calls_requester(id) {
             // Who is consulted rings in the consult call, also when the transfer is already asked for.
             let consult = self.transfer().and_then(|transfer| transfer.consult);
             let conn_id = consult.unwrap_or_else(|| self.dialled_as(id));
             self.tell_ringing(core, conn_id, leg, heard.is_some());
         }
         self.report_progress(core, response);
+        let is_callee = self.make().is_some_and(|make| !make.calls_requester() && make.dial().branches.len() == 1);
+        if heard.is_some() && is_callee && core.options.recording.early_media && !self.start_sessions(core) {
+            return self.refuse_unrecorded(core);
+        }
         self.settle(core);
     }
 

@@ -59,6 +59,18 @@ pub enum What {
         /// Why, in words of ours.
         reason: &'static str,
     },
+    /// A call that was asked for does not come about: the phone of who has asked was not reached, or it was given up
+    /// meanwhile. Of such a call nothing else is told.
+    NotMade {
+        /// Stable id of the call.
+        call_uuid: CallUuid,
+        /// Who has asked for it, and was called first.
+        this: Party,
+        /// Who was to be called.
+        to: Party,
+        /// Why.
+        cause: ReleaseCause,
+    },
     /// The called side rings (the first 18x); `early_media` when the 18x carried SDP.
     Ringing {
         /// The called leg.

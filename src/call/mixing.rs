@@ -157,7 +157,7 @@ impl Call {
         let Some(talk) = self.talk() else { return Vec::new() };
         let (main, consult) = match &talk.doing {
             Doing::Nothing => (talk.members.clone(), None),
-            Doing::Transfer(_) => return Vec::new(),
+            Doing::Transfer(_) | Doing::Make(_) => return Vec::new(),
             Doing::Consult(consult) => consult.circles(&talk.members),
         };
         let circle = |place, members: Vec<LegId>| {

@@ -25,6 +25,7 @@ mod headers;
 mod join;
 mod leave;
 mod leg;
+mod make;
 mod mixing;
 mod music;
 mod offers;

@@ -46,7 +46,7 @@ impl Call {
     }
 
     fn ask_start(&mut self, core: &mut Core, by: Option<LegId>, owner: &OwnerWish) -> Result<RecordingId, Denied> {
-        if !matches!(self.state, State::Talking(_)) {
+        if !matches!(self.state, State::Talking(_)) || self.make().is_some() {
             return Err(self.denied(Code::WrongState, "the call is not answered"));
         }
         let leg = self.owner_wished(by, owner)?;

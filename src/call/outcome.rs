@@ -83,6 +83,7 @@ impl Call {
             Purpose::Transfer => self.transfer_answered(core, target),
             Purpose::Consult => self.consult_answered(core, target),
             Purpose::Invite => self.invited_answered(core, id, target),
+            Purpose::Make => self.make_answered(core, target),
             Purpose::Caller => {}
         }
     }
@@ -106,6 +107,7 @@ impl Call {
             Purpose::Transfer => self.transfer_failed(core, cause, &answer),
             Purpose::Consult => self.consult_failed(core, cause, &answer),
             Purpose::Invite => self.invited_failed(core, id, cause, &answer),
+            Purpose::Make => self.make_failed(core, cause, &answer),
             Purpose::Caller => {}
         }
     }
@@ -335,7 +337,7 @@ impl Call {
         let mut headers = Headers::new();
         headers.push(Name::Reason, "Q.850;cause=19");
         let purpose = self.purpose(id);
-        if let Some(purpose @ (Purpose::Transfer | Purpose::Consult | Purpose::Invite)) = purpose {
+        if let Some(purpose @ (Purpose::Transfer | Purpose::Consult | Purpose::Invite | Purpose::Make)) = purpose {
             self.close_dial(core, id, &headers);
             let mut answer = Response::new(480, reason_phrase(480));
             answer.headers = headers;

@@ -2,6 +2,7 @@
 //!
 //! | Request | Allowed while |
 //! |---|---|
+//! | make-call | always ([`super::make`]) |
 //! | release-call | always |
 //! | hold-call | two talk and this side does not hold by request |
 //! | retrieve-call | this side holds, or consults: the consultation ends |
@@ -26,7 +27,7 @@ use super::Calls;
 use super::call::{Call, Ending, State};
 use super::core::{Core, Timer};
 use super::dial::DialId;
-use super::directory::Destination;
+use super::directory::{Destination, Identity};
 use super::fact::{self, Asked, Party, ReleaseCause, What};
 use super::fetch::Key;
 use super::recording::Recording;
@@ -46,9 +47,24 @@ pub(super) fn asked(request: &Request) -> Arc<Asked> {
     Arc::new(Asked { dn: request.this_dn.clone(), reference: request.reference.clone() })
 }
 
+/// Where a number leads that a party names; else why nowhere.
+pub(super) fn reachable(core: &Core, by: &Identity, to: &str) -> Result<Destination, &'static str> {
+    let destination = core.route(by, to).ok_or("OtherDN leads nowhere")?;
+    if destination.identity.dn.is_some() && destination.identity.dn == by.dn {
+        return Err("OtherDN is ThisDN itself");
+    }
+    if destination.registers && destination.targets.is_empty() {
+        return Err("OtherDN is not registered");
+    }
+    Ok(destination)
+}
+
 impl Calls {
     /// A request from outside.
     pub(super) fn on_asked(&mut self, ticket: Ticket, request: Request) {
+        if let Ask::MakeCall { to } = &request.ask {
+            return self.on_make(ticket, &request, to);
+        }
         let deny = |code, detail: String| Err(Denied { code, detail, state: "none".to_owned() });
         let Some(key) = self.core.index.conns.get(&request.conn_id).copied() else {
             let detail = format!("no live call has the ConnID {}", request.conn_id);
@@ -95,6 +111,7 @@ impl Call {
         let by = by.ok_or_else(|| self.denied(Code::NotAParty, "ThisDN has no leg in this call"))?;
         self.must_be_allowed(by, &request.ask)?;
         match &request.ask {
+            Ask::MakeCall { .. } => Err(self.denied(Code::WrongState, "a new call concerns no other one")),
             Ask::ReleaseCall => self.ask_release(core, by, request),
             Ask::HoldCall => self.ask_hold(core, by),
             Ask::RetrieveCall => self.ask_retrieve(core, by),
@@ -184,21 +201,14 @@ impl Call {
 
     /// Where a number leads that a party of the call names.
     pub(super) fn target(&self, core: &Core, by: LegId, to: &str) -> Result<Destination, Denied> {
-        let unknown = |detail| self.denied(Code::UnknownTarget, detail);
-        let leg = self.leg(by).ok_or_else(|| unknown("ThisDN has left"))?;
-        let destination = core.route(&leg.identity, to).ok_or_else(|| unknown("OtherDN leads nowhere"))?;
-        if destination.identity.dn.is_some() && destination.identity.dn == leg.identity.dn {
-            return Err(unknown("OtherDN is ThisDN itself"));
-        }
-        if destination.registers && destination.targets.is_empty() {
-            return Err(unknown("OtherDN is not registered"));
-        }
-        Ok(destination)
+        let leg = self.leg(by).ok_or("ThisDN has left");
+        let found = leg.and_then(|leg| reachable(core, &leg.identity, to));
+        found.map_err(|why| self.denied(Code::UnknownTarget, why))
     }
 
     fn ask_release(&mut self, core: &mut Core, by: LegId, request: &Request) -> Result<Accepted, Denied> {
         let accepted = Accepted::new(request.conn_id);
-        if let Some(dial) = self.dialling(by) {
+        if let Some(dial) = self.dialling(by).filter(|dial| !self.calls_requester(*dial)) {
             self.refuse_for(core, dial, by);
             return Ok(accepted);
         }
@@ -309,6 +319,8 @@ impl Call {
 
     fn ask_redirect(&mut self, core: &mut Core, by: LegId, to: &str) -> Result<Accepted, Denied> {
         let ringing = self.dialling(by).filter(|_| self.leg(by).is_some_and(|l| l.dialog.is_none()));
+        // Who has asked for a call is called to make it.
+        let ringing = ringing.filter(|id| !self.calls_requester(*id));
         let id = ringing.ok_or_else(|| self.denied(Code::WrongState, "ThisDN does not ring"))?;
         let destination = self.target(core, by, to)?;
         let from = self.leg(by).map(Self::party);
@@ -318,12 +330,12 @@ impl Call {
         let mut headers = Headers::new();
         headers.push(Name::Reason, "SIP;cause=302;text=\"Redirected\"");
         self.close_dial(core, id, &headers);
-        if let (State::Calling(attempt), Some(caller)) = (&self.state, self.legs.first())
+        if let (Some(route), Some(caller)) = (self.route(), self.legs.first())
             && self.recording.sessions.is_empty()
             && self.consults.is_none()
         {
             let recorder = self.recording.recorder;
-            self.recording = Recording::plan(core, recorder, &caller.identity, &called, attempt.route);
+            self.recording = Recording::plan(core, recorder, &caller.identity, &called, route);
         }
         if let Some(dial) = self.dial_mut(id) {
             dial.targets = destination.targets.into();

@@ -141,7 +141,7 @@ impl Call {
     }
 
     /// The recorders of the running sessions, and one more.
-    fn recorders_with(&self, one: RecorderId) -> Vec<RecorderId> {
+    pub(super) fn recorders_with(&self, one: RecorderId) -> Vec<RecorderId> {
         let mut recorders = self.recorders();
         if !recorders.contains(&one) {
             recorders.push(one);
@@ -396,6 +396,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
             Doing::Nothing => (talk.members.clone(), Connection::Talking),
             Doing::Transfer(transfer) => (transfer.members_of(owner, &talk.members), Connection::Unbridged),
             Doing::Consult(consult) => consult.conversation_of(call, owner, &talk.members),
+            Doing::Make(_) => (everybody(), Connection::Early),
         },
     };
     let place = if connection == Connection::Consulting { Place::Consult } else { Place::Main };

@@ -218,6 +218,9 @@ impl Call {
     /// Somebody answers for a party that rings.
     fn pick_up(&mut self, core: &mut Core, id: DialId, rings: LegId, newcomer: Newcomer) -> Result<(), Refusing> {
         let Some(purpose) = self.purpose(id) else { return Ok(()) };
+        if self.calls_requester(id) && !self.leg(rings).is_some_and(|leg| newcomer.is_same_dn(leg)) {
+            return Err(refuse(403, "Replaces names a phone that is called to place a call of its own"));
+        }
         let Some(dial) = self.dials().find(|d| d.id == id) else { return Ok(()) };
         let (mut terms, worker) = (dial.terms.clone(), dial.worker);
         let (role, channel) = (dial.head.role(&newcomer.arrival.identity), dial.head.channel);
@@ -257,6 +260,13 @@ impl Call {
                 self.await_ack(&newcomer, picker);
                 self.consult_answered(core, picker);
             }
+            Purpose::Make => {
+                if let Some(recording) = recording.filter(|_| !self.calls_requester(id)) {
+                    self.plan_again(recording);
+                }
+                self.await_ack(&newcomer, picker);
+                self.make_answered(core, picker);
+            }
             Purpose::Invite => {
                 self.await_ack(&newcomer, picker);
                 self.invited_answered(core, id, picker);
@@ -276,8 +286,7 @@ impl Call {
     ) {
         let Some(dialog) = self.leg(picker).and_then(|leg| leg.dialog) else { return };
         if let Some(recording) = recording {
-            let sessions = std::mem::take(&mut self.recording.sessions);
-            self.recording = Recording { sessions, ..recording };
+            self.plan_again(recording);
         }
         let ok = Response::new(200, "OK");
         self.answer_caller(core, (picker, dialog), &ok, &Content::default(), terms);
@@ -286,11 +295,17 @@ impl Call {
 
     /// What the triggers ask for when the newcomer is who the caller talks to; `None`: that is not to be decided again.
     fn recording_with(&self, core: &Core, called: &Identity) -> Option<Recording> {
-        let State::Calling(attempt) = &self.state else { return None };
+        let route = self.route()?;
         let caller = self.legs.first()?;
         // An unrestricted call cannot be recorded, and that has been said; a consult call is not by itself.
         self.allowed.as_ref().filter(|_| self.consults.is_none())?;
-        Some(Recording::plan(core, self.recording.recorder, &caller.identity, called, attempt.route))
+        Some(Recording::plan(core, self.recording.recorder, &caller.identity, called, route))
+    }
+
+    /// What is to be recorded has been decided again; what runs goes on.
+    fn plan_again(&mut self, recording: Recording) {
+        let sessions = std::mem::take(&mut self.recording.sessions);
+        self.recording = Recording { sessions, ..recording };
     }
 
     /// The newcomer is answered, and its leg one of the call's.

@@ -8,7 +8,7 @@ use crate::id::{ConnId, RecordingId};
 /// One request. It is decided at once or, while an offer is open in the call, within five seconds (spec/sip.md §2).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The call in which `this_dn` is active (spec/sip.md §6).
+    /// The call in which `this_dn` is active (spec/sip.md §6). [`Ask::MakeCall`] names none and does not look at it.
     pub conn_id: ConnId,
     /// Who asks: the number of a configured DN.
     pub this_dn: String,
@@ -18,9 +18,19 @@ pub struct Request {
     pub ask: Ask,
 }
 
+impl Request {
+    /// The ConnID of a request that names no call. No call has it.
+    pub const NO_CALL: ConnId = ConnId(0);
+}
+
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
+    /// Calls `ThisDN`, and when it has answered `to` for it.
+    MakeCall {
+        /// `OtherDN`.
+        to: String,
+    },
     /// `ThisDN` leaves the call.
     ReleaseCall,
     /// `ThisDN` puts the other side on hold.
@@ -135,6 +145,7 @@ impl Ask {
     /// Its name in paths, logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::MakeCall { .. } => "make-call",
             Self::ReleaseCall => "release-call",
             Self::HoldCall => "hold-call",
             Self::RetrieveCall => "retrieve-call",
@@ -247,7 +258,7 @@ pub enum OwnerWish {
 /// A request was accepted; its outcome comes as facts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The call; for consultations the new one.
+    /// The call; for consultations and MakeCall the new one.
     pub conn_id: ConnId,
     /// The session that a `record-start` has begun or found running.
     pub recording: Option<RecordingId>,

@@ -324,7 +324,11 @@ impl Call {
 
     /// What each leg's packets are wanted for, and whether what is not wanted any more ends at once.
     pub(super) fn wanted_taps(&self) -> Vec<(Vec<RecorderId>, bool)> {
-        let own = self.recorders();
+        let own = match self.make() {
+            // What comes ahead of the answer is recorded, too.
+            Some(_) if self.recording.is_wanted() => self.recorders_with(self.recording.recorder),
+            _ => self.recorders(),
+        };
         let wanted = |leg: &Leg| match &self.lent {
             // Its music has a name of its own.
             _ if self.away.iter().any(|away| away.owner == leg.id) && !leg.music.is_sent() => (Vec::new(), true),

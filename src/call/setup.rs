@@ -111,7 +111,7 @@ pub(super) fn sender(core: &mut Core, flow: &Flow, request: &Request) -> Result<
 }
 
 /// Why no call can be taken now.
-fn at_limit(core: &Core, caller: &Identity, live: usize) -> Option<&'static str> {
+pub(super) fn at_limit(core: &Core, caller: &Identity, live: usize) -> Option<&'static str> {
     [
         (core.draining, "draining"),
         (core.congested, "a recorder does not keep up"),
@@ -421,7 +421,7 @@ fn agree(
 
 /// The codecs that the call may use, and whether that makes a wanted recording impossible. An offer that shares none
 /// of ours passes unrestricted. `bound`: what a call that this one may join is bound to.
-fn share(
+pub(super) fn share(
     core: &Core,
     recording: &Recording,
     bound: Option<&[Codec]>,

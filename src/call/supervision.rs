@@ -163,7 +163,7 @@ impl Call {
             return;
         }
         let Some(talk) = self.talk() else { return };
-        if talk.waits_for_answer() || matches!(talk.doing, Doing::Transfer(_)) {
+        if talk.waits_for_answer() || matches!(talk.doing, Doing::Transfer(_) | Doing::Make(_)) {
             return;
         }
         for agent in talk.members.clone() {

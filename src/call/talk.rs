@@ -17,6 +17,7 @@ use super::consult::{Consult, Target};
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Purpose};
 use super::leg::{Leg, Plays};
+use super::make::Make;
 use super::supervision::Observer;
 use super::transfer::Transfer;
 use crate::id::{LegId, RecorderId};
@@ -25,7 +26,8 @@ use crate::id::{LegId, RecorderId};
 #[derive(Debug)]
 pub(super) struct Talk {
     /// The parties of the call under its own ConnID, in the order of their joining: two, more in a conference, one while
-    /// the transferor of a running transfer has left, and in a dial-in room that the others have left or not yet entered.
+    /// the transferor of a running transfer has left or a call is being made, and in a dial-in room that the others have
+    /// left or not yet entered, none before the first party of a call that is being made has answered.
     pub members: Vec<LegId>,
     pub exchange: Option<Exchange>,
     /// A leg whose offer met a 491: it is sent again when [`Timer::Glare`] fires.
@@ -53,6 +55,8 @@ pub(super) enum Doing {
     Transfer(Box<Transfer>),
     /// One party has a second call over its one dialog.
     Consult(Box<Consult>),
+    /// The parties are still being called, one after the other.
+    Make(Box<Make>),
 }
 
 /// The open offer.
@@ -132,6 +136,7 @@ impl Doing {
             Self::Nothing => None,
             Self::Transfer(transfer) => transfer.dial(),
             Self::Consult(consult) => consult.dial(),
+            Self::Make(make) => Some(make.dial()),
         }
     }
 
@@ -140,6 +145,7 @@ impl Doing {
             Self::Nothing => None,
             Self::Transfer(transfer) => transfer.dial_mut(),
             Self::Consult(consult) => consult.dial_mut(),
+            Self::Make(make) => Some(make.dial_mut()),
         }
     }
 
@@ -148,6 +154,7 @@ impl Doing {
             Self::Nothing => return None,
             Self::Transfer(_) => Purpose::Transfer,
             Self::Consult(_) => Purpose::Consult,
+            Self::Make(_) => Purpose::Make,
         };
         self.dial().is_some_and(|d| d.id == dial).then_some(purpose)
     }
@@ -224,6 +231,7 @@ impl Call {
             Doing::Consult(consult) if consult.by == leg && !consult.is_mute && consult.is_active => {
                 self.progress(leg, consult.dial(), Plays::Silence)
             }
+            Doing::Make(make) => self.progress(leg, Some(make.dial()), Plays::Silence),
             // Who has put the other side on hold, or is about to leave, hears nothing.
             Doing::Transfer(_) => Hears::Us(Plays::Silence),
             Doing::Consult(consult) if consult.by == leg => Hears::Us(Plays::Silence),

@@ -1,4 +1,4 @@
-//! stickytape request: asks something of a live call by the API.
+//! stickytape request: asks something of a live call, or for a new one, by the API.
 
 use std::process::ExitCode;
 
@@ -7,21 +7,21 @@ use clap::builder::PossibleValuesParser;
 use serde_json::Value;
 
 use super::client::{Client, print_json};
-use crate::api::requests::{RequestAccepted, RequestBody, TAKES};
+use crate::api::requests::{MAKE_CALL, RequestAccepted, RequestBody, TAKES};
 use crate::id::{ConnId, RecordingId};
 
-/// `stickytape request NAME CONNID …`.
+/// `stickytape request NAME CONNID …`, `stickytape request make-call …`.
 #[derive(Debug, Args)]
 pub struct Request {
     #[command(flatten)]
     client: Client,
     /// What is asked.
-    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(TAKES.iter().map(|takes| takes.name)))]
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     name: String,
-    /// The call in which THIS-DN is active; `stickytape calls list` shows it.
-    #[arg(value_name = "CONNID")]
-    conn_id: ConnId,
-    /// Who asks: the number of a configured DN in the call.
+    /// The call in which THIS-DN is active; `stickytape calls list` shows it. make-call takes none.
+    #[arg(value_name = "CONNID", required_if_eq_any(TAKES.iter().map(|takes| ("name", takes.name))))]
+    conn_id: Option<ConnId>,
+    /// Who asks: the number of a configured DN, but for make-call in the call.
     #[arg(long, value_name = "DN")]
     this_dn: String,
     /// The target of a transfer, a consultation, a redirection; the owner of a recording.
@@ -41,6 +41,10 @@ pub struct Request {
     extensions: Vec<(String, Value)>,
 }
 
+fn names() -> Vec<&'static str> {
+    TAKES.iter().chain([&MAKE_CALL]).map(|takes| takes.name).collect()
+}
+
 /// Truth values and numbers are such, everything else is text.
 fn extension(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').ok_or("it has the form KEY=VALUE")?;
@@ -48,9 +52,16 @@ fn extension(text: &str) -> Result<(String, Value), String> {
     Ok((key.to_owned(), plain.unwrap_or_else(|| value.into())))
 }
 
-/// Asks it. Exit code 0: accepted; 1: refused, the reason is on stderr; 69: the server does not answer.
+/// Asks it. Exit code 0: accepted; 1: refused, the reason is on stderr; 2: a CONNID too many; 69: the server does not answer.
 pub fn run(request: Request) -> ExitCode {
-    let path = format!("/v1/calls/{}/{}", request.conn_id, request.name);
+    let path = match (request.conn_id, request.name == MAKE_CALL.name) {
+        (Some(conn_id), false) => format!("/v1/calls/{conn_id}/{}", request.name),
+        (None, _) => "/v1/calls".to_owned(),
+        (Some(_), true) => {
+            eprintln!("make-call takes no CONNID: it makes a new call");
+            return ExitCode::from(2);
+        }
+    };
     let body = RequestBody {
         this_dn: request.this_dn,
         other_dn: request.other_dn,

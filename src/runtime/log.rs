@@ -11,6 +11,7 @@ pub fn fact(fact: &Fact) {
     let _entered = call.as_ref().map(tracing::Span::enter);
     match &fact.what {
         What::CallStarted { call_uuid, leg, .. } => info!(%call_uuid, %leg, "call started"),
+        What::NotMade { cause, .. } => info!(cause = cause.label(), "call not made"),
         What::Refused { code, reason } => info!(code, reason, "call refused"),
         What::Ringing { leg, early_media, .. } => tracing::debug!(%leg, early_media, "ringing"),
         What::Answered { leg, .. } => info!(%leg, "answered"),

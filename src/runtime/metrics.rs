@@ -348,6 +348,7 @@ impl Metrics {
             }
             What::Warning { .. } => _ = self.warnings.inc(),
             What::RoomEntered { opened: false, .. }
+            | What::NotMade { .. }
             | What::Ringing { .. }
             | What::Held { .. }
             | What::Retrieved { .. }

@@ -84,6 +84,21 @@ fn a_request_is_asked_as_typed_and_its_answer_printed() {
 }
 
 #[test]
+fn a_call_is_made_without_a_conn_id_and_nothing_else_is_asked_without_one() {
+    let server = Server::start(Fake::default(), None);
+    let made = run(&server, "request make-call --this-dn 2001 --other-dn 2002 --reference-id r-1");
+    assert!(made.status.success() && out(&made).contains("make-call accepted"), "{made:?}");
+    let asked = server.backend.requests.lock().unwrap().pop().unwrap();
+    assert_eq!((asked.this_dn.as_str(), asked.ask), ("2001", Ask::MakeCall { to: "2002".into() }));
+    for wrong in ["request make-call AB --this-dn 2001 --other-dn 2002", "request hold-call --this-dn 2001"] {
+        let refused = run(&server, wrong);
+        assert_eq!(refused.status.code(), Some(2), "{wrong}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("CONNID"), "{refused:?}");
+    }
+    assert!(server.backend.requests.lock().unwrap().is_empty());
+}
+
+#[test]
 fn a_refusal_is_readable_and_exits_with_1() {
     let fake = Fake::default();
     let denied = Denied { code: Code::WrongState, detail: "D2 is not held".into(), state: "talking".into() };

@@ -148,6 +148,7 @@ fn the_document_describes_every_path_with_its_refusals() {
         "get /v1/recordings",
         "get /v1/recordings/{id}",
         "get /v1/recordings/{id}/media/{file}",
+        "post /v1/calls",
         "post /v1/dns/{dn}/cancel-monitoring",
         "post /v1/dns/{dn}/monitor-next-call",
     ];

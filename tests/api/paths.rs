@@ -56,7 +56,7 @@ fn paths_and_methods_that_do_not_exist_are_told_apart() {
     assert_eq!(server.get("/v1/nothing").refusal(), (404, "not-found".into()));
     let answer = server.ask("DELETE", "/v1/calls", &[], &[]);
     assert_eq!(answer.refusal(), (405, "method-not-allowed".into()));
-    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
+    assert_eq!(answer.header("allow"), Some("GET,HEAD,POST"));
     let id = uuid::Uuid::nil();
     assert_eq!(server.get(&format!("/v1/recordings/{id}")).refusal(), (404, "not-found".into()));
     assert_eq!(server.get("/v1/recordings/..%2f..%2fetc").refusal(), (400, "bad-request".into()));

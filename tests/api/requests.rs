@@ -39,6 +39,35 @@ fn a_request_reaches_the_calls_as_it_was_asked() {
 }
 
 #[test]
+fn a_call_is_made_without_a_conn_id_once_for_each_reference() {
+    let server = with_answers([Ok(Accepted::new(ConnId(7))), denied(Code::UnknownTarget)]);
+    let body = r#"{"ThisDN": "2001", "OtherDN": "2002", "ReferenceID": "r-1"}"#;
+    for _ in 0..2 {
+        let answer = server.post("/v1/calls", body);
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.json(), json!({"ReferenceID": "r-1", "ConnID": "0000000000000007"}), "the new call's");
+    }
+    let asked: Vec<_> = std::mem::take(&mut *server.backend.requests.lock().unwrap());
+    assert_eq!(asked.len(), 1, "asked once");
+    assert_eq!((asked[0].this_dn.as_str(), asked[0].reference.as_deref()), ("2001", Some("r-1")));
+    assert_eq!(asked[0].ask, Ask::MakeCall { to: "2002".into() });
+    let other = r#"{"ThisDN": "2001", "OtherDN": "2003", "ReferenceID": "r-1"}"#;
+    assert_eq!(server.post("/v1/calls", other).refusal(), (409, "reference-reused".into()));
+    assert_eq!(server.post("/v1/calls", &body.replace("r-1", "r-2")).refusal(), (404, "unknown-target".into()));
+    for (wrong, named) in [
+        (r#"{"ThisDN": "2001"}"#, "OtherDN"),
+        (r#"{"OtherDN": "2002"}"#, "ThisDN"),
+        (r#"{"ThisDN": "2001", "OtherDN": "2002", "OtherConnID": "AB"}"#, "OtherConnID"),
+    ] {
+        let answer = server.post("/v1/calls", wrong);
+        assert_eq!(answer.refusal(), (400, "bad-request".into()), "{wrong}");
+        assert!(answer.json()["detail"].as_str().unwrap().contains(named), "{wrong}");
+    }
+    let of_a_call = server.post("/v1/calls/00000000000000AB/make-call", body);
+    assert_eq!(of_a_call.refusal(), (404, "unknown-request".into()));
+}
+
+#[test]
 fn without_a_reference_the_server_gives_one_and_tells_it() {
     let server = Server::start(Fake::default(), None);
     let references = [0, 1].map(|_| {

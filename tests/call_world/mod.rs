@@ -214,6 +214,7 @@ impl Proxy {
 fn tell(what: &What) -> String {
     match what {
         What::CallStarted { .. } => "started".into(),
+        What::NotMade { cause, .. } => format!("not made {}", cause.label()),
         What::Refused { code, .. } => format!("refused {code}"),
         What::Ringing { early_media, .. } => format!("ringing{}", if *early_media { " with media" } else { "" }),
         What::Answered { .. } => "answered".into(),

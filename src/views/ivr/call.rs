@@ -18,6 +18,8 @@ pub(super) struct Call {
     pub dn: String,
     pub leg: LegId,
     pub stage: Stage,
+    /// The MakeCall that has begun it, until it is answered.
+    pub made_by: Option<Order>,
     /// The other party is held.
     pub held: bool,
     pub consult: Option<Consult>,
@@ -81,6 +83,7 @@ impl Call {
             dn: dn.to_owned(),
             leg,
             stage,
+            made_by: None,
             held: false,
             consult: None,
             running: Vec::new(),

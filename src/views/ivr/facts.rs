@@ -3,7 +3,7 @@
 use super::call::{Call, Consult, Running, Stage};
 use super::message::Message;
 use super::rows::{self, Cue};
-use super::{Ivr, Output};
+use super::{Ivr, Making, Output};
 use crate::call::fact::{Fact, Party, ReleaseCause, Transfer, What};
 use crate::id::{ConnId, LegId};
 
@@ -13,6 +13,7 @@ impl Ivr {
         let Some(conn_id) = fact.conn_id else { return Vec::new() };
         match &fact.what {
             What::CallStarted { leg, caller, consult_of, .. } => self.started(fact, conn_id, *leg, caller, *consult_of),
+            What::NotMade { cause, .. } => self.not_made(conn_id, *cause),
             What::Ringing { leg, party, .. } => self.ringing(fact, conn_id, *leg, party),
             What::Answered { leg, party } => self.call_answered(fact, conn_id, *leg, party),
             What::Held { leg } => self.holds(conn_id, *leg, true),
@@ -90,8 +91,19 @@ impl Ivr {
             self.consults.insert(conn_id, main);
             return self.cue(main, Cue::Consults, None, None);
         }
-        if self.add(fact, conn_id, dn, leg, Stage::Calling) {
+        let dn = dn.to_owned();
+        let made_by = self.making.remove(&conn_id).map(|making| making.order);
+        if self.add(fact, conn_id, &dn, leg, Stage::Calling) {
+            self.calls.get_mut(&conn_id).into_iter().for_each(|call| call.made_by.clone_from(&made_by));
             self.cue(conn_id, Cue::Calls, None, None);
+        }
+    }
+
+    /// The port itself was not reached, or was to make no call any more: there is no call that drivers know.
+    fn not_made(&mut self, conn_id: ConnId, cause: ReleaseCause) {
+        match self.making.remove(&conn_id) {
+            Some(Making { call, order }) => self.fail(call, &order, order.message.request(), rows::failure(cause)),
+            None => self.ends_early(conn_id, cause),
         }
     }
 
@@ -123,7 +135,7 @@ impl Ivr {
                 self.cue(conn_id, Cue::Answers, None, None);
             }
             Stage::Calling => {
-                call.stage = Stage::Talking;
+                (call.stage, call.made_by) = (Stage::Talking, None);
                 self.cue(conn_id, Cue::Answers, None, None);
             }
             Stage::Talking => {}
@@ -321,8 +333,16 @@ impl Ivr {
         }
         let busy = self.is_busy(cause);
         let Some(call) = self.remove(conn_id) else { return };
-        let cue = if busy && call.stage == Stage::Calling { Cue::CallBusy } else { Cue::Leaves };
-        self.cue(conn_id, cue, None, None);
+        if call.stage == Stage::Calling && call.made_by.is_none() {
+            self.ends_early(conn_id, cause);
+        }
+        let is_given_up = matches!(cause, ReleaseCause::Released | ReleaseCause::Abandoned);
+        let cue = match call.stage {
+            Stage::Calling if busy => Cue::CallBusy,
+            Stage::Calling if call.made_by.is_some() && !is_given_up => Cue::CallFails,
+            _ => Cue::Leaves,
+        };
+        self.cue(conn_id, cue, call.made_by.as_ref(), rows::failure(cause));
         // The held party has hung up: the consult call is the port's call now.
         if let Some(Consult { conn_id: consult, answered, .. }) = call.consult {
             self.consults.remove(&consult);

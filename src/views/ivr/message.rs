@@ -34,7 +34,7 @@ pub enum Message {
     CompleteXfer,
     /// Talks to the held party again.
     RetrieveCall,
-    /// Places a call.
+    /// Places a call of the port whose call is named. The new call is told under a CallId of its own.
     MakeCall {
         /// Whom.
         to: String,

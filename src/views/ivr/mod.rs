@@ -14,17 +14,16 @@ mod rows;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::call::{Asking, Call, Order};
+use self::call::{Asking, Call, Order, Stage};
 use self::message::{Audience, CallError, DriverId, FailedReq, Message, Say, Telling};
 use self::rows::{Cue, Line};
+use crate::call::fact::ReleaseCause;
 use crate::call::request::{Accepted, Ask, Code, Denied, Request};
 use crate::id::ConnId;
 
 /// Messages for one call that wait for the one in hand; one more is refused.
 const MAX_WAITING: usize = 8;
 
-/// `TLibErrCode`: unsupported operation.
-const UNSUPPORTED: u16 = 51;
 /// `TLibErrCode`: invalid ConnectionID.
 const UNKNOWN_CALL: u16 = 56;
 
@@ -39,6 +38,14 @@ pub enum Output {
     Tell(Telling),
     /// Ask call control; the answer goes to [`Ivr::answered`].
     Ask(AskId, Request),
+}
+
+/// A call that is being made for a port.
+#[derive(Debug)]
+struct Making {
+    /// The call of the driver's message.
+    call: ConnId,
+    order: Order,
 }
 
 /// Tells the numbers of IVR ports from others.
@@ -60,6 +67,10 @@ pub struct Ivr {
     calls: HashMap<ConnId, Call>,
     /// Consult calls of ports, and the calls that they hold.
     consults: HashMap<ConnId, ConnId>,
+    /// Calls that are being made by MakeCall, and whose port has not answered.
+    making: HashMap<ConnId, Making>,
+    /// Of calls that ended while a MakeCall is without an answer: it may be theirs.
+    ended: HashMap<ConnId, ReleaseCause>,
     /// Requests without an answer.
     asked: HashMap<AskId, ConnId>,
     asks: u64,
@@ -73,6 +84,8 @@ impl Ivr {
             options,
             calls: HashMap::new(),
             consults: HashMap::new(),
+            making: HashMap::new(),
+            ended: HashMap::new(),
             asked: HashMap::new(),
             asks: 0,
             out: Vec::new(),
@@ -86,7 +99,11 @@ impl Ivr {
 
     /// Nothing is remembered of any call.
     pub fn is_empty(&self) -> bool {
-        self.calls.is_empty() && self.consults.is_empty() && self.asked.is_empty()
+        self.calls.is_empty()
+            && self.consults.is_empty()
+            && self.asked.is_empty()
+            && self.making.is_empty()
+            && self.ended.is_empty()
     }
 
     /// Other DNs are IVR ports from now on; a port keeps the call that it has.
@@ -125,6 +142,9 @@ impl Ivr {
         };
         let consult = call.consult.as_ref().map(|consult| consult.conn_id);
         match answer {
+            Some(Ok(accepted)) if matches!(order.message, Message::MakeCall { .. }) => {
+                self.makes(conn_id, accepted.conn_id, order);
+            }
             Some(Err(denied)) => self.refused(conn_id, consult, &order, &denied),
             Some(Ok(_))
                 if consult.is_some() && matches!(order.message, Message::CompleteXfer | Message::CompleteConf) =>
@@ -134,6 +154,9 @@ impl Ivr {
             _ => {}
         }
         self.go_on(conn_id);
+        if !self.awaits_make() {
+            self.ended.clear();
+        }
         self.take()
     }
 
@@ -169,16 +192,35 @@ impl Ivr {
             Message::CompleteXfer => (active, Ask::CompleteTransfer { other }),
             Message::RetrieveCall if consult.is_some() => (active, Ask::ReconnectCall { other }),
             Message::RetrieveCall => (conn_id, Ask::RetrieveCall),
-            Message::MakeCall { .. } => {
-                self.fail(conn_id, &order, order.message.request(), Some(UNSUPPORTED));
-                return self.go_on(conn_id);
-            }
+            Message::MakeCall { to } => (Request::NO_CALL, Ask::MakeCall { to: to.clone() }),
             Message::EndCall => return self.end(conn_id, order),
         };
         let Some(id) = self.ask(conn_id, path, &order, ask) else { return };
         if let Some(call) = self.calls.get_mut(&conn_id) {
             call.asking = Some(Asking { id, order });
         }
+    }
+
+    /// Call control makes a call for the port of `call`. Its facts may have come before this answer.
+    fn makes(&mut self, call: ConnId, new: ConnId, order: Order) {
+        match (self.calls.get_mut(&new), self.ended.remove(&new)) {
+            (Some(made), _) if made.stage == Stage::Calling => made.made_by = Some(order),
+            (Some(_), _) => {}
+            (None, Some(cause)) => self.fail(call, &order, order.message.request(), rows::failure(cause)),
+            (None, None) => _ = self.making.insert(new, Making { call, order }),
+        }
+    }
+
+    /// A call that may be one of MakeCall has ended before that was answered.
+    fn ends_early(&mut self, conn_id: ConnId, cause: ReleaseCause) {
+        if self.awaits_make() {
+            self.ended.insert(conn_id, cause);
+        }
+    }
+
+    /// A MakeCall is without an answer.
+    fn awaits_make(&self) -> bool {
+        self.calls.values().any(|call| call.order(|message| matches!(message, Message::MakeCall { .. })).is_some())
     }
 
     /// Takes up what waits.

@@ -19,6 +19,8 @@ pub(super) enum Cue {
     Calls,
     /// Whom it called is busy. The call is over.
     CallBusy,
+    /// Whom it called by MakeCall was not reached. The call is over.
+    CallFails,
     /// It holds the other party.
     Holds,
     /// It talks to it again.
@@ -76,6 +78,7 @@ pub(super) fn row(cue: Cue) -> &'static [Line] {
         Cue::Answers => &[Tell(Status::Established)],
         Cue::Calls => &[Tell(Status::Dialing)],
         Cue::CallBusy => &[Tell(Status::Busy), Tell(Status::Released)],
+        Cue::CallFails => &[Fail, Tell(Status::Released)],
         Cue::Holds => &[Tell(Status::Held)],
         Cue::Retrieves => &[Tell(Status::Retrieved)],
         // Held is told by itself.

@@ -18,7 +18,7 @@ use self::call::{Call, Member, Pending, Recording, Stage, Who};
 use self::event::{CallType, DnRole, Event, Name, RecordingState};
 use self::rows::Row;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
-use crate::call::request::{Code, Denied, Request};
+use crate::call::request::{Ask, Code, Denied, Request};
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::StopCause;
 
@@ -86,7 +86,10 @@ impl Telephony {
         }
         let Some(conn_id) = fact.conn_id else { return Vec::new() };
         let mut told = Told { conn_id, asked: fact.cause.as_deref(), events: Vec::new() };
-        self.tell(&mut told, &fact.what);
+        match &fact.what {
+            What::NotMade { .. } => not_made(&mut told, &fact.what),
+            what => self.tell(&mut told, what),
+        }
         told.events
     }
 
@@ -96,7 +99,8 @@ impl Telephony {
         if matches!(denied.code, Code::UnknownDn | Code::UnknownCall) {
             return None;
         }
-        let mut event = Event::new(Name::EventError, request.conn_id, &request.this_dn);
+        let conn_id = Some(request.conn_id).filter(|_| !matches!(request.ask, Ask::MakeCall { .. }));
+        let mut event = Event::new(Name::EventError, conn_id, &request.this_dn);
         event.reference_id = request.reference.clone();
         event.request = Some(request.ask.name());
         event.code = Some(denied.code.as_str());
@@ -167,6 +171,7 @@ impl Telephony {
             | What::ObserverLeft { .. }
             | What::MonitorMode { .. } => conference::tell(told, call, what, None),
             What::Monitoring { .. }
+            | What::NotMade { .. }
             | What::PartyAdded { .. }
             | What::Refused { .. }
             | What::RecordingBegun { .. }
@@ -188,21 +193,34 @@ impl Telephony {
         if self.calls.len() >= self.max_calls {
             return;
         }
-        let member = Member {
-            leg: Some(*leg),
-            who: Who::of(caller),
-            role: DnRole::Origination,
-            stage: Stage::Calling,
-            holds: false,
-            agent: None,
-        };
-        let kind = rows::call_type(caller, called, consult_of.is_some());
-        let members = vec![member, Member::called(called)];
-        let call = Call { consult_of: *consult_of, ..Call::new(*call_uuid, kind, members) };
+        let call = between(*call_uuid, Some(*leg), (caller, called), *consult_of);
         if let Some(event) = told.tell(&call, 0, &rows::DIALING, None) {
             event.previous_conn_id = *consult_of;
         }
         self.calls.insert(told.conn_id, call);
+    }
+}
+
+/// Somebody calls somebody; `leg` is the caller's.
+fn between(uuid: CallUuid, leg: Option<LegId>, (caller, called): (&Party, &Party), consult_of: Option<ConnId>) -> Call {
+    let member = Member {
+        leg,
+        who: Who::of(caller),
+        role: DnRole::Origination,
+        stage: Stage::Calling,
+        holds: false,
+        agent: None,
+    };
+    let kind = rows::call_type(caller, called, consult_of.is_some());
+    Call { consult_of, ..Call::new(uuid, kind, vec![member, Member::called(called)]) }
+}
+
+/// Row 2 for MakeCall: the phone of who has asked for the call was not reached. It is told as if OtherDN had not been.
+fn not_made(told: &mut Told<'_>, what: &What) {
+    let What::NotMade { call_uuid, this, to, cause } = what else { return };
+    let call = between(*call_uuid, None, (this, to), None);
+    for row in rows::end(*cause).calling {
+        told.tell(&call, 0, row, None);
     }
 }
 
