@@ -263,7 +263,8 @@ fn what_the_readme_says_of_two_terminals_is_so() {
             .replace("record = false", &format!("record = {target_record}"));
         config += &format!("[media]\nports = \"{media}-{}\"\n[api]\nlisten = \"{V4}:{api}\"\n", media + 99);
         let readme = moved(&here("README.md"));
-        let commands = readme.lines().filter_map(|line| line.strip_prefix("$ sipp "));
+        let (section, _) = readme.split_once("\n## ").expect("transfers come first");
+        let commands = section.lines().filter_map(|line| line.strip_prefix("$ sipp "));
         let commands: Vec<&str> = commands.map(|line| line.split('#').next().unwrap().trim()).collect();
         assert_eq!(commands.len(), 3, "{commands:?}");
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod baresip;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -180,6 +182,22 @@ impl Server {
         assert_eq!(status, 200, "{body}");
         // Bodies here are short; a chunked one would not parse and fail the test.
         serde_json::from_str(&body).unwrap()
+    }
+
+    /// A POST of a JSON body that must be answered with 202; the answer.
+    #[track_caller]
+    pub fn ask(&self, path: &str, body: &Value) -> Value {
+        let mut stream = TcpStream::connect((V4, self.api)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let body = body.to_string();
+        let length = body.len();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {V4}\r\nConnection: close\r\nContent-Type: application/json");
+        write!(stream, "{head}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 202 "), "{path} {body}:\n{text}");
+        let (_, answer) = text.split_once("\r\n\r\n").expect("an answer has a head and a body");
+        serde_json::from_str(answer).unwrap()
     }
 
     /// The value of one metric with its labels, `stickytape_calls`.
