@@ -201,6 +201,8 @@ impl Call {
         let left = talk.members.len();
         let own: Vec<DialId> = talk.invited.iter().filter(|i| i.by == leg).map(|i| i.dial.id).collect();
         own.into_iter().for_each(|id| self.revoke(core, id));
+        // First: its own recordings end with it, and only the others' tell of its leaving.
+        self.hand_over(core, leg, None);
         self.note(core, "party-left", leg);
         self.remove_leg(core, leg);
         self.fact(core, What::PartyDeleted { leg, by, left });

@@ -215,6 +215,12 @@ impl Call {
         self.is_mixed(&circle)
     }
 
+    /// A leg's conversation is mixed, whether it hears the mixer now or a hold keeps it from that.
+    pub(super) fn is_in_mix(&self, leg: LegId) -> bool {
+        let circle = self.circle_of(leg);
+        circle.is_some_and(|circle| circle.observers.contains(&leg) || self.is_mixed(&circle))
+    }
+
     /// Every member of a conference that hears the mixer.
     pub(super) fn mixed_legs(&self) -> Vec<LegId> {
         let legs = self.circles().into_iter().flat_map(|c| c.members.into_iter().chain(c.observers));

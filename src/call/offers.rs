@@ -118,14 +118,22 @@ impl Call {
         }
     }
 
-    /// An offer of a leg that nobody is bridged to, by hold or while it is transferred: it is answered by us alone.
+    /// An offer of a leg that nobody is bridged to, by hold or while it is transferred, or that hears a mixer: it is
+    /// answered by us alone.
     fn take_offer(&mut self, core: &mut Core, tx: ServerTx, from: LegId, offer: &Session) {
         let before = self.holders();
+        let is_mixed = self.is_in_mix(from);
         let Some(leg) = self.leg_mut(from) else { return };
         if leg.sdp.has_open_offer() {
             return core.answer(tx, None, Reply::new(491));
         }
-        if answer_alone(core, tx, &mut leg.sdp, offer)
+        // A mixer sends and takes whenever the device does, whatever was said of an earlier hold.
+        let terms = leg.sdp.terms().cloned().filter(|_| is_mixed).map(|t| t.with_direction(Direction::SendRecv));
+        let body = match terms {
+            Some(terms) => leg.sdp.answer(offer, &terms),
+            None => leg.sdp.answer_alone(offer),
+        };
+        if answer_with(core, tx, body)
             && let Ok(terms) = offer.terms()
         {
             leg.wants = terms.direction;
@@ -641,7 +649,12 @@ fn later() -> Reply {
 
 /// Answers an offer with what the dialog says already, as far as the offer allows it. False: it was refused.
 fn answer_alone(core: &mut Core, tx: ServerTx, sdp: &mut sdp::Local, offer: &Session) -> bool {
-    let reply = match sdp.answer_alone(offer) {
+    let body = sdp.answer_alone(offer);
+    answer_with(core, tx, body)
+}
+
+fn answer_with(core: &mut Core, tx: ServerTx, body: Result<Bytes, Refusal>) -> bool {
+    let reply = match body {
         Ok(body) => Reply { body: Some(Body::sdp(body)), ..Reply::new(200) },
         Err(refusal) => refused(refusal, "stickytape"),
     };

@@ -111,7 +111,7 @@ impl Calls {
         core.monitors.push(Monitor { supervisor, agent, watch, all: wish.all, skips });
         self.tell_monitoring(request, &wish.agent, true);
         if wish.intrusion {
-            busy.into_iter().for_each(|key| self.with(Some(key), |_, _| {}));
+            busy.into_iter().for_each(|key| self.with(Some(key), |call, _| call.may_come_back(&request.this_dn)));
         }
         Ok(())
     }
@@ -187,6 +187,16 @@ impl Call {
         self.talk().is_some_and(|t| !t.supervised.iter().any(|(a, s)| *a == agent && *s == monitor.supervisor))
     }
 
+    /// A supervisor that has left asks for the call again.
+    fn may_come_back(&mut self, supervisor: &str) {
+        if self.legs.iter().any(|l| l.identity.dn.as_deref() == Some(supervisor)) {
+            return;
+        }
+        if let Some(talk) = self.talk_mut() {
+            talk.supervised.retain(|(_, called)| called != supervisor);
+        }
+    }
+
     fn call_supervisor(&mut self, core: &mut Core, agent: LegId, supervisor: String, watch: Watch) {
         if let Some(talk) = self.talk_mut() {
             talk.supervised.push((agent, supervisor.clone()));
@@ -223,6 +233,7 @@ impl Call {
         if let Some(talk) = self.talk_mut() {
             talk.observers.retain(|o| o.leg != leg);
         }
+        self.hand_over(core, leg, None);
         self.note(core, "supervisor-left", leg);
         self.remove_leg(core, leg);
         self.fact(core, What::ObserverLeft { leg });

@@ -273,6 +273,9 @@ impl Call {
         for leaving in std::iter::once(by).chain(second) {
             self.hand_over(core, leaving, Some(stays));
         }
+        // Before the transferor's supervisors leave with it: that is why they do.
+        self.note(core, "transferred", by);
+        self.fact(core, What::Transferred { by, stays, target, party, how, consult });
         self.part(core, by, Some(stays), &report);
         if let Some(second) = second {
             self.part(core, second, Some(stays), &report);
@@ -280,8 +283,6 @@ impl Call {
         if let Some(consult) = consult {
             core.index.conns.remove(&consult);
         }
-        self.note(core, "transferred", by);
-        self.fact(core, What::Transferred { by, stays, target, party, how, consult });
         if !self.start_own_of(core, stays, target) {
             return self.refuse_unrecorded(core);
         }

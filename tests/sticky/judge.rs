@@ -15,6 +15,17 @@ const PRESENT: f64 = -30.0;
 const ABSENT: f64 = -60.0;
 /// Around the whole seconds nothing is asserted: what a step causes takes effect up to 80 ms after it.
 const GUARD_MS: (usize, usize) = (80, 40);
+/// Events of the metadata that say whose they are.
+const NAMED: [&str; 8] = [
+    "held",
+    "retrieved",
+    "party-left",
+    "conferenced",
+    "conference-failed",
+    "supervisor-joined",
+    "supervisor-left",
+    "monitor-mode",
+];
 /// A shorter segment is a transition: several commands of one change.
 const TRANSITION_MS: u64 = 60;
 
@@ -159,7 +170,7 @@ fn tape_lines(tape: &Tape, played: &Played) -> Vec<String> {
     }
     lines.extend(recording.events.iter().map(|event| {
         let leg = event.attributes.get("leg").and_then(|leg| leg.parse().ok()).map(LegId);
-        let who = leg.filter(|_| matches!(event.name.as_str(), "held" | "retrieved"));
+        let who = leg.filter(|_| NAMED.contains(&event.name.as_str()));
         format!("  event {}{}", event.name, who.map(|leg| format!(" {}", name(leg, played))).unwrap_or_default())
     }));
     lines.extend(recording.masks.iter().map(|mask| {

@@ -93,6 +93,36 @@ fn each_layout_has_everybody_in_its_place() {
 }
 
 #[test]
+fn a_conference_is_recorded_as_the_table_says() {
+    hold("conference");
+}
+
+#[test]
+fn a_consulted_party_joins_as_the_table_says() {
+    hold("consult-conference");
+}
+
+#[test]
+fn merged_calls_are_recorded_as_the_table_says() {
+    hold("merge");
+}
+
+#[test]
+fn mute_hold_and_pause_in_a_conference_are_as_the_table_says() {
+    hold("conference-controls");
+}
+
+#[test]
+fn supervisors_hear_and_are_recorded_as_the_table_says() {
+    hold("supervision");
+}
+
+#[test]
+fn supervisors_change_their_mode_as_the_table_says() {
+    hold("modes");
+}
+
+#[test]
 fn messages_that_cross_are_recorded_as_the_table_says() {
     hold("glare");
 }

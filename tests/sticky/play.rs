@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use stickytape::call::fact::{Party, What};
 use stickytape::call::options::Options;
-use stickytape::call::request::{Ask, OwnerWish, Request, Ticket};
+use stickytape::call::request::{
+    Ask, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope, OwnerWish, Request, Ticket,
+};
 use stickytape::config::Config;
 use stickytape::id::{ConnId, LegId, RecordingId};
 use stickytape::record::metadata::Role;
@@ -18,8 +20,13 @@ use toml::{Table, Value};
 use crate::row::{Place, Run, Third};
 use crate::whole::{Tape, Threads, World, addr};
 
-/// What each party says, in Hz: none is an odd multiple of another, so that the distortion of G.711 makes no false one.
-pub const TONES: [(char, f64); 4] = [('1', 320.0), ('2', 500.0), ('3', 800.0), ('4', 1_000.0)];
+/// The parties, and what each says, in Hz: none is where the distortion of G.711 puts what two or three others make
+/// together, those that we play included. `s` and `t` are the supervisors.
+pub const TONES: [(char, f64); 6] =
+    [('1', 300.0), ('2', 512.5), ('3', 812.5), ('4', 1_037.5), ('s', 1_350.0), ('t', 1_600.0)];
+pub const PARTIES: [&str; 6] = ["D1", "D2", "D3", "D4", "S1", "S2"];
+/// How loud: six of them together are no louder than a sample can be.
+const VOICE_DBFS: f64 = -16.0;
 /// What the program plays: ringback (eu), hold audio.
 pub const PLAYED: [(char, f64); 2] = [('r', 425.0), ('m', 2_000.0)];
 
@@ -46,14 +53,19 @@ pub struct Played {
 
 /// A party's number.
 fn number(run: &Run, who: &str) -> String {
-    let n = who.trim_start_matches('D').split('.').next().unwrap_or_default();
+    let who = who.split('.').next().unwrap_or(who);
     if is_customer(run, who) {
         return CUSTOMER.to_owned();
     }
     match (who, run.row.third) {
         ("D3", Third::Trunk) => "+4930900003".into(),
-        _ => format!("200{n}"),
+        (who, _) => format!("200{}", place(who)),
     }
+}
+
+/// Counts the parties from 1.
+fn place(who: &str) -> usize {
+    PARTIES.iter().position(|party| *party == who).map_or(0, |at| at + 1)
 }
 
 fn is_customer(run: &Run, who: &str) -> bool {
@@ -84,7 +96,7 @@ fn sip_address(run: &Run, who: &str) -> String {
     match (who, run.row.third) {
         _ if is_customer(run, who) => "198.51.100.10".into(),
         ("D3", Third::Trunk) => "198.51.100.20".into(),
-        _ => format!("10.0.0.{}", &who[1..]),
+        _ => format!("10.0.0.{}", place(who)),
     }
 }
 
@@ -139,13 +151,17 @@ to = "dn:$1"
 /// The configuration of a run, by the names of spec/interface.md §2; what is not built yet is an error.
 fn options(run: &Run) -> Result<Options, String> {
     let mut config: Table = BASE.parse().unwrap();
-    let dn = |n: u32| {
+    let dn = |n: usize| {
         let mut dn = Table::new();
         dn.insert("number".into(), Value::String(format!("200{n}")));
         dn.insert("contact".into(), Value::String(format!("sip:200{n}@10.0.0.{n}:5060")));
+        match PARTIES[n - 1].starts_with('S') {
+            true => dn.insert("role".into(), Value::String("supervisor".into())),
+            false => dn.insert("intrusion".into(), Value::Boolean(true)),
+        };
         Value::Table(dn)
     };
-    config.insert("dn".into(), Value::Array((1..=4).map(dn).collect()));
+    config.insert("dn".into(), Value::Array((1..=PARTIES.len()).map(dn).collect()));
     let recording = config["recording"].as_table_mut().unwrap();
     recording.insert("default".into(), Value::String(run.default.clone()));
     let hold_audio = tempfile::Builder::new().suffix(".wav").tempfile().map_err(|error| error.to_string())?;
@@ -207,7 +223,7 @@ fn set(run: &Run, config: &mut Table, key: &str, value: &Value) {
         "D3" if run.row.third == Third::Trunk => {
             change(config, "trunk", &|trunk| trunk["name"].as_str() == Some("second"));
         }
-        who if who.starts_with('D') => {
+        who if PARTIES.contains(&who) => {
             let number = number(run, who);
             change(config, "dn", &|dn| dn["number"].as_str() == Some(&number));
         }
@@ -231,24 +247,31 @@ struct Stage<'a> {
     run: &'a Run,
     world: World,
     phones: HashMap<String, usize>,
-    tickets: Vec<Ticket>,
+    asked: Vec<Asked>,
     at: Duration,
+}
+
+/// A request and where its answer is found.
+enum Asked {
+    Call(Ticket),
+    /// Decided at once.
+    Dn(Result<(), Denied>),
 }
 
 impl<'a> Stage<'a> {
     fn new(run: &'a Run) -> Result<Self, String> {
         let mut world = World::new(options(run)?, Threads::default());
         let mut phones = HashMap::new();
-        for (who, (_, hz)) in ["D1", "D2", "D3", "D4"].into_iter().zip(TONES) {
+        for (who, (_, hz)) in PARTIES.into_iter().zip(TONES) {
             let host = sip_address(run, who);
             let (sip, rtp) = (addr(&format!("{host}:5060")), addr(&format!("{host}:4000")));
             let mut options = phone::Options::new(&number(run, who), sip, rtp, addr("192.0.2.1:5060"));
-            options.voice = Voice::Tone { hz, dbfs: -12.0 };
+            options.voice = Voice::Tone { hz, dbfs: VOICE_DBFS };
             options.incoming = Incoming::Manual;
             (options.lines, options.call_waiting) = (LINES, true);
             phones.insert(who.to_owned(), world.phone(Phone::new(options)));
         }
-        Ok(Self { run, world, phones, tickets: Vec::new(), at: Duration::ZERO })
+        Ok(Self { run, world, phones, asked: Vec::new(), at: Duration::ZERO })
     }
 
     /// `TIME WHO VERB …`.
@@ -317,12 +340,29 @@ impl<'a> Stage<'a> {
             words => ("C1", words),
         };
         let (name, rest) = words.split_first().ok_or("asks for nothing")?;
+        if let Some(ask) = self.monitoring(name, rest)? {
+            let request = DnRequest { this_dn: number(self.run, who), reference: None, ask };
+            let answer = self.world.ask_dn(request);
+            self.asked.push(Asked::Dn(answer));
+            return Ok(());
+        }
         let to = || rest.first().map(|to| dialled(self.run, who, to)).ok_or(format!("{name} whom?"));
         let conns = conns(&self.world);
         let conn_of = |name: &str| name[1..].parse::<usize>().ok().and_then(|n| conns.get(n - 1)).copied();
         let other = || rest.first().map(|other| conn_of(other).ok_or("no such call")).transpose();
         let recording = || self.recording(rest.first().copied());
+        let party = || rest.first().map(|party| number(self.run, party));
+        let coach = rest == ["coach"];
         let ask = match *name {
+            "single-step-conference" => Ask::SingleStepConference { to: to()?, hold: rest[1..] == ["hold"] },
+            "initiate-conference" => Ask::InitiateConference { to: to()? },
+            "complete-conference" => Ask::CompleteConference { other: other()? },
+            "merge-calls" => Ask::MergeCalls { other: other()?.ok_or("merges with which call?")? },
+            "delete-from-conference" => Ask::DeleteFromConference { party: party().ok_or("deletes whom?")? },
+            "listen-disconnect" => Ask::ListenDisconnect { party: party() },
+            "listen-reconnect" => Ask::ListenReconnect { party: party() },
+            "set-mute-on" => Ask::SetMuteOn { coach },
+            "set-mute-off" => Ask::SetMuteOff { coach },
             "release-call" => Ask::ReleaseCall,
             "hold-call" => Ask::HoldCall,
             "retrieve-call" => Ask::RetrieveCall,
@@ -348,8 +388,34 @@ impl<'a> Stage<'a> {
         let conn_id = conn_of(conn).unwrap_or(ConnId(u64::MAX));
         let this_dn = number(self.run, who);
         let ticket = self.world.ask(Request { conn_id, this_dn, reference: None, ask });
-        self.tickets.push(ticket);
+        self.asked.push(Asked::Call(ticket));
         Ok(())
+    }
+
+    /// `monitor-next-call AGENT [MODE] [SCOPE] [all] [intrusion]`, `cancel-monitoring AGENT`; `None`: it concerns a call.
+    fn monitoring(&self, name: &str, rest: &[&str]) -> Result<Option<DnAsk>, String> {
+        if !matches!(name, "monitor-next-call" | "cancel-monitoring") {
+            return Ok(None);
+        }
+        let (agent, wishes) = rest.split_first().ok_or(format!("{name} of whom?"))?;
+        let agent = number(self.run, agent);
+        if name == "cancel-monitoring" {
+            return Ok(Some(DnAsk::CancelMonitoring { agent }));
+        }
+        let mut wish = MonitorNextCall { agent, mode: None, scope: None, all: false, intrusion: false };
+        for word in wishes {
+            match *word {
+                "mute" => wish.mode = Some(MonitorMode::Mute),
+                "coach" => wish.mode = Some(MonitorMode::Coach),
+                "connect" => wish.mode = Some(MonitorMode::Connect),
+                "scope-call" => wish.scope = Some(MonitorScope::Call),
+                "scope-agent" => wish.scope = Some(MonitorScope::Agent),
+                "all" => wish.all = true,
+                "intrusion" => wish.intrusion = true,
+                other => return Err(format!("nobody monitors {other}")),
+            }
+        }
+        Ok(Some(DnAsk::MonitorNextCall(wish)))
     }
 
     /// The running session that a party owns, by the party's name; none: not named.
@@ -361,6 +427,17 @@ impl<'a> Stage<'a> {
             _ => None,
         });
         started.map(Some).ok_or(format!("{of} owns no recording"))
+    }
+
+    fn answer(&self, asked: &Asked) -> String {
+        let denied = match asked {
+            Asked::Dn(answer) => answer.as_ref().err(),
+            Asked::Call(ticket) => match self.world.answer(*ticket) {
+                None => return "no answer".to_owned(),
+                Some(answer) => answer.as_ref().err(),
+            },
+        };
+        denied.map_or("accepted".to_owned(), |denied| denied.code.to_string())
     }
 
     fn finish(mut self) -> Played {
@@ -393,12 +470,7 @@ impl<'a> Stage<'a> {
         for tape in &tapes {
             complaints.extend(tape.wrong.iter().map(|wrong| format!("verify: {wrong}")));
         }
-        let answer = |ticket: &Ticket| match self.world.answer(*ticket) {
-            None => "no answer".to_owned(),
-            Some(Ok(_)) => "accepted".to_owned(),
-            Some(Err(denied)) => denied.code.to_string(),
-        };
-        let answers = self.tickets.iter().map(answer).collect();
+        let answers = self.asked.iter().map(|asked| self.answer(asked)).collect();
         let start = self.world.start;
         let heard = self.phones.iter().flat_map(|(who, phone)| {
             let phone = &self.world.phones[*phone];
@@ -429,14 +501,17 @@ fn telephony(world: &World, run: &Run) -> Vec<String> {
     let (mut view, mut is_answered, mut lines) = (Telephony::new(100), false, Vec::new());
     let conns = conns(world);
     let line = |event: &Event| {
-        let recipient = ["D1", "D2", "D3", "D4"].into_iter().find(|who| number(run, who) == event.this_dn);
-        let conn = conns.iter().position(|conn| Some(*conn) == event.conn_id).map_or(0, |n| n + 1);
-        format!("{} {} C{conn}", recipient.unwrap_or("nobody"), event.name.as_str())
+        let recipient = PARTIES.into_iter().find(|who| number(run, who) == event.this_dn);
+        let conn = conns.iter().position(|conn| Some(*conn) == event.conn_id).map(|n| format!(" C{}", n + 1));
+        let mode = event.monitor_mode.map(|mode| format!(" {mode}"));
+        let words = [conn, mode].into_iter().flatten().collect::<String>();
+        format!("{} {}{words}", recipient.unwrap_or("nobody"), event.name.as_str())
     };
     for fact in &world.product.facts {
         let events = view.project(fact);
         if is_answered {
-            lines.extend(events.iter().filter(|event| event.name != Name::EventPrivateInfo).map(line));
+            let of_recording = |event: &Event| event.name == Name::EventPrivateInfo && event.monitor_mode.is_none();
+            lines.extend(events.iter().filter(|event| !of_recording(event)).map(line));
         }
         is_answered |= matches!(fact.what, What::Answered { .. });
     }
@@ -451,7 +526,7 @@ fn conns(world: &World) -> Vec<ConnId> {
 
 /// Whose each leg is.
 fn legs(world: &World, run: &Run, tapes: &[Tape]) -> HashMap<LegId, String> {
-    let numbers: Vec<(String, &str)> = ["D1", "D2", "D3", "D4"].iter().map(|who| (number(run, who), *who)).collect();
+    let numbers: Vec<(String, &str)> = PARTIES.iter().map(|who| (number(run, who), *who)).collect();
     let name = |text: &str| {
         let found = numbers.iter().find(|(number, _)| text.contains(number.trim_start_matches('+')));
         found.map(|(_, who)| (*who).to_owned())
@@ -471,6 +546,7 @@ fn legs(world: &World, run: &Run, tapes: &[Tape]) -> HashMap<LegId, String> {
             What::Ringing { leg, party, .. } | What::Answered { leg, party } => add(*leg, &text(party)),
             What::Transferred { target, party, .. } => add(*target, &text(party)),
             What::Replaced { by, party, .. } => add(*by, &text(party)),
+            What::PartyAdded { leg, party, .. } | What::ObserverJoined { leg, party, .. } => add(*leg, &text(party)),
             _ => {}
         }
     }

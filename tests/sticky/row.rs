@@ -52,7 +52,7 @@ pub struct Session {
     #[serde(default = "released")]
     pub stop: String,
     pub segments: Vec<String>,
-    /// By stream: `mixed`, or `left` and `right`, and `party-1` …: who is heard in each whole second.
+    /// By stream: `mixed`, or `left` and `right`, `party-1` …, `supervisor-1` …: who is heard in each whole second.
     pub mixed: Option<String>,
     pub left: Option<String>,
     pub right: Option<String>,
@@ -62,6 +62,12 @@ pub struct Session {
     pub party_2: Option<String>,
     #[serde(rename = "party-3")]
     pub party_3: Option<String>,
+    #[serde(rename = "party-4")]
+    pub party_4: Option<String>,
+    #[serde(rename = "supervisor-1")]
+    pub supervisor_1: Option<String>,
+    #[serde(rename = "supervisor-2")]
+    pub supervisor_2: Option<String>,
     #[serde(default)]
     pub events: Vec<String>,
     #[serde(default)]
@@ -198,6 +204,9 @@ impl Session {
             party_1: digits(&self.party_1),
             party_2: digits(&self.party_2),
             party_3: digits(&self.party_3),
+            party_4: digits(&self.party_4),
+            supervisor_1: digits(&self.supervisor_1),
+            supervisor_2: digits(&self.supervisor_2),
             events: lines(&self.events),
             masks: lines(&self.masks),
             ..self.clone()
@@ -212,7 +221,10 @@ impl Session {
             ("party-1", &self.party_1),
             ("party-2", &self.party_2),
             ("party-3", &self.party_3),
+            ("party-4", &self.party_4),
             ("right", &self.right),
+            ("supervisor-1", &self.supervisor_1),
+            ("supervisor-2", &self.supervisor_2),
         ];
         all.into_iter().filter_map(|(name, seconds)| Some((name, seconds.as_deref()?))).collect()
     }
@@ -231,7 +243,7 @@ fn swap(text: &str) -> String {
 fn sorted(segment: &str) -> String {
     let in_order = |text: &str| {
         let (mut names, mut others): (Vec<&str>, Vec<&str>) =
-            text.split(' ').filter(|word| !word.is_empty()).partition(|word| word.starts_with('D'));
+            text.split(' ').filter(|word| !word.is_empty()).partition(|word| word.starts_with(['D', 'S']));
         names.sort_unstable();
         names.append(&mut others);
         names.join(" ")

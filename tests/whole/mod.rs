@@ -1,4 +1,5 @@
-//! The whole program in virtual time: SIP phones that speak, call control, media threads, recorders and a disk in memory.
+//! The whole program in virtual time: SIP phones that speak, call control, media threads, mixers, recorders and a disk in
+//! memory.
 //! What comes out is what a user gets: WAV files, recording.json, answers to requests, and what each phone has heard.
 //!
 //! Commands, notices, marks and watermarks take up to [`Threads::latency`] each, decided by a seed, in the order that
@@ -11,8 +12,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 pub use product::{Product, Threads};
+use stickytape::call::Input;
 use stickytape::call::options::Options;
-use stickytape::call::request::{Accepted, Denied, Request, Ticket};
+use stickytape::call::request::{Accepted, Denied, DnRequest, Request, Ticket};
 use stickytape::disk::wav;
 use stickytape::record::metadata::Recording;
 use stickytape::testing::network::{Link, Network, Node};
@@ -88,6 +90,16 @@ impl World {
     /// The answer to a request; `None` while there is none.
     pub fn answer(&self, ticket: Ticket) -> Option<&Result<Accepted, Denied>> {
         self.product.answers.iter().find(|(of, _)| *of == ticket).map(|(_, answer)| answer)
+    }
+
+    /// A request of a DN that concerns no call yet, now. It is answered at once.
+    pub fn ask_dn(&mut self, request: DnRequest) -> Result<(), Denied> {
+        self.tickets += 1;
+        let (ticket, now) = (Ticket(self.tickets), self.net.now());
+        self.product.input(Input::DnRequest(ticket, Box::new(request)), now);
+        let (answered, answer) = self.product.dn_answers.last().expect("answered at once");
+        assert_eq!(*answered, ticket);
+        answer.clone()
     }
 
     /// Every published recording, in the order of their beginnings.

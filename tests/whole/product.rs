@@ -1,5 +1,7 @@
-//! The program as one node of the network: call control, media threads and recorder threads as they run in the program,
+//! The program as one node of the network: call control, media, mixer and recorder threads as they run in the program,
 //! with what stands between threads (inboxes, tap rings, watermarks) as deliveries that take time.
+
+mod mixers;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -10,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
+use mixers::MixerThread;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use stickytape::bridge::command::mix::{MixCommand, MixNotice};
 use stickytape::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
 use stickytape::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, TAP_AT, Tapped};
 use stickytape::call::fact::Fact;
@@ -20,7 +24,7 @@ use stickytape::call::request::{Accepted, Denied, Request, Ticket};
 use stickytape::call::{Calls, Input, Output, Reach, Seats};
 use stickytape::disk::active::Active;
 use stickytape::disk::store::Store;
-use stickytape::id::{LegId, PortId, RecorderId, RecordingId, WorkerId};
+use stickytape::id::{LegId, MixerId, PortId, RecorderId, RecordingId, WorkerId};
 use stickytape::record::mark::{self, Mark, StopCause};
 use stickytape::record::metadata::Recording;
 use stickytape::record::recorder::{self, FileSpec, Recorder, SessionFiles, Sink};
@@ -41,6 +45,8 @@ const ROUTE_PATIENCE: Duration = Duration::from_millis(200);
 pub struct Threads {
     /// Media threads.
     pub media: u8,
+    /// Mixer threads.
+    pub mixers: u8,
     /// Recorder threads.
     pub recorders: u8,
     /// A delivery between two threads takes up to this.
@@ -51,7 +57,7 @@ pub struct Threads {
 
 impl Default for Threads {
     fn default() -> Self {
-        Self { media: 2, recorders: 1, latency: Duration::from_millis(3), seed: 1 }
+        Self { media: 2, mixers: 1, recorders: 1, latency: Duration::from_millis(3), seed: 1 }
     }
 }
 
@@ -60,6 +66,10 @@ impl Default for Threads {
 enum Way {
     ToMedia(usize),
     FromMedia(usize),
+    ToMixer(usize),
+    FromMixer(usize),
+    /// From a mixer to a media thread.
+    Mixed(usize, usize),
     ToRecorder(usize),
     FromRecorder(usize),
 }
@@ -69,6 +79,10 @@ enum Parcel {
     /// A leg that comes from another media thread, with the base port of its pair.
     Arrive(Detached, u16, Option<Instant>),
     Notice(Notice),
+    Mix(MixCommand),
+    MixNotice(MixNotice),
+    /// A ring holds something.
+    Wake,
     Mark(Mark),
     Watermark(Instant),
     Recorded(mark::Notice),
@@ -148,6 +162,8 @@ pub struct Product {
     pub calls: Calls,
     pub facts: Vec<Fact>,
     pub answers: Vec<(Ticket, Result<Accepted, Denied>)>,
+    /// Answers to requests that concern no call yet.
+    pub dn_answers: Vec<(Ticket, Result<(), Denied>)>,
     /// When each answer came.
     pub answered: Vec<Instant>,
     /// Commands that a media thread could not carry out.
@@ -168,6 +184,7 @@ pub struct Product {
     pairs: HashMap<u16, Pair>,
     next_pair: u32,
     media: Vec<Media>,
+    mixers: Vec<MixerThread>,
     recorders: Vec<RecorderThread>,
     watermark: Instant,
     out: VecDeque<Datagram>,
@@ -178,7 +195,7 @@ impl Product {
     pub fn new(options: Options, threads: Threads, start: Instant) -> Self {
         let address = options.listeners[0].address;
         let seats = Seats {
-            mixers: vec![stickytape::id::MixerId(0)],
+            mixers: (0..threads.mixers).map(MixerId).collect(),
             workers: (0..threads.media).map(WorkerId).collect(),
             recorders: (0..threads.recorders).map(RecorderId).collect(),
             reach: Reach::new(|_| None),
@@ -198,6 +215,7 @@ impl Product {
             calls: Calls::new(options, seats, start),
             facts: Vec::new(),
             answers: Vec::new(),
+            dn_answers: Vec::new(),
             answered: Vec::new(),
             failures: Vec::new(),
             moves: 0,
@@ -211,6 +229,7 @@ impl Product {
             pairs: HashMap::new(),
             next_pair: 0,
             media: (0..u64::from(threads.media)).map(media).collect(),
+            mixers: (0..threads.mixers).map(|n| MixerThread::new(n, threads.media, start)).collect(),
             recorders: (0..threads.recorders).map(recorder).collect(),
             watermark: start,
             out: VecDeque::new(),
@@ -227,6 +246,7 @@ impl Product {
         let quiet = |r: &RecorderThread| r.recorder.sessions() == 0 && r.sink.active.is_empty();
         self.calls.is_empty()
             && self.media.iter().all(|m| m.relay.is_empty())
+            && self.mixers.iter().all(MixerThread::is_idle)
             && self.recorders.iter().all(quiet)
             && self.pairs.values().all(|pair| matches!(pair.place, Place::Waiting))
     }
@@ -236,7 +256,9 @@ impl Product {
         let media: Vec<bool> = self.media.iter().map(|media| media.relay.is_empty()).collect();
         let pairs: Vec<&Pair> = self.pairs.values().filter(|pair| !matches!(pair.place, Place::Waiting)).collect();
         let pairs: Vec<String> = pairs.iter().map(|pair| format!("{} {:?}", pair.base, pair.place)).collect();
-        format!("calls: {:?}, media threads without legs: {media:?}, pairs: {pairs:?}", self.calls.snapshot())
+        let rooms: Vec<(usize, usize)> = self.mixers.iter().map(MixerThread::load).collect();
+        let calls = self.calls.snapshot();
+        format!("{calls:?}, media threads without legs: {media:?}, rooms and members: {rooms:?}, pairs: {pairs:?}")
     }
 
     /// A request from outside.
@@ -263,7 +285,9 @@ impl Product {
                 Output::Media(worker, command) => {
                     self.deliver(Way::ToMedia(usize::from(worker.0)), Parcel::Command(command), now);
                 }
-                Output::Mix(mixer, command) => panic!("{mixer:?} is told {command:?}: no conference is asked for here"),
+                Output::Mix(mixer, command) => {
+                    self.deliver(Way::ToMixer(usize::from(mixer.0)), Parcel::Mix(command), now);
+                }
                 Output::Mark(recorder, mark) => {
                     self.marks.push(mark.clone());
                     self.deliver(Way::ToRecorder(usize::from(recorder.0)), Parcel::Mark(mark), now);
@@ -273,7 +297,8 @@ impl Product {
                     self.answers.push((ticket, answer));
                     self.answered.push(now);
                 }
-                Output::Resolve { .. } | Output::DnAnswer(..) | Output::Drained => {}
+                Output::DnAnswer(ticket, answer) => self.dn_answers.push((ticket, answer)),
+                Output::Resolve { .. } | Output::Drained => {}
             }
         }
     }
@@ -294,6 +319,11 @@ impl Product {
             (Way::FromMedia(worker), Parcel::Notice(notice)) => {
                 self.input(Input::Media(WorkerId(worker as u8), notice), now);
             }
+            (Way::ToMixer(mixer), Parcel::Mix(command)) => self.mix_command(mixer, command, now),
+            (Way::FromMixer(mixer), Parcel::MixNotice(notice)) => {
+                self.input(Input::Mix(MixerId(mixer as u8), notice), now);
+            }
+            (Way::Mixed(_, worker), Parcel::Wake) => self.take_mixed(worker, now),
             (Way::ToRecorder(recorder), Parcel::Mark(mark)) => {
                 self.recorders[recorder].recorder.mark(mark);
             }
@@ -352,10 +382,10 @@ impl Product {
             Command::Watch { leg, timeout } => relay.watch(leg, timeout, now),
             Command::Move { leg, to } => self.move_leg(worker, leg, usize::from(to.0), now),
             Command::RemoveLeg(leg) => self.remove_leg(worker, leg, now),
-            // Conferences come with their rows: until then a call that asks for a mixer is red.
-            Command::Mix { .. } => {
-                self.failures.push("no mixers run here".into());
-                Ok(())
+            Command::Mix { leg, mixing } => {
+                // What the mixer said before it let the leg go is about its time before.
+                self.take_mixed(worker, now);
+                self.media[worker].relay.mix(leg, mixing)
             }
             Command::Shutdown => Ok(()),
         };
@@ -515,6 +545,9 @@ impl Product {
         if let Some(tap) = verdict.tap {
             self.tap(&tap, &buffer[tap.header.payload()], at);
         }
+        if let Some(mix) = verdict.mix {
+            self.to_mixer(worker, &mix, &buffer[mix.header.payload()], at);
+        }
         self.tell(worker, at);
     }
 
@@ -619,8 +652,9 @@ impl Node for Product {
         let agenda = self.agenda.peek().map(|due| due.0.at);
         let relays = self.media.iter().filter_map(|m| m.relay.poll_timeout().map(|(at, _)| at)).min();
         let recorders = (0..self.recorders.len()).filter_map(|n| self.recorder_due(n)).min();
+        let mixers = self.mixers.iter().filter_map(MixerThread::due).min();
         let paused = self.pairs.values().filter_map(|pair| pair.paused).min();
-        [calls, agenda, relays, recorders, paused, self.watermark_due()].into_iter().flatten().min()
+        [calls, agenda, relays, mixers, recorders, paused, self.watermark_due()].into_iter().flatten().min()
     }
 
     fn timeout(&mut self, now: Instant) {
@@ -634,6 +668,11 @@ impl Node for Product {
         for worker in 0..self.media.len() {
             if self.media[worker].relay.poll_timeout().is_some_and(|(at, _)| at <= now) {
                 self.send_own(worker, now);
+            }
+        }
+        for mixer in 0..self.mixers.len() {
+            if self.mixers[mixer].due().is_some_and(|at| at <= now) {
+                self.mixer_pass(mixer, now);
             }
         }
         let overdue = |(base, pair): (&u16, &Pair)| pair.paused.is_some_and(|at| at <= now).then_some(*base);
