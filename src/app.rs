@@ -188,15 +188,17 @@ impl Server {
         };
         let (able, first_ports) = oneshot::channel();
         let signaling = tokio::spawn(signaling::run(calls, edges, received, queue, able));
-        let levels = tokio::spawn(levels::run(
-            inbox.clone(),
-            metrics.clone(),
-            sockets.counters().clone(),
-            recorders.clone(),
-            mixers.iter().map(mixer::Handle::counters).collect(),
-            keeper.clone(),
-            events.events.clone(),
-        ));
+        let sources = levels::Sources {
+            inbox: inbox.clone(),
+            sockets: sockets.counters().clone(),
+            recorders: recorders.clone(),
+            media: media.iter().map(media::Handle::counters).collect(),
+            mixers: mixers.iter().map(mixer::Handle::counters).collect(),
+            drivers: drivers.as_ref().map(|drivers| drivers.hub.clone()),
+            keeper: keeper.clone(),
+            events: events.events.clone(),
+        };
+        let levels = tokio::spawn(levels::run(sources, metrics.clone()));
 
         // An error means that the task has panicked: `stop` says so.
         let _ = first_ports.await;

@@ -125,6 +125,22 @@ pub enum Refusal {
     Codec,
 }
 
+impl Refusal {
+    /// What each is called where it is counted, by [`Refusal::index`].
+    pub const LABELS: [&str; 5] = ["no-leg", "malformed", "payload-type", "source", "codec"];
+
+    /// Its place in [`Refusal::LABELS`].
+    pub fn index(self) -> usize {
+        match self {
+            Self::NoLeg => 0,
+            Self::Malformed(_) => 1,
+            Self::PayloadType => 2,
+            Self::Source => 3,
+            Self::Codec => 4,
+        }
+    }
+}
+
 /// A packet of our own to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transmit {

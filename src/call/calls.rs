@@ -135,7 +135,7 @@ impl Calls {
     pub fn counters(&self) -> Counters {
         Counters {
             calls: self.calls.len(),
-            recordings: self.core.index.recordings.len(),
+            recordings: self.calls.values().fold([0; 3], |sum, call| call.count_recordings(sum)),
             ports_ready: self.core.ports.ready(),
             legs: self.core.index.legs.len(),
             stray: self.stray,

@@ -163,8 +163,8 @@ pub struct Seats {
 pub struct Counters {
     /// Live calls.
     pub calls: usize,
-    /// Running sessions.
-    pub recordings: usize,
+    /// Running sessions: whose files do not exist yet, that record, and that are paused.
+    pub recordings: [usize; 3],
     /// Port pairs ready to hand out.
     pub ports_ready: usize,
     /// Legs with media.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::call::Call;
 use super::recording::Session;
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::Level;
@@ -105,13 +106,31 @@ impl Session {
             owner_leg: self.owner,
             trigger: self.trigger,
             paused: self.is_paused,
-            state: match (self.has_begun, self.is_paused) {
-                (false, _) => "starting",
-                (true, false) => "recording",
-                (true, true) => "paused",
-            },
+            state: RECORDING_STATES[self.state()],
             levels: self.levels.clone(),
         }
+    }
+
+    /// Its place in [`RECORDING_STATES`].
+    fn state(&self) -> usize {
+        match (self.has_begun, self.is_paused) {
+            (false, _) => 0,
+            (true, false) => 1,
+            (true, true) => 2,
+        }
+    }
+}
+
+/// The states of a running session.
+pub const RECORDING_STATES: [&str; 3] = ["starting", "recording", "paused"];
+
+impl Call {
+    /// Adds its running sessions, by [`RECORDING_STATES`].
+    pub(super) fn count_recordings(&self, mut sums: [usize; 3]) -> [usize; 3] {
+        for session in &self.recording.sessions {
+            sums[session.state()] += 1;
+        }
+        sums
     }
 }
 

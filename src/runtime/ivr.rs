@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,7 @@ use crate::call::request::Request;
 use crate::clock;
 use crate::ivr::frame::{self, Decoder, Frame, FrameError, Kind};
 use crate::ivr::message::{self, Asked, Refused};
-use crate::views::ivr::message::{Audience, DriverId, Telling};
+use crate::views::ivr::message::{Audience, DriverId, Say, Telling};
 use crate::views::ivr::{AskId, IsPort, Ivr, Options, Output};
 
 /// Connections at once; one more gets an error frame and is closed.
@@ -66,6 +67,28 @@ impl Default for Silence {
 pub struct Hub {
     inner: Mutex<Inner>,
     inbox: Inbox,
+    totals: Totals,
+}
+
+/// Counted since the start, for `/metrics`.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Frames that drivers have sent, those that cannot be read included.
+    pub received: AtomicU64,
+    /// Frames written to drivers.
+    pub sent: AtomicU64,
+    /// Frames that could not be read: a wrong header, no XML, no message that we know.
+    pub malformed: AtomicU64,
+    /// Messages answered by CallError.
+    pub refused: AtomicU64,
+    /// Drivers let go because they did not read what they were told.
+    pub slow: AtomicU64,
+    /// Connections refused because [`MAX_DRIVERS`] were there.
+    pub full: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 struct Inner {
@@ -89,7 +112,7 @@ impl Hub {
     /// Without drivers and calls. `inbox` is asked what drivers ask.
     pub fn new(inbox: Inbox, options: Options) -> Arc<Self> {
         let inner = Inner { ivr: Ivr::new(options), drivers: BTreeMap::new(), next: 0, closed: false };
-        Arc::new(Self { inner: Mutex::new(inner), inbox })
+        Arc::new(Self { inner: Mutex::new(inner), inbox, totals: Totals::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -112,6 +135,11 @@ impl Hub {
     /// Drivers that are connected.
     pub fn drivers(&self) -> usize {
         self.lock().drivers.len()
+    }
+
+    /// What has been counted.
+    pub fn totals(&self) -> &Totals {
+        &self.totals
     }
 
     /// Lets every driver go, once it has been told what waits for it.
@@ -148,7 +176,7 @@ impl Hub {
     fn carry_out(self: &Arc<Self>, inner: &mut Inner, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::Tell(telling) => inner.tell(&telling),
+                Output::Tell(telling) => inner.tell(&telling, &self.totals),
                 Output::Ask(id, request) => self.ask(id, request),
             }
         }
@@ -171,12 +199,15 @@ impl Hub {
 }
 
 impl Inner {
-    fn tell(&mut self, telling: &Telling) {
+    fn tell(&mut self, telling: &Telling, totals: &Totals) {
         let bytes = told(telling);
+        if matches!(telling.say, Say::Error(_)) {
+            count(&totals.refused);
+        }
         match telling.to {
-            Audience::All => self.drivers.retain(|id, driver| takes(*id, driver, &bytes)),
+            Audience::All => self.drivers.retain(|id, driver| takes(*id, driver, &bytes, totals)),
             Audience::Driver(id) => {
-                if self.drivers.get(&id).is_some_and(|driver| !takes(id, driver, &bytes)) {
+                if self.drivers.get(&id).is_some_and(|driver| !takes(id, driver, &bytes, totals)) {
                     self.drivers.remove(&id);
                 }
             }
@@ -185,9 +216,10 @@ impl Inner {
 }
 
 /// Hands a frame to a driver. False: it reads too slowly, and is let go.
-fn takes(id: DriverId, driver: &mpsc::Sender<Vec<u8>>, bytes: &[u8]) -> bool {
+fn takes(id: DriverId, driver: &mpsc::Sender<Vec<u8>>, bytes: &[u8], totals: &Totals) -> bool {
     let taken = driver.try_send(bytes.to_vec()).is_ok();
     if !taken {
+        count(&totals.slow);
         tracing::warn!(driver = id.0, "an IVR driver does not read what it is told: its connection is closed");
     }
     taken
@@ -228,6 +260,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, hub: Arc<Hub>, silence:
     let (reader, mut writer) = stream.into_split();
     let Some(Place { id, state, queue, own }) = hub.connect() else {
         tracing::warn!(%peer, "an IVR driver too many is refused");
+        count(&hub.totals.full);
         let full = frame::encode(Kind::Error, b"no connection is free");
         let _ = timeout(FLUSH, writer.write_all(&full)).await;
         return hang_up(reader, writer).await;
@@ -235,7 +268,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, hub: Arc<Hub>, silence:
     tracing::info!(driver = id.0, %peer, "IVR driver connected");
     let mut reading = Reading { id, hub: hub.clone(), own, reader, decoder: Decoder::default() };
     let why = {
-        let writing = write(&mut writer, state, queue);
+        let writing = write(&mut writer, state, queue, &hub.totals);
         tokio::pin!(writing);
         tokio::select! {
             end = &mut writing => end.unwrap_or_else(|error| error.to_string()),
@@ -267,12 +300,15 @@ async fn write(
     writer: &mut OwnedWriteHalf,
     state: Vec<Vec<u8>>,
     mut queue: mpsc::Receiver<Vec<u8>>,
+    totals: &Totals,
 ) -> io::Result<String> {
     for frame in state {
         timeout(WRITING, writer.write_all(&frame)).await??;
+        count(&totals.sent);
     }
     while let Some(frame) = queue.recv().await {
         timeout(WRITING, writer.write_all(&frame)).await??;
+        count(&totals.sent);
     }
     Ok("let go".to_owned())
 }
@@ -317,6 +353,10 @@ impl Reading {
     /// Every whole frame that has come. `Err`: the connection has to be closed.
     fn frames(&mut self) -> Result<(), String> {
         while let Some(next) = self.decoder.next_frame() {
+            count(&self.hub.totals.received);
+            if next.is_err() {
+                count(&self.hub.totals.malformed);
+            }
             let taken = match next {
                 Ok(Frame { kind: Kind::KeepAliveRequest, .. }) => self.say(Kind::KeepAliveAnswer, ""),
                 Ok(Frame { kind: Kind::KeepAliveAnswer, .. }) => true,
@@ -345,9 +385,13 @@ impl Reading {
                 self.hub.message(self.id, asked);
                 true
             }
-            Err(Refused::Frame(reason)) => self.say(Kind::Error, &reason),
+            Err(Refused::Frame(reason)) => {
+                count(&self.hub.totals.malformed);
+                self.say(Kind::Error, &reason)
+            }
             Err(Refused::Call { call, error }) => {
-                let say = crate::views::ivr::message::Say::Error(error);
+                count(&self.hub.totals.refused);
+                let say = Say::Error(error);
                 self.say(Kind::Xml, &message::body(&call, &say))
             }
         }
@@ -356,7 +400,7 @@ impl Reading {
     /// False: the driver has been let go, or reads too slowly.
     fn say(&self, kind: Kind, body: &str) -> bool {
         let bytes = frame::encode(kind, body.as_bytes());
-        self.own.upgrade().is_some_and(|own| takes(self.id, &own, &bytes))
+        self.own.upgrade().is_some_and(|own| takes(self.id, &own, &bytes, &self.hub.totals))
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::bridge::command::{Command, Notice};
-use crate::bridge::relay::Detached;
+use crate::bridge::relay::{Detached, Refusal};
 use crate::id::WorkerId;
 use crate::net::udp::{Pair, Poller, Waker};
 use crate::runtime::ring;
@@ -151,8 +151,8 @@ pub struct Counters {
     pub received: AtomicU64,
     /// Datagrams sent.
     pub sent: AtomicU64,
-    /// Datagrams that were not taken: not RTP, wrong source, payload type not negotiated.
-    pub refused: AtomicU64,
+    /// Datagrams that were not taken, by [`Refusal::index`].
+    pub refused: [AtomicU64; Refusal::LABELS.len()],
     /// Datagrams that the kernel did not take.
     pub unsent: AtomicU64,
     /// Copies for recorders that found the ring full.

@@ -19,14 +19,21 @@ use super::events;
 use crate::bridge::command::LegStats;
 use crate::call;
 use crate::call::fact::{Fact, What};
+use crate::call::view::RECORDING_STATES;
 use crate::disk::floor::Room;
 use crate::id::ConnId;
 use crate::net::sip;
-use crate::runtime::mixer;
+use crate::record::mark::StopCause as Stop;
+use crate::runtime::{ivr, media as media_threads, mixer};
 use crate::sip::endpoint;
 
+mod drivers;
+mod media;
 mod mixing;
+mod process;
 
+use drivers::Drivers;
+use media::Media;
 use mixing::Mixing;
 
 /// Labels of one family: static words, so that their number stays bounded.
@@ -66,6 +73,32 @@ struct Build {
     version: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+/// Causes that a family begins with at zero, so that a rate over it is there from the start; whatever else happens is
+/// counted under its own name.
+const ENDED: [&str; 12] = [
+    "released",
+    "abandoned",
+    "busy",
+    "rejected",
+    "no-answer",
+    "unreachable",
+    "lost",
+    "media",
+    "recording-required",
+    "shutdown",
+    "transferred",
+    "conferenced",
+];
+const NOT_TRANSFERRED: [&str; 4] = ["busy", "rejected", "no-answer", "unreachable"];
+const REFUSED: [u16; 6] = [400, 403, 404, 480, 488, 503];
+const STARTED: [&str; 7] = ["default", "dn", "trunk", "route", "request", "preference", "room"];
+const NOT_RECORDED: [&str; 4] = ["codec", "no-space", "disk-full", "write-error"];
+
 /// All metrics of the process. Shared by reference: every method takes `&self`.
 pub struct Metrics {
     registry: Registry,
@@ -81,14 +114,18 @@ pub struct Metrics {
     authentication_failures: Counter,
     legs: Gauge,
     ports_ready: Gauge,
-    recordings: Gauge,
+    recordings: Family<State, Gauge>,
     recordings_started: Family<Cause, Counter>,
     recordings_stopped: Family<Cause, Counter>,
     recordings_published: Counter,
     recordings_failed: Family<Cause, Counter>,
     recordings_unpublished: Gauge,
     recorder_backlog: Gauge,
+    recorder_queued: Gauge,
+    recordings_written: Counter,
+    media: Media,
     mixing: Mixing,
+    drivers: Drivers,
     packets_received: Counter,
     packets_sent: Counter,
     packets_lost: Counter,
@@ -169,10 +206,14 @@ impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("stickytape");
+        let media = Media::register(&mut registry);
         let mixing = Mixing::register(&mut registry);
+        let drivers = Drivers::register(&mut registry);
         let mut made = Self {
             registry: Registry::default(),
+            media,
             mixing,
+            drivers,
             calls: Gauge::default(),
             calls_started: Counter::default(),
             calls_answered: Counter::default(),
@@ -186,13 +227,15 @@ impl Metrics {
             authentication_failures: Counter::default(),
             legs: Gauge::default(),
             ports_ready: Gauge::default(),
-            recordings: Gauge::default(),
+            recordings: Family::default(),
             recordings_started: Family::default(),
             recordings_stopped: Family::default(),
             recordings_published: Counter::default(),
             recordings_failed: Family::default(),
             recordings_unpublished: Gauge::default(),
             recorder_backlog: Gauge::default(),
+            recorder_queued: Gauge::default(),
+            recordings_written: Counter::default(),
             packets_received: Counter::default(),
             packets_sent: Counter::default(),
             packets_lost: Counter::default(),
@@ -220,8 +263,28 @@ impl Metrics {
         made.register_packets_and_messages(&mut registry);
         made.register_events(&mut registry);
         made.disk_takes_new.set(1);
+        made.begin();
         made.registry = registry;
         made
+    }
+
+    /// What can happen is at zero before it happens.
+    fn begin(&self) {
+        let causes = |family: &Family<Cause, Counter>, causes: &[&'static str]| {
+            causes.iter().for_each(|cause| _ = family.get_or_create(&Cause { cause }));
+        };
+        causes(&self.calls_ended, &ENDED);
+        causes(&self.transfers_failed, &NOT_TRANSFERRED);
+        causes(&self.recordings_started, &STARTED);
+        causes(&self.recordings_failed, &NOT_RECORDED);
+        causes(&self.recordings_stopped, &STOP_CAUSES.map(stop_cause));
+        REFUSED.iter().for_each(|code| _ = self.calls_refused.get_or_create(&Code { code: *code }));
+        for how in [call::fact::Transfer::SingleStep, call::fact::Transfer::Consulted, call::fact::Transfer::Mute] {
+            let _ = self.transfers.get_or_create(&How { how: how.label() });
+        }
+        self.levels(&call::Counters::default());
+        self.sip_sockets(&sip::Counters::default());
+        let _ = self.events.get_or_create(&EventName { event: "EventError" });
     }
 
     fn register_calls(&self, registry: &mut Registry) {
@@ -248,7 +311,7 @@ impl Metrics {
     }
 
     fn register_recordings(&self, registry: &mut Registry) {
-        registry.register("recordings", "Running recordings", self.recordings.clone());
+        registry.register("recordings", "Running recordings, by state", self.recordings.clone());
         let started = self.recordings_started.clone();
         registry.register("recordings_started", "Recordings started, by what started them", started);
         let stopped = self.recordings_stopped.clone();
@@ -259,6 +322,10 @@ impl Metrics {
         let unpublished = self.recordings_unpublished.clone();
         registry.register("recordings_unpublished", "Ended recordings that wait for the publisher", unpublished);
         registry.register("recorder_backlog", "Marks that wait for recorder threads", self.recorder_backlog.clone());
+        let help = "Audio that waits for the disk";
+        registry.register_with_unit("recorder_queued", help, Unit::Bytes, self.recorder_queued.clone());
+        let help = "Written to recordings' files";
+        registry.register_with_unit("recordings_written", help, Unit::Bytes, self.recordings_written.clone());
         let help = "Free space of the recordings' file system";
         registry.register_with_unit("disk_free", help, Unit::Bytes, self.disk_free.clone());
         let help = "1 while the free space lets new recordings begin";
@@ -377,7 +444,9 @@ impl Metrics {
     /// Sets the levels that call control keeps.
     pub fn levels(&self, counters: &call::Counters) {
         self.calls.set(level(counters.calls));
-        self.recordings.set(level(counters.recordings));
+        for (state, count) in RECORDING_STATES.into_iter().zip(counters.recordings) {
+            self.recordings.get_or_create(&State { state }).set(level(count));
+        }
         self.ports_ready.set(level(counters.ports_ready));
         self.legs.set(level(counters.legs));
         self.registrations.set(level(counters.registrations));
@@ -430,10 +499,25 @@ impl Metrics {
         dropped("tcp-send-error", &counters.tcp_send_errors);
     }
 
-    /// Sets what the recorders' queues hold: marks that wait, and recordings that wait for the publisher.
-    pub fn recorders(&self, backlog: usize, unpublished: usize) {
+    /// Sets what the recorders' queues hold: marks that wait, bytes of audio that wait for the disk, and recordings that
+    /// wait for the publisher; and the bytes that have been written.
+    pub fn recorders(&self, backlog: usize, queued_bytes: u64, unpublished: usize, written_bytes: u64) {
         self.recorder_backlog.set(level(backlog));
+        self.recorder_queued.set(i64::try_from(queued_bytes).unwrap_or(i64::MAX));
         self.recordings_unpublished.set(level(unpublished));
+        raise(&self.recordings_written, written_bytes);
+    }
+
+    /// Sets what the media threads have counted, and how full the fullest rings to recorders and mixers have been, in
+    /// thousandths.
+    pub fn media(&self, threads: &[Arc<media_threads::Counters>], to_recorders: usize, to_mixers: usize) {
+        self.media.threads(threads);
+        self.media.rings(to_recorders, to_mixers);
+    }
+
+    /// Sets what IVR drivers have sent and were told.
+    pub fn drivers(&self, connected: usize, totals: &ivr::Totals) {
+        self.drivers.set(connected, totals);
     }
 
     /// Sets what the mixer threads have counted.
@@ -463,7 +547,7 @@ impl Metrics {
         if text::encode_registry(&mut out, &self.registry).is_err() {
             tracing::error!("metrics could not be written");
         }
-        process(&mut out);
+        process::write(&mut out);
         out.push_str("# EOF\n");
         out
     }
@@ -473,8 +557,19 @@ fn level(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn stop_cause(cause: crate::record::mark::StopCause) -> &'static str {
-    use crate::record::mark::StopCause as Stop;
+const STOP_CAUSES: [Stop; 9] = [
+    Stop::Released,
+    Stop::OwnerLeft,
+    Stop::Stopped,
+    Stop::Shutdown,
+    Stop::Crash,
+    Stop::WriteError,
+    Stop::DiskFull,
+    Stop::NotAnswered,
+    Stop::SessionExpired,
+];
+
+fn stop_cause(cause: Stop) -> &'static str {
     match cause {
         Stop::Released => "released",
         Stop::OwnerLeft => "owner-left",
@@ -488,47 +583,12 @@ fn stop_cause(cause: crate::record::mark::StopCause) -> &'static str {
     }
 }
 
-/// The figures that every Prometheus client library exports under these names; what the system does not tell is left out.
-fn process(out: &mut String) {
-    use std::fmt::Write as _;
-    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    let cpu_seconds = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
-    // Writing to a String cannot fail.
-    let _ = write!(
-        out,
-        "# HELP process_cpu_seconds User and system time of the process.\n# TYPE process_cpu_seconds counter\n\
-         # UNIT process_cpu_seconds seconds\nprocess_cpu_seconds_total {cpu_seconds}\n"
-    );
-    if let Some(bytes) = resident_bytes() {
-        let _ = write!(
-            out,
-            "# HELP process_resident_memory_bytes Resident memory.\n# TYPE process_resident_memory_bytes gauge\n\
-             # UNIT process_resident_memory_bytes bytes\nprocess_resident_memory_bytes {bytes}\n"
-        );
-    }
-    if let Ok(folder) = std::fs::read_dir("/proc/self/fd") {
-        let _ = write!(
-            out,
-            "# HELP process_open_fds Open descriptors.\n# TYPE process_open_fds gauge\nprocess_open_fds {}\n",
-            folder.count()
-        );
-    }
-}
-
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1_024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::call::fact::{Party, ReleaseCause};
     use crate::clock;
     use crate::id::LegId;
-    use crate::record::mark::StopCause;
 
     fn happened(metrics: &Metrics, what: What) {
         let wall = jiff::Timestamp::UNIX_EPOCH;
@@ -589,17 +649,7 @@ mod tests {
 
     #[test]
     fn stop_causes_are_named_as_in_the_metadata() {
-        for cause in [
-            StopCause::Released,
-            StopCause::OwnerLeft,
-            StopCause::Stopped,
-            StopCause::Shutdown,
-            StopCause::Crash,
-            StopCause::WriteError,
-            StopCause::DiskFull,
-            StopCause::NotAnswered,
-            StopCause::SessionExpired,
-        ] {
+        for cause in STOP_CAUSES {
             assert_eq!(serde_json::json!(cause), stop_cause(cause));
         }
     }

@@ -9,8 +9,8 @@
 //! The price is a copy and a wake-up of the media thread per tick, small beside the system call that sends.
 
 use std::io;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Between two looks at memory that the rings can give back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Upper bounds of [`Counters::lateness`] in µs; beyond the last one is one more.
-pub const LATENESS_US: [u64; 6] = [250, 500, 1_000, 2_000, 5_000, 20_000];
+pub const LATENESS_US: [u64; 7] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000];
 
 /// What one mixer thread is given at its start.
 #[derive(Debug, Clone)]
@@ -140,6 +140,10 @@ pub struct Counters {
     pub dropped: AtomicU64,
     /// Phases by how late they began: up to each of [`LATENESS_US`], then beyond.
     pub lateness: [AtomicU64; LATENESS_US.len() + 1],
+    /// All that together, in µs.
+    pub late_us: AtomicU64,
+    /// The fullest that a ring of packets for it has been since somebody has set this to 0, in thousandths.
+    pub ring_permille: AtomicUsize,
 }
 
 /// Starts one mixer thread. `media` has its rings by `WorkerId`, `workers` the threads at their other ends. `notices` is
@@ -227,6 +231,7 @@ impl<F: Fn(MixNotice)> Loop<F> {
     fn receive_packets(&mut self) {
         for (n, ends) in self.media.iter_mut().enumerate() {
             let (worker, mixer) = (WorkerId(n as u8), &mut self.mixer);
+            self.counters.ring_permille.fetch_max(ends.from.fill_permille(), Relaxed);
             let mut one = |frame: ring::Frame<'_>| {
                 // What the media thread had to drop is missing here, and concealed.
                 let ring::Frame::Packet(header, payload) = frame else { return };
@@ -277,6 +282,7 @@ impl<F: Fn(MixNotice)> Loop<F> {
         let late = late.as_micros() as u64;
         let bucket = LATENESS_US.iter().position(|bound| late <= *bound).unwrap_or(LATENESS_US.len());
         self.counters.lateness[bucket].fetch_add(1, Relaxed);
+        self.counters.late_us.fetch_add(late, Relaxed);
     }
 
     fn publish(&self) {

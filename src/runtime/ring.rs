@@ -272,6 +272,11 @@ impl Consumer {
         self.limit * SEGMENT
     }
 
+    /// How full it is, in thousandths.
+    pub fn fill_permille(&self) -> usize {
+        self.used() * 1_000 / self.capacity()
+    }
+
     /// True when the media thread is gone; what is still in the ring can be read.
     pub fn is_abandoned(&self) -> bool {
         self.waiting.is_abandoned()

@@ -16,7 +16,9 @@ use super::ports::Ports;
 use super::sockets::{Sockets, socket_of};
 use super::{Bound, Counters, Message, Options, Priority, Sender, Worker};
 use crate::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
-use crate::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, TAP_AT, Tapped, ToMixer, Transmit};
+use crate::bridge::relay::{
+    self, Channel, Detached, MAX_TRANSMIT, Refusal, Relay, Slot, TAP_AT, Tapped, ToMixer, Transmit,
+};
 use crate::clock;
 use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{Pair, Poller, Ready};
@@ -117,7 +119,7 @@ struct Loop<F> {
 struct Totals {
     received: u64,
     sent: u64,
-    refused: u64,
+    refused: [u64; Refusal::LABELS.len()],
     unsent: u64,
     untapped: u64,
     unmixed: u64,
@@ -212,7 +214,9 @@ impl<F: Fn(Notice)> Loop<F> {
         if let Some(mix) = verdict.mix {
             self.mix(&mix, &datagram[mix.header.payload()], at);
         }
-        self.totals.refused += u64::from(verdict.refused.is_some());
+        if let Some(refusal) = verdict.refused {
+            self.totals.refused[refusal.index()] += 1;
+        }
     }
 
     /// What came ahead of the description that is here now.
@@ -286,7 +290,7 @@ impl<F: Fn(Notice)> Loop<F> {
         let Totals { received, sent, refused, unsent, untapped, unmixed } = self.totals;
         self.counters.received.store(received, Relaxed);
         self.counters.sent.store(sent, Relaxed);
-        self.counters.refused.store(refused, Relaxed);
+        self.counters.refused.iter().zip(refused).for_each(|(counter, total)| counter.store(total, Relaxed));
         self.counters.unsent.store(unsent, Relaxed);
         self.counters.untapped.store(untapped, Relaxed);
         self.counters.unmixed.store(unmixed, Relaxed);

@@ -137,6 +137,11 @@ impl Keeper {
         self.publisher.waiting.load(Ordering::Relaxed)
     }
 
+    /// Bytes that all recorders have written, for metrics.
+    pub fn written_bytes(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
     pub(super) fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }

@@ -70,6 +70,8 @@ struct Shared {
     stop: AtomicBool,
     /// Bytes of audio between recorder and writer.
     queued: AtomicU64,
+    /// The fullest that a tap ring has been since it was asked for, in thousandths.
+    ring_permille: AtomicUsize,
 }
 
 /// Starts `recorder-N` and `writer-N`. `rings` has one tap per media thread.
@@ -89,6 +91,7 @@ pub fn spawn(
         backlog: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
         queued: AtomicU64::new(0),
+        ring_permille: AtomicUsize::new(0),
     });
     let (marks, inbox) = mpsc::channel();
     let (jobs, work) = mpsc::channel();
@@ -135,6 +138,11 @@ impl RecorderHandle {
     /// Bytes of audio that wait for the disk, for metrics.
     pub fn queued_bytes(&self) -> u64 {
         self.shared.queued.load(Ordering::Relaxed)
+    }
+
+    /// The fullest that a tap ring has been since this was asked last, in thousandths, for metrics.
+    pub fn take_ring_permille(&self) -> usize {
+        self.shared.ring_permille.swap(0, Ordering::Relaxed)
     }
 
     /// Ends the sessions that still run with cause `shutdown`, writes what is in the rings, hands everything to the
@@ -200,6 +208,8 @@ impl Thread {
         if self.sink.disk_became_full() {
             self.recorder.stop_all(now, StopCause::DiskFull);
         }
+        let fullest = self.rings.iter().map(ring::Consumer::fill_permille).max().unwrap_or(0);
+        self.shared.ring_permille.fetch_max(fullest, Ordering::Relaxed);
         // A thread that was late commits at the instants at which it would have, so that it gives the same files.
         while let Some(due) = self.recorder.next_commit().filter(|&due| due < now) {
             let at = due.max(self.passed);
