@@ -130,7 +130,7 @@ fn anchor(case: Case, calls: usize, batch: Duration) {
     say(&format!(
         "sent {} refused {} unsent {} untapped {} passes {}{sessions}",
         count(&counters.sent),
-        count(&counters.refused),
+        counters.refused.iter().map(count).sum::<u64>(),
         count(&counters.unsent),
         count(&counters.untapped),
         count(&counters.passes),
