@@ -760,7 +760,7 @@ fn a_refer_outside_a_dialog_is_refused_without_a_dialog_of_its_sender() {
         assert_eq!(world.raws[raw].responses("REFER").last().map(|r| r.code), Some(code), "{lines:?}");
         assert_eq!(state(&world), "talking");
     }
-    for (method, code) in [(Method::Notify, 481), (Method::Subscribe, 405)] {
+    for (method, code) in [(Method::Notify, 481), (Method::Subscribe, 489)] {
         let request = outside(&world, raw, method.clone(), &[(Name::Event, "refer".into())]);
         world.raws[raw].send(request);
         world.run(ms(100));

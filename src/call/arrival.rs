@@ -30,6 +30,8 @@ pub(super) struct Arrival {
     pub offer: Option<Session>,
     /// Its INVITE's.
     pub headers: Headers,
+    /// It comes to a conference: the user part of its URI.
+    pub focus: Option<bytes::Bytes>,
 }
 
 /// What a leg is in the call that it comes into.
@@ -43,7 +45,8 @@ pub(super) struct Part {
 impl Arrival {
     fn peer(&self) -> Peer {
         let tcp = self.flow.transport == Transport::Tcp;
-        leg::peer(&self.identity, &self.local, self.flow.remote.ip(), tcp)
+        let peer = leg::peer(&self.identity, &self.local, self.flow.remote.ip(), tcp);
+        Peer { focus: self.focus.clone(), ..peer }
     }
 
     /// Its leg, with ports.

@@ -11,6 +11,7 @@ use super::attempt::Attempt;
 use super::core::{Core, Key, Timer};
 use super::dial::Dial;
 use super::fact::{Party, ReleaseCause, What};
+use super::focus::Focus;
 use super::leg::Leg;
 use super::make::Outcome;
 use super::mixing::Rooms;
@@ -60,6 +61,8 @@ pub(super) struct Call {
     pub lent: Option<Lent>,
     /// Where its conferences are mixed.
     pub rooms: Rooms,
+    /// It says that it is a conference.
+    pub focus: Option<Box<Focus>>,
     /// It is a dial-in room, or somebody at the door of one.
     pub room: Option<Box<Room>>,
 }
@@ -227,6 +230,7 @@ impl Call {
             }
         }
         self.refuse_all_waiting(core);
+        self.close_focus(core);
         for leg in self.legs.drain(..) {
             leg.end(core);
         }

@@ -158,6 +158,8 @@ impl Calls {
             && index.recordings.is_empty()
             && index.conns.is_empty()
             && index.rooms.is_empty()
+            && index.focuses.is_empty()
+            && index.subscriptions.is_empty()
             && index.dns.is_empty()
             && self.core.pairs.is_empty()
             && self.core.joins.is_empty()
@@ -201,6 +203,7 @@ impl Calls {
         call.call_supervisors(&mut self.core);
         call.align_mixed(&mut self.core);
         call.may_enter(&mut self.core);
+        call.tell_subscribers(&mut self.core);
         if call.is_over() {
             self.calls.remove(&id);
         }
@@ -226,9 +229,9 @@ impl Calls {
                     None => self.core.answer(tx, None, Reply::new(481)),
                 }
             }
-            // We keep no package: none comes.
-            Event::Subscribe { tx, .. } => self.core.answer(tx, None, Reply::new(489)),
-            Event::NotifyDue { .. } | Event::Unsubscribed { .. } => {}
+            Event::Subscribe { tx, dialog, flow, request } => self.on_subscribe(tx, dialog, flow, &request),
+            Event::NotifyDue { subscription, is_last } => self.on_notify_due(subscription, is_last),
+            Event::Unsubscribed { subscription } => self.on_unsubscribed(subscription),
             Event::Ack { dialog, request } => {
                 let id = self.core.index.dialogs.get(&dialog).copied();
                 self.with(id, |call, core| call.on_ack(core, dialog, &request));
@@ -258,11 +261,8 @@ impl Calls {
                 }
                 self.with(id, |call, core| call.on_answered(core, invite, dialog, response));
             }
-            Event::Unwanted { invite, cancelled, .. } => {
-                if cancelled {
-                    self.core.ending.invites.remove(&invite);
-                }
-            }
+            Event::Unwanted { invite, cancelled: true, .. } => _ = self.core.ending.invites.remove(&invite),
+            Event::Unwanted { .. } => {}
             Event::Failed { invite, failure } => {
                 if !self.core.ending.invites.remove(&invite) {
                     let id = self.core.index.invites.get(&invite).copied();

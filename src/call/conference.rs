@@ -184,6 +184,7 @@ impl Call {
         let called = self.talk().into_iter().flat_map(|t| &t.invited).map(|i| i.dial.id).collect::<Vec<_>>();
         called.into_iter().for_each(|id| self.revoke(core, id));
         self.leave_rooms(core);
+        self.close_focus(core);
         self.refuse_all_waiting(core);
         for timer in [Timer::Glare, Timer::Untap] {
             core.disarm(self.key, timer);

@@ -26,7 +26,7 @@ use crate::bridge::command::Command;
 use crate::bridge::command::mix::MixCommand;
 use crate::id::{ConnId, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
 use crate::record::mark::{Change, Mark};
-use crate::sip::endpoint::{self, Body, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx};
+use crate::sip::endpoint::{self, Body, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx, SubscriptionId};
 use crate::sip::headers::Headers;
 use crate::sip::method::Method;
 use crate::sip::name::Name;
@@ -128,6 +128,9 @@ pub(super) struct Index {
     pub requests: HashMap<RequestId, Key>,
     pub legs: HashMap<LegId, Key>,
     pub recordings: HashMap<RecordingId, Key>,
+    pub subscriptions: HashMap<SubscriptionId, Key>,
+    /// The conferences that say so, by the user parts of their URIs.
+    pub focuses: HashMap<String, Key>,
     pub conns: HashMap<ConnId, Key>,
     /// The dial-in rooms that have members, by their number.
     pub rooms: HashMap<String, Key>,
@@ -159,13 +162,14 @@ impl Core {
     pub(super) fn new(options: Options, seats: Seats, now: Instant) -> Self {
         let mut rng = StdRng::seed_from_u64(seats.seed);
         let listeners = options.listeners.iter();
-        let ours = vec![Method::Register, Method::Refer, Method::Notify];
+        let ours = vec![Method::Register, Method::Refer, Method::Notify, Method::Subscribe];
         let endpoint = Endpoint::new(endpoint::Options {
             user_agent: options.sip.user_agent.clone(),
             listeners: listeners.map(|l| endpoint::Listener { transport: l.transport, local: l.address }).collect(),
             seed: rng.random(),
             allow: [endpoint::Options::default().allow, ours].concat(),
-            supported: vec!["replaces", "norefersub", "tdialog"],
+            supported: vec!["replaces", "join", "norefersub", "tdialog"],
+            packages: vec!["conference"],
             ..endpoint::Options::default()
         });
         let registrar = Registrar::new(rng.random(), now);

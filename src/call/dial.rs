@@ -18,7 +18,7 @@ use super::peers::Local;
 use crate::id::{LegId, WorkerId};
 use crate::record::mark::{Channel, Role, Side};
 use crate::sdp::{self, Terms};
-use crate::sip::endpoint::{DialogId, Flow, InviteId, OutgoingInvite, Transport};
+use crate::sip::endpoint::{DialogId, Flow, InviteId, OutgoingInvite, Peer, Transport};
 use crate::sip::headers::Headers;
 use crate::sip::message::{Request, Response};
 use crate::sip::name::Name;
@@ -329,6 +329,7 @@ impl Call {
         let calls_requester = self.calls_requester(id);
         let recorder = self.recording.is_wanted().then_some(self.recording.recorder);
         let recorders = self.recorders();
+        let focus = self.focus_of(id);
         let Some(dial) = self.dial_mut(id) else { return Err(Full) };
         let identity = way.target.identity.clone();
         let (request_uri, from, to) = addresses(&dial.head, &way);
@@ -369,7 +370,7 @@ impl Call {
         });
         let invite = OutgoingInvite {
             flow,
-            peer: leg.peer(way.target.ip, tcp),
+            peer: Peer { focus, ..leg.peer(way.target.ip, tcp) },
             request_uri,
             from,
             to,

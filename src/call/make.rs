@@ -151,6 +151,7 @@ fn begin(core: &mut Core, live: &BTreeMap<Key, Call>, this_dn: &str, to: &str) -
         away: Vec::new(),
         lent: None,
         rooms: Rooms::default(),
+        focus: None,
         room: None,
     };
     match call.try_next(core, id) {

@@ -21,6 +21,7 @@ mod directory;
 mod early;
 pub mod fact;
 mod fetch;
+mod focus;
 mod headers;
 mod join;
 mod leave;

@@ -105,7 +105,7 @@ impl Calls {
         let from = From { dialog, outside: Some(flow) };
         self.with(Some(key), |call, core| {
             let leg = call.leg_of(dialog).and_then(|leg| call.leg(leg));
-            match leg.is_some_and(|leg| leg.identity.is_same_party(&sender)) {
+            match leg.is_some_and(|leg| leg.identity.is_same_party(&sender.identity)) {
                 true => call.on_refer(core, tx, from, &request),
                 false => core.answer(tx, None, Reply::new(403)),
             }

@@ -27,6 +27,7 @@ use super::call::{Call, Ending, State};
 use super::core::{Core, Key, Timer};
 use super::directory::{Class, Identity};
 use super::fact::{Party, ReleaseCause, What};
+use super::focus::Focus;
 use super::headers::Content;
 use super::leg::{Plays, carries_sound};
 use super::mixing::{Rooms, is_mixable};
@@ -36,6 +37,7 @@ use super::recording::Recording;
 use super::request::{Code, Denied};
 use super::setup::{Refusing, busy, unusable};
 use super::talk::Talk;
+use crate::bridge::command::mix::MAX_MEMBERS;
 use crate::bridge::command::{Command, Digit};
 use crate::codec::{Codec, Direction};
 use crate::id::{CallUuid, ConnId, LegId, WorkerId};
@@ -168,6 +170,7 @@ pub(super) fn knock(
         away: Vec::new(),
         lent: None,
         rooms: Rooms::default(),
+        focus: None,
         room: Some(Box::new(Room { conference, stage: Stage::Door(door) })),
     };
     core.index.conns.insert(call.conn_id, key);
@@ -346,7 +349,9 @@ impl Call {
         let Some(first) = self.legs.first().map(|leg| leg.id) else { return };
         let Some(room) = &mut self.room else { return };
         room.stage = Stage::Open(Open { first, is_decided: false, owner: None });
-        core.index.rooms.insert(room.conference.number.clone(), self.key);
+        let number = room.conference.number.clone();
+        core.index.rooms.insert(number.clone(), self.key);
+        self.focus = Some(Focus::begin(core, self.key, number));
         self.answered = Some(core.wall);
         self.entered(core, first, true);
     }
@@ -417,8 +422,12 @@ impl Call {
 
     /// One more member may come in.
     pub(super) fn has_place(&self) -> bool {
-        let limit = self.open_room().map_or(usize::MAX, |(conference, _)| conference.max_members);
-        self.members_in() < limit && self.has_room()
+        self.members_in() < self.max_members() && self.has_room()
+    }
+
+    /// Most members.
+    pub(super) fn max_members(&self) -> usize {
+        self.open_room().map_or(MAX_MEMBERS, |(conference, _)| conference.max_members)
     }
 
     pub(super) fn must_have_place(&self) -> Result<(), Denied> {
@@ -480,6 +489,7 @@ impl Call {
         if let Some(owner) = owner {
             self.stop_sessions_of(core, owner, stop);
         }
+        self.close_focus(core);
         self.room = None;
     }
 }

@@ -106,8 +106,15 @@ pub(super) fn on_invite(
 }
 
 /// Who sends a request that belongs to no dialog.
-pub(super) fn sender(core: &mut Core, flow: &Flow, request: &Request) -> Result<Identity, Refusing> {
-    caller(core, flow, request).map(|caller| caller.identity)
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub identity: Identity,
+    pub number: String,
+}
+
+/// Who sends a request that belongs to no dialog.
+pub(super) fn sender(core: &mut Core, flow: &Flow, request: &Request) -> Result<Sender, Refusing> {
+    caller(core, flow, request).map(|caller| Sender { identity: caller.identity, number: caller.number })
 }
 
 /// Why no call can be taken now.
@@ -166,7 +173,8 @@ fn begin(
     }
     if let Some(room) = core.directory.room(&caller.identity, &caller.called) {
         let called = caller.called.clone();
-        let arrival = arrival(core, (tx, flow), &request, caller)?;
+        let focus = Some(room.number.clone().into());
+        let arrival = Arrival { focus, ..arrival(core, (tx, flow), &request, caller)? };
         return Ok(room::knock(core, arrival, room, called, live)?.map(|call| Begun::Room(Box::new(call))));
     }
     Ok(place(core, (tx, flow), request, caller, live)?.map(|call| Begun::Call(Box::new(call))))
@@ -221,6 +229,7 @@ fn place(
         away: Vec::new(),
         lent: None,
         rooms: Rooms::default(),
+        focus: None,
         room: None,
     };
     let beginning = Beginning {
@@ -261,6 +270,7 @@ fn arrival(
         local,
         offer,
         headers: request.headers.clone(),
+        focus: None,
     })
 }
 

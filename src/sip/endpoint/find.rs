@@ -1,4 +1,5 @@
-//! Dialogs found by their identifiers as a header field names them: Replaces (RFC 3891), Target-Dialog (RFC 4538).
+//! Dialogs found by their identifiers as a header field names them: Replaces (RFC 3891), Join (RFC 3911), Target-Dialog
+//! (RFC 4538).
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use super::Endpoint;
 use super::api::DialogId;
 use crate::sip::dialog::{DialogKey, State};
-use crate::sip::values::{Replaces, TargetDialog};
+use crate::sip::values::{Join, Replaces, TargetDialog};
 
 /// How long a dialog is known as ended: as long as a request about it may be under way (64·T1 of RFC 3261).
 const REMEMBERED: Duration = Duration::from_secs(32);
@@ -37,7 +38,7 @@ pub enum Found {
     Ended,
 }
 
-/// Why an INVITE with Replaces replaces nothing (RFC 3891 §3).
+/// Why an INVITE with Replaces replaces nothing (RFC 3891 §3), or one with Join joins nothing (RFC 3911 §4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReplaced {
     /// No dialog, more than one, or an early one whose INVITE we did not send.
@@ -92,6 +93,19 @@ impl Endpoint {
             Some(Found::Confirmed { .. }) if replaces.early_only => Err(NotReplaced::Answered),
             Some(Found::Early { dialog, .. }) => Ok((dialog, State::Early)),
             Some(Found::Confirmed { dialog, .. }) => Ok((dialog, State::Confirmed)),
+        }
+    }
+
+    /// The answered dialog that an INVITE with this Join names (RFC 3911 §4). An early one is none: nobody talks in it yet.
+    /// Who may do so is the caller's to decide.
+    ///
+    /// # Errors
+    /// [`NotReplaced`], with the status code of the refusal.
+    pub fn find_joined(&self, join: &Join, now: Instant) -> Result<DialogId, NotReplaced> {
+        match self.find_dialog(&join.call_id, &join.to_tag, &join.from_tag, now) {
+            None | Some(Found::Early { .. }) => Err(NotReplaced::NoDialog),
+            Some(Found::Ended) => Err(NotReplaced::Ended),
+            Some(Found::Confirmed { dialog, .. }) => Ok(dialog),
         }
     }
 

@@ -23,7 +23,8 @@ pub struct Options {
     /// Methods that we take; others that we know are answered 405 with this list in Allow.
     pub allow: Vec<Method>,
     /// Option tags in Supported; a Require beyond them is answered 420. With `replaces` a Replaces that breaks RFC 3891 §3
-    /// is answered 400, so that an [`super::Event::Invite`] has at most one, and it is well-formed.
+    /// is answered 400, so that an [`super::Event::Invite`] has at most one, and it is well-formed; with `join` so is a Join
+    /// (RFC 3911 §4).
     pub supported: Vec<&'static str>,
     /// Event packages that our user tells the state of: their SUBSCRIBEs come as [`super::Event::Subscribe`], those of others
     /// get 489. Empty: SUBSCRIBE, where it is allowed, is a request as any other.

@@ -20,7 +20,7 @@ use crate::sip::timers::{Own, Timer};
 use crate::sip::transaction::key::{MergeKey, Parts, ServerKey};
 use crate::sip::transaction::{InviteServer, Send, Server, Tell};
 use crate::sip::values::transport::default_port;
-use crate::sip::values::{Contacts, Essentials, NameAddr, Replaces, Scheme, Uri, ValueError, Via};
+use crate::sip::values::{Contacts, Essentials, Join, NameAddr, Replaces, Scheme, Uri, ValueError, Via};
 
 /// The keys of a request.
 struct Keys {
@@ -161,7 +161,7 @@ impl Endpoint {
             reply.headers.push(Name::Unsupported, unsupported.join(&b", "[..]));
             return Some(reply);
         }
-        if let Some(error) = self.replaces_error(request) {
+        if let Some(error) = self.dialog_error(request) {
             return Some(bad_request(error));
         }
         if request.method == Method::Invite {
@@ -174,15 +174,22 @@ impl Endpoint {
         None
     }
 
-    /// What is wrong with a Replaces (RFC 3891 §3), where it is an extension of ours.
-    fn replaces_error(&self, request: &Request) -> Option<ValueError> {
-        if !self.options.supported.contains(&"replaces") || !request.headers.has(Name::Replaces) {
-            return None;
-        }
-        match request.method {
-            Method::Invite => Replaces::of(&request.headers).err(),
-            _ => Some(ValueError::ReplacesMethod),
-        }
+    /// What is wrong with a Replaces (RFC 3891 §3) or a Join (RFC 3911 §4), where it is an extension of ours.
+    fn dialog_error(&self, request: &Request) -> Option<ValueError> {
+        let headers = &request.headers;
+        let is_invite = request.method == Method::Invite;
+        let has = |extension, name| self.options.supported.contains(&extension) && headers.has(name);
+        let replaces = has("replaces", Name::Replaces).then(|| match is_invite {
+            true => Replaces::of(headers).err(),
+            false => Some(ValueError::ReplacesMethod),
+        });
+        let join = || {
+            has("join", Name::Join).then(|| match is_invite {
+                true => Join::of(headers).err(),
+                false => Some(ValueError::JoinMethod),
+            })
+        };
+        replaces.flatten().or_else(|| join().flatten())
     }
 
     fn on_outside(&mut self, tx: ServerTx, flow: Flow, incoming: Incoming, now: Instant) {

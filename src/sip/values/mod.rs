@@ -30,7 +30,7 @@ pub use number::called_number;
 pub use params::Params;
 pub use status::reason_phrase;
 pub use subscription::{EventPackage, SubscriptionState};
-pub use transfer::{ReferError, ReferTo, Replaces, TargetDialog, refer_sub, referred_by};
+pub use transfer::{Join, ReferError, ReferTo, Replaces, TargetDialog, refer_sub, referred_by};
 pub use uri::{Scheme, Uri};
 pub use via::Via;
 
@@ -62,6 +62,10 @@ pub enum ValueError {
     Challenge,
     #[error("Malformed Replaces")]
     Replaces,
+    #[error("Malformed Join")]
+    Join,
+    #[error("Join in a request that is not INVITE")]
+    JoinMethod,
     #[error("Replaces and Join contradict each other")]
     ReplacesJoin,
     #[error("Replaces in a request that is not INVITE")]

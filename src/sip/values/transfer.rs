@@ -1,5 +1,5 @@
 //! What a transfer is written in: Refer-To and Refer-Sub (RFC 3515 §2.1, RFC 4488 §4), Replaces (RFC 3891 §6.1),
-//! Referred-By (RFC 3892 §3), Target-Dialog (RFC 4538 §7).
+//! Referred-By (RFC 3892 §3), Target-Dialog (RFC 4538 §7); and Join (RFC 3911 §7.1).
 
 use bytes::Bytes;
 
@@ -73,6 +73,42 @@ impl Replaces {
 impl std::fmt::Debug for Replaces {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Replaces(early_only: {})", self.early_only)
+    }
+}
+
+/// Which dialog an INVITE wants to talk with, beside those who are in it; the tags as its receiver sees them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The Call-ID.
+    pub call_id: Bytes,
+    /// The tag that is local for the receiver.
+    pub to_tag: Bytes,
+    /// The tag that is remote for the receiver; `0` also stands for none.
+    pub from_tag: Bytes,
+}
+
+impl Join {
+    /// The Join of an INVITE, if it has one.
+    ///
+    /// # Errors
+    /// Malformed, more than one, or together with a Replaces: 400 (RFC 3911 §4).
+    pub fn of(headers: &Headers) -> Result<Option<Join>, ValueError> {
+        let Some(line) = at_most_one(headers, Name::Join, "Join")? else {
+            return Ok(None);
+        };
+        if headers.has(Name::Replaces) {
+            return Err(ValueError::ReplacesJoin);
+        }
+        let (call_id, params) = dialog_id(&line).ok_or(ValueError::Join)?;
+        let tag = |name: &[u8]| once(&params, name).ok_or(ValueError::Join);
+        Ok(Some(Join { call_id, to_tag: tag(b"to-tag")?, from_tag: tag(b"from-tag")? }))
+    }
+}
+
+/// Identifiers of a call may hold a caller's address.
+impl std::fmt::Debug for Join {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Join")
     }
 }
 
@@ -386,6 +422,21 @@ mod tests {
         assert_eq!(Replaces::of(&headers("Replaces: a\r\n")), Err(ValueError::Replaces));
         let both = format!("{one}Join: a;to-tag=1;from-tag=2\r\n");
         assert_eq!(Replaces::of(&headers(&both)), Err(ValueError::ReplacesJoin));
+    }
+
+    #[test]
+    fn an_invite_has_one_join_with_each_tag_once_and_no_replaces_beside_it() {
+        let one = "Join: a@b;from-tag=2;to-tag=1\r\n";
+        assert_eq!(Join::of(&headers("")), Ok(None));
+        let join = Join::of(&headers(one)).unwrap().unwrap();
+        assert_eq!((&join.call_id[..], &join.to_tag[..], &join.from_tag[..]), (&b"a@b"[..], &b"1"[..], &b"2"[..]));
+        assert_eq!(Join::of(&headers(&one.repeat(2))), Err(ValueError::Repeated("Join")));
+        for bad in ["a", "a;to-tag=1", "a;to-tag=1;to-tag=1;from-tag=2", ";to-tag=1;from-tag=2", "a;to-tag=;from-tag=2"]
+        {
+            assert_eq!(Join::of(&headers(&format!("Join: {bad}\r\n"))), Err(ValueError::Join), "{bad}");
+        }
+        let both = format!("{one}Replaces: a;to-tag=1;from-tag=2\r\n");
+        assert_eq!(Join::of(&headers(&both)), Err(ValueError::ReplacesJoin));
     }
 
     #[test]

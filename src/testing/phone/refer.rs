@@ -120,6 +120,8 @@ impl Phone {
         let code = match event.as_str() {
             "refer" if self.lines[line].refer.is_some() => 200,
             "refer" => 481,
+            // Of a SUBSCRIBE that its script has sent; what it says is kept with the other requests.
+            "conference" => 200,
             "talk" | "hold" => 200,
             _ => 489,
         };
@@ -127,6 +129,7 @@ impl Phone {
         let _ = self.endpoint.respond(tx, None, Reply::new(code), now);
         match event.as_str() {
             _ if code != 200 => {}
+            "conference" => {}
             "refer" => self.on_progress_of_refer(line, request, now),
             _ => {
                 self.note(line, Happening::Asked { event: event.clone() }, now);
