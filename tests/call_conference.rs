@@ -8,6 +8,7 @@ use std::time::Duration;
 use call_world::mixed::*;
 use call_world::*;
 use stickytape::bridge::command::mix::{Hearing, Mode, Role as Hears};
+use stickytape::bridge::command::{Command, Digit};
 use stickytape::call::Input;
 use stickytape::call::options::{DefaultOwner, DnRole, MonitorConsult, Options};
 use stickytape::call::request::{
@@ -97,6 +98,31 @@ fn a_one_step_conference_mixes_three_and_two_are_relayed_again() {
         assert!([D1, D2, D3].iter().all(|phone| world.phones[*phone].is_idle()), "of two parties the call ends");
         world.settle();
     }
+}
+
+#[test]
+fn digits_by_request_are_refused_in_a_conference_and_reach_who_is_consulted() {
+    let digits = || Ask::SendDtmf { digits: vec![Digit::of_key('1').unwrap()] };
+    let mut world = conference(|_| {});
+    assert_eq!(ask(&mut world, "2001", digits()).expect_err("refused").code, Code::WrongState);
+    world.act(D3, Action::HangUp);
+    world.run(ms(500));
+    let second = consulted(&mut world);
+    let pressed = |world: &World| {
+        let pressed = |command: &Command| match command {
+            Command::Press { leg, .. } => Some(leg.0),
+            _ => None,
+        };
+        world.proxy.commands.iter().filter_map(|(_, command)| pressed(command)).collect::<Vec<_>>()
+    };
+    assert!(pressed(&world).is_empty());
+    assert_eq!(ask(&mut world, "2002", digits()).expect("accepted").conn_id, second, "the call that it is active in");
+    assert_eq!(pressed(&world), [4], "not the party that is held");
+    assert_eq!(ask(&mut world, "2001", digits()).expect_err("it is held").code, Code::WrongState);
+    world.act(D2, Action::HangUp);
+    world.run(ms(500));
+    [D1, D3].into_iter().for_each(|phone| world.act(phone, Action::HangUp));
+    world.settle();
 }
 
 #[test]

@@ -6,6 +6,7 @@ use call_world::*;
 use stickytape::bridge::command::{Command, Digit, Digits, Notice};
 use stickytape::call::Input;
 use stickytape::call::options::Dtmf;
+use stickytape::call::request::{Accepted, Ask, Code, Denied, Request as Asked, Ticket};
 use stickytape::id::LegId;
 use stickytape::sip::message::{Request, Response};
 use stickytape::sip::method::Method;
@@ -72,6 +73,32 @@ impl Talk {
             _ => None,
         };
         self.world.proxy.commands.iter().filter_map(|(_, command)| pressed(command)).collect()
+    }
+
+    /// A request presses keys for a DN.
+    fn send(&mut self, dn: &str, keys: &str) -> Result<Accepted, Denied> {
+        let world = &mut self.world;
+        let ticket = Ticket(world.proxy.answers.len() as u64 + 1);
+        let conn_id = world.proxy.calls.snapshot()[0].conn_id;
+        let digits = keys.chars().map(|key| Digit::of_key(key).unwrap()).collect();
+        let request = Asked { conn_id, this_dn: dn.into(), reference: None, ask: Ask::SendDtmf { digits } };
+        world.tell(Input::Request(ticket, Box::new(request)));
+        world.run(ms(0));
+        world.proxy.answers.iter().find(|(t, _)| *t == ticket).expect("answered at once").1.clone()
+    }
+
+    /// 2002 holds, and 2001 agrees.
+    fn hold(&mut self) {
+        let mut hold = self.world.raws[B].as_callee(&self.received, "b", Method::Invite, 2);
+        hold.headers.push(Name::ContentType, "application/sdp");
+        hold.body = sdp("10.0.0.2", 5000, "0", "sendonly").into();
+        self.world.raws[B].send(hold);
+        self.world.run(ms(50));
+        let passed = self.world.raws[A].requests(Method::Invite).remove(0);
+        let answer = sdp("10.0.0.1", 4000, "0 101", "recvonly");
+        let ok = self.world.raws[A].reply(&passed, 200, "", Some(&answer));
+        self.world.raws[A].send(ok);
+        self.world.run(ms(50));
     }
 
     fn notices_wanted(&self) -> bool {
@@ -154,16 +181,7 @@ fn a_digit_that_comes_as_info_goes_on_as_info_to_a_party_that_allows_it() {
 #[test]
 fn digits_go_to_nobody_while_the_other_party_holds() {
     let mut talk = talk("0", WITH_INFO, Dtmf::Info);
-    let mut hold = talk.world.raws[B].as_callee(&talk.received, "b", Method::Invite, 2);
-    hold.headers.push(Name::ContentType, "application/sdp");
-    hold.body = sdp("10.0.0.2", 5000, "0", "sendonly").into();
-    talk.world.raws[B].send(hold);
-    talk.world.run(ms(50));
-    let passed = talk.world.raws[A].requests(Method::Invite).remove(0);
-    let answer = sdp("10.0.0.1", 4000, "0 101", "recvonly");
-    let ok = talk.world.raws[A].reply(&passed, 200, "", Some(&answer));
-    talk.world.raws[A].send(ok);
-    talk.world.run(ms(50));
+    talk.hold();
     talk.digit('1');
     talk.info("Signal=7");
     assert_eq!((talk.pressed(), talk.infos()), (vec![], Vec::<String>::new()));
@@ -182,5 +200,82 @@ fn digits_that_a_peer_does_not_answer_are_dropped_after_sixteen_and_it_is_said()
     calls.dedup();
     assert_eq!(calls.len(), 16);
     assert!(talk.world.proxy.has_fact("warning a digit is dropped: a peer does not answer earlier ones"));
+    talk.finish();
+}
+
+#[test]
+fn what_a_request_presses_comes_one_after_the_other_in_the_form_that_the_other_party_takes() {
+    for (payloads, allow, dtmf, by_info) in [
+        ("0 101", WITH_INFO, Dtmf::Rfc4733, false),
+        ("0 101", WITH_INFO, Dtmf::Info, false),
+        ("0", WITH_INFO, Dtmf::Info, true),
+        ("0", WITHOUT_INFO, Dtmf::Info, false),
+    ] {
+        let mut talk = talk(payloads, allow, dtmf);
+        let facts = talk.world.proxy.facts.len();
+        talk.send("2001", "1#").expect("accepted");
+        let (first, second): (Vec<_>, Vec<_>) = match by_info {
+            true => (vec![], vec![]),
+            false => (vec![(LegId(2), '1', 100)], vec![(LegId(2), '1', 100), (LegId(2), '#', 100)]),
+        };
+        assert_eq!(talk.pressed(), first, "{payloads} {allow:?} {dtmf:?}");
+        talk.world.run(ms(190));
+        assert_eq!(talk.pressed(), first, "100 ms and a pause of 100 ms");
+        talk.world.run(ms(60));
+        assert_eq!(talk.pressed(), second);
+        let infos = ["Signal=1\r\nDuration=100\r\n", "Signal=#\r\nDuration=100\r\n"];
+        assert_eq!(talk.infos(), if by_info { infos.to_vec() } else { vec![] });
+        talk.world.run(ms(1_000));
+        assert_eq!(talk.pressed(), second, "and no more");
+        assert_eq!(talk.world.proxy.facts.len(), facts, "nobody is told");
+        talk.finish();
+    }
+}
+
+#[test]
+fn both_parties_may_press_by_request_and_digits_are_printed_nowhere() {
+    let mut talk = talk("0 101", None, Dtmf::Rfc4733);
+    talk.send("2002", "5").expect("accepted");
+    assert_eq!(talk.pressed(), [(LegId(1), '5', 100)]);
+    let asked = Ask::SendDtmf { digits: vec![Digit::of_key('5').unwrap()] };
+    assert!(!format!("{asked:?}").contains('5'), "{asked:?}");
+    talk.world.run(ms(300));
+    talk.finish();
+}
+
+#[test]
+fn digits_by_request_are_refused_where_nobody_would_hear_them() {
+    let mut talk = talk("0 101", None, Dtmf::Rfc4733);
+    talk.hold();
+    let held = talk.send("2001", "1").expect_err("refused");
+    assert_eq!((held.code, held.state.as_str()), (Code::WrongState, "held"));
+    assert_eq!(talk.send("2003", "1").expect_err("refused").code, Code::NotAParty);
+    assert!(talk.pressed().is_empty());
+    talk.finish();
+}
+
+#[test]
+fn digits_by_request_that_were_not_pressed_are_dropped_when_the_parties_part() {
+    let mut talk = talk("0 101", None, Dtmf::Rfc4733);
+    talk.send("2001", "123").expect("accepted");
+    talk.world.run(ms(110));
+    talk.hold();
+    talk.world.run(ms(1_000));
+    assert_eq!(talk.pressed().len(), 1, "{:?}", talk.pressed());
+    assert!(talk.world.proxy.has_fact("warning digits by request are dropped: the parties do not talk"));
+    talk.finish();
+}
+
+#[test]
+fn more_digits_by_request_wait_and_too_many_are_refused() {
+    let mut talk = talk("0 101", None, Dtmf::Rfc4733);
+    let full = "1".repeat(Ask::MAX_DIGITS);
+    talk.send("2001", &full).expect("the first is pressed at once");
+    talk.send("2001", &full).expect("63 wait");
+    assert_eq!(talk.send("2001", "22").expect_err("refused").code, Code::Busy);
+    talk.send("2001", "2").expect("64 wait");
+    talk.world.run(ms(30_000));
+    let keys: String = talk.pressed().iter().map(|(_, key, _)| *key).collect();
+    assert_eq!(keys, "1".repeat(64) + "2");
     talk.finish();
 }

@@ -6,6 +6,7 @@ mod call_world;
 use bytes::Bytes;
 use call_world::*;
 use stickytape::call::options::{Account, Dn, Nat, Numbers, Options, Password, Plan};
+use stickytape::call::request::{Ask, Code, Request as Asked, Ticket};
 use stickytape::call::{Calls, Input, Output, Reach, Seats};
 use stickytape::id::{RecorderId, WorkerId};
 use stickytape::sip::auth::{self, Credentials};
@@ -131,6 +132,37 @@ fn answer(world: &mut World, raw: usize, code: u16, tag: &str, body: Option<&str
 
 fn media(host: &str) -> String {
     sdp(host, 7000, "0 101", "sendrecv")
+}
+
+#[test]
+fn a_device_that_has_registered_its_talk_key_can_be_asked_to_answer_whatever_its_180_says() {
+    for events in [Some("message-summary, talk"), None] {
+        let mut world = world();
+        let mut lines = vec![(Name::Contact, "<sip:3001@203.0.113.9:5060>"), (Name::Expires, "600")];
+        lines.extend(events.map(|events| (Name::AllowEvents, events)));
+        assert_eq!(enrol(&mut world, A, "3001", "r1", 1, &lines).code, 200);
+        let invite = call(&mut world, "3001", "c1");
+        answer(&mut world, A, 180, "t", None);
+        let conn_id = world.proxy.calls.snapshot()[0].conn_id;
+        let request = Asked { conn_id, this_dn: "3001".into(), reference: None, ask: Ask::AnswerCall };
+        world.tell(Input::Request(Ticket(1), Box::new(request)));
+        world.run(ms(50));
+        let code = world.proxy.answers[0].1.as_ref().err().map(|denied| denied.code);
+        assert_eq!(code, events.is_none().then_some(Code::NotSupported));
+        let notifies = world.raws[A].requests(Method::Notify);
+        assert_eq!(notifies.len(), usize::from(events.is_some()));
+        for notify in notifies {
+            let ok = world.raws[A].reply(&notify, 200, "", None);
+            world.raws[A].send(ok);
+        }
+        give_up(&mut world, &invite);
+        answer(&mut world, A, 487, "t", None);
+        let cancel = world.raws[A].requests(Method::Cancel).remove(0);
+        let ok = world.raws[A].reply(&cancel, 200, "t", None);
+        world.raws[A].send(ok);
+        world.run(ms(700_000));
+        world.settle();
+    }
 }
 
 #[test]

@@ -77,9 +77,12 @@ impl Modify for Requests {
 /// The body of one request.
 fn takes(takes: &Takes, body: &Object) -> RequestBody {
     let mut body = body.clone();
-    for (field, need) in
-        [("OtherDN", takes.other_dn), ("OtherConnID", takes.other_conn_id), ("RecordingID", takes.recording_id)]
-    {
+    for (field, need) in [
+        ("OtherDN", takes.other_dn),
+        ("OtherConnID", takes.other_conn_id),
+        ("RecordingID", takes.recording_id),
+        ("Digits", takes.digits),
+    ] {
         match need {
             Need::No => _ = body.properties.remove(field),
             Need::May => {}

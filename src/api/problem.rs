@@ -45,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -72,6 +72,7 @@ impl Kind {
         Self::Refused(Code::NotAllowed),
         Self::Refused(Code::Codec),
         Self::Refused(Code::HeldByPhone),
+        Self::Refused(Code::NotSupported),
         Self::Refused(Code::Busy),
         Self::Refused(Code::NoSpace),
         Self::Refused(Code::Limit),
@@ -124,6 +125,7 @@ fn refusal(code: Code) -> (StatusCode, &'static str) {
         Code::NotAllowed => (StatusCode::CONFLICT, "The configuration does not allow it"),
         Code::Codec => (StatusCode::CONFLICT, "The call has no codec that can be decoded"),
         Code::HeldByPhone => (StatusCode::CONFLICT, "The phone holds the call itself"),
+        Code::NotSupported => (StatusCode::CONFLICT, "The phone has no means for it"),
         Code::Busy => (StatusCode::CONFLICT, "Something else in the call did not end in time"),
         Code::NoSpace => (StatusCode::SERVICE_UNAVAILABLE, "The disk has no room for another recording"),
         Code::Limit => (StatusCode::SERVICE_UNAVAILABLE, "The server has reached a limit, or stops"),

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::http::Shared;
 use super::problem::{self, Kind, Problem};
 use super::references::Claim;
+use crate::bridge::command::Digit;
 use crate::call::request::{Accepted, Ask, Denied, OwnerWish, Request};
 use crate::clock;
 use crate::id::{ConnId, RecordingId, Redacted};
@@ -43,6 +44,10 @@ pub struct RequestBody {
     /// The session; without it all that ThisDN owns.
     #[serde(rename = "RecordingID", default, skip_serializing_if = "Option::is_none")]
     pub recording_id: Option<RecordingId>,
+    /// The keys to press: `0`–`9`, `*`, `#`, `A`–`D`.
+    #[serde(rename = "Digits", default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 32, pattern = "^[0-9*#A-Da-d]+$", example = "1234#")]
+    pub digits: Option<String>,
     /// Stands in every event that the request causes, and makes a repeated request harmless: for ten minutes the first
     /// answer is given again. Without it the server gives one.
     #[serde(rename = "ReferenceID", default, skip_serializing_if = "Option::is_none")]
@@ -129,13 +134,16 @@ pub struct Takes {
     pub other_conn_id: Need,
     /// `RecordingID`.
     pub recording_id: Need,
+    /// `Digits`.
+    pub digits: Need,
     /// The keys of `Extensions`.
     pub extensions: &'static [&'static str],
 }
 
 /// A request that takes nothing more.
 const fn takes(name: &'static str, about: &'static str) -> Takes {
-    Takes { name, about, other_dn: Need::No, other_conn_id: Need::No, recording_id: Need::No, extensions: &[] }
+    let other_dn = Need::No;
+    Takes { name, about, other_dn, other_conn_id: Need::No, recording_id: Need::No, digits: Need::No, extensions: &[] }
 }
 
 const fn to_other_dn(name: &'static str, about: &'static str) -> Takes {
@@ -159,6 +167,7 @@ pub const MAKE_CALL: Takes = to_other_dn("make-call", "Calls ThisDN, and when it
 
 /// Every request to a call.
 pub const TAKES: &[Takes] = &[
+    takes("answer-call", "ThisDN rings: its phone is asked to answer (NOTIFY `Event: talk`)"),
     takes("release-call", "ThisDN leaves the call"),
     takes("hold-call", "ThisDN puts the other side on hold"),
     takes("retrieve-call", "ThisDN talks to the other side again; a consultation that is open ends"),
@@ -177,6 +186,10 @@ pub const TAKES: &[Takes] = &[
     Takes { other_dn: Need::May, ..takes("listen-reconnect", "It hears the others again") },
     of_mode("set-mute-on", "Nobody hears ThisDN; a supervisor's mode becomes mute, or the one of the extension"),
     of_mode("set-mute-off", "Everybody hears ThisDN; a supervisor's mode becomes connect, or the one of the extension"),
+    Takes {
+        digits: Need::Must,
+        ..takes("send-dtmf", "Presses keys for ThisDN, 100 ms each; the other party hears them")
+    },
     to_other_dn("redirect-call", "ThisDN rings: the call rings at OtherDN instead"),
     Takes {
         other_dn: Need::May,
@@ -208,7 +221,7 @@ pub const TAKES: &[Takes] = &[
         (status = 404, description = "unknown-request, unknown-call, unknown-dn, unknown-target, unknown-recording",
             body = problem::Body, content_type = "application/problem+json"),
         (status = 409, description = "refused, nothing has changed: not-a-party, wrong-state, other-call, \
-            owner-required, consulted-owner, codec, held-by-phone, busy; or reference-reused",
+            owner-required, consulted-owner, codec, held-by-phone, not-supported, busy; or reference-reused",
             body = problem::Body, content_type = "application/problem+json"),
         (status = 413, description = "too-large: more than 65,536 bytes",
             body = problem::Body, content_type = "application/problem+json"),
@@ -368,6 +381,7 @@ fn build(conn_id: ConnId, takes: &Takes, body: &RequestBody) -> Result<Request, 
         ("OtherDN", takes.other_dn, body.other_dn.is_some()),
         ("OtherConnID", takes.other_conn_id, body.other_conn_id.is_some()),
         ("RecordingID", takes.recording_id, body.recording_id.is_some()),
+        ("Digits", takes.digits, body.digits.is_some()),
     ] {
         match (need, is_there) {
             (Need::Must, false) => return Err(Problem::bad_request(format!("{} needs {field}", takes.name))),
@@ -390,6 +404,8 @@ fn ask_of(name: &str, body: &RequestBody) -> Result<Ask, Problem> {
     let to = || body.other_dn.clone().unwrap_or_default();
     Ok(match name {
         "make-call" => Ask::MakeCall { to: to() },
+        "answer-call" => Ask::AnswerCall,
+        "send-dtmf" => Ask::SendDtmf { digits: digits(body)? },
         "release-call" => Ask::ReleaseCall,
         "hold-call" => Ask::HoldCall,
         "retrieve-call" => Ask::RetrieveCall,
@@ -416,6 +432,15 @@ fn ask_of(name: &str, body: &RequestBody) -> Result<Ask, Problem> {
         "record-stop" => Ask::RecordStop { recording },
         _ => return Err(unknown_request()),
     })
+}
+
+/// What is wrong with digits is told without them: they are secrets.
+fn digits(body: &RequestBody) -> Result<Vec<Digit>, Problem> {
+    let keys = body.digits.as_deref().unwrap_or_default();
+    let digits: Option<Vec<Digit>> = keys.chars().map(Digit::of_key).collect();
+    digits
+        .filter(|digits| (1..=Ask::MAX_DIGITS).contains(&digits.len()))
+        .ok_or_else(|| Problem::bad_request(format!("Digits must be 1 to {} of 0-9, *, #, A-D", Ask::MAX_DIGITS)))
 }
 
 /// `Extensions.MonitorMode = "coach"`: the third mode, which neither on nor off names (spec/events.md §1 row 21).
@@ -461,6 +486,7 @@ mod tests {
             other_dn: field(takes.other_dn, "2002"),
             other_conn_id: field(takes.other_conn_id, "AB").map(|id| id.parse().unwrap()),
             recording_id: (takes.recording_id != Need::No).then(|| RecordingId(Uuid::nil())),
+            digits: field(takes.digits, "12*#aD"),
             ..RequestBody::default()
         }
     }

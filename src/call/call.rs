@@ -188,7 +188,7 @@ impl Call {
         }
         self.close_room(core, stop);
         self.stop_sessions(core, stop);
-        for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap, Timer::Pin] {
+        for timer in [Timer::Glare, Timer::Parting, Timer::Waiting, Timer::Untap, Timer::Pin, Timer::Digit] {
             core.disarm(self.key, timer);
         }
         for dial in state.dials_mut() {

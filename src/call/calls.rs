@@ -392,6 +392,7 @@ impl Calls {
                 Timer::Parting => call.on_parting(core),
                 Timer::Waiting => call.on_waiting(core),
                 Timer::Untap => call.on_untap(core),
+                Timer::Digit => call.press_next(core),
                 Timer::Pin => call.on_pin_timeout(core),
             });
         }

@@ -186,7 +186,7 @@ impl Call {
         self.leave_rooms(core);
         self.close_focus(core);
         self.refuse_all_waiting(core);
-        for timer in [Timer::Glare, Timer::Untap] {
+        for timer in [Timer::Glare, Timer::Untap, Timer::Digit] {
             core.disarm(self.key, timer);
         }
         self.talk_mut().map(|t| std::mem::take(&mut t.observers)).unwrap_or_default()

@@ -55,6 +55,8 @@ pub(super) enum Timer {
     Untap,
     /// When a PIN has taken too long.
     Pin,
+    /// When the next digit by request is pressed.
+    Digit,
 }
 
 /// A REFER whose Replaces names a dialog of another call.

@@ -345,6 +345,7 @@ impl Call {
             worker: dial.worker,
         };
         let mut leg = Leg::begin(core, key, beginning).ok_or(Full)?;
+        leg.keys.talk = way.target.registered.as_ref().is_some_and(|registered| registered.talks);
         let sdp = leg.sdp.offer(&dial.terms);
         let mut headers = passed(&dial.head.headers, dial.head.trusted && identity.trusted);
         if identity.caller_id.is_some() {

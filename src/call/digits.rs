@@ -8,20 +8,23 @@
 //! | INFO | has INFO in its Allow, or cannot be sent events and names no Allow | the same INFO |
 //! | INFO | any other | telephone event, else an in-band tone (the media thread) |
 //!
-//! Digits go to the active peer only: to nobody while one of the two holds.
+//! Digits go to the active peer only: to nobody while one of the two holds. What a request presses goes to a party that has
+//! telephone-event as such, else as in the second and third line.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::call::{Call, Purpose, State};
-use super::core::Core;
+use super::core::{Core, Timer};
 use super::fact::What;
 use super::leg::Leg;
 use super::options::Dtmf;
+use super::request::{Accepted, Ask, Code, Denied};
 use super::room::Form;
 use crate::bridge::command::{Command, Digit};
 use crate::codec::Kind;
 use crate::id::LegId;
-use crate::sip::endpoint::{Body, Reply, ServerTx};
+use crate::sip::endpoint::{Body, DialogId, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::method::Method;
@@ -31,6 +34,20 @@ use crate::sip::name::Name;
 const MAX_OPEN: usize = 16;
 /// The length of a digit whose INFO names none.
 const DEFAULT_LENGTH: Duration = Duration::from_millis(160);
+
+/// The length of a digit by request, and the pause behind it: what every receiver takes (Q.24 wants 40 ms each).
+const BY_REQUEST: Duration = Duration::from_millis(100);
+/// Digits by request that may wait in a call, behind one that is being pressed.
+const MAX_WAITING: usize = 2 * Ask::MAX_DIGITS;
+
+/// Digits by request.
+#[derive(Debug)]
+pub(super) struct Pressing {
+    from: LegId,
+    to: LegId,
+    /// What is still to be pressed; empty: the pause behind the last one.
+    left: VecDeque<Digit>,
+}
 
 /// What decides how a digit reaches a party.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +114,51 @@ impl Call {
         let to = self.other(from).and_then(|to| self.leg(to)).filter(|to| to.takes_info());
         let dialog = to.and_then(|to| to.dialog);
         let Some(dialog) = dialog.filter(|_| self.is_active()) else { return };
+        self.send_info(core, dialog, digit, length);
+    }
+
+    /// SendDTMF: one after the other to whom `by` talks to, who hears them as if its phone had pressed them.
+    pub(super) fn ask_dtmf(&mut self, core: &mut Core, by: LegId, digits: &[Digit]) -> Result<Accepted, Denied> {
+        let Some(to) = self.other(by).filter(|_| self.is_active()) else {
+            return Err(self.denied(Code::WrongState, "ThisDN must talk to one other party, and neither hold"));
+        };
+        let accepted = Accepted::new(self.connection_of(by));
+        let pressing = self.talk_mut().and_then(|talk| talk.pressing.as_mut());
+        if let Some(Pressing { left, .. }) = pressing {
+            if left.len() + digits.len() > MAX_WAITING {
+                return Err(self.denied(Code::Busy, "earlier digits are still to be pressed"));
+            }
+            left.extend(digits);
+            return Ok(accepted);
+        }
+        let pressing = Pressing { from: by, to, left: digits.iter().copied().collect() };
+        if let Some(talk) = self.talk_mut() {
+            talk.pressing = Some(pressing);
+        }
+        self.press_next(core);
+        Ok(accepted)
+    }
+
+    /// The next digit by request, unless the two do not talk to each other any more.
+    pub(super) fn press_next(&mut self, core: &mut Core) {
+        let Some(mut pressing) = self.talk_mut().and_then(|talk| talk.pressing.take()) else { return };
+        let Some(digit) = pressing.left.pop_front() else { return };
+        let to = self.other(pressing.from).filter(|to| *to == pressing.to && self.is_active());
+        let Some(to) = to.and_then(|to| self.leg(to)) else {
+            return self.fact(core, What::Warning { text: "digits by request are dropped: the parties do not talk" });
+        };
+        match to.dialog.filter(|_| !Receiver::of(to).takes_events && to.takes_info()) {
+            Some(dialog) => self.send_info(core, dialog, digit, BY_REQUEST),
+            None => core.media(to.worker, Command::Press { leg: to.id, digit, length: BY_REQUEST }),
+        }
+        if let Some(talk) = self.talk_mut() {
+            talk.pressing = Some(pressing);
+        }
+        core.arm(self.key, Timer::Digit, 2 * BY_REQUEST);
+    }
+
+    /// A digit as INFO.
+    fn send_info(&mut self, core: &mut Core, dialog: DialogId, digit: Digit, length: Duration) {
         let open = self.pending.iter().filter(|(_, purpose)| matches!(purpose, Purpose::Digit)).count();
         if open >= MAX_OPEN {
             return self.fact(core, What::Warning { text: "a digit is dropped: a peer does not answer earlier ones" });

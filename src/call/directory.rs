@@ -178,6 +178,8 @@ pub(super) struct Registered {
     pub uri: Uri,
     /// The flow to send on, if not any.
     pub flow: Option<Flow>,
+    /// It has said `Allow-Events: talk`.
+    pub talks: bool,
 }
 
 /// Where a call goes.
@@ -197,7 +199,7 @@ pub(super) struct Destination {
 impl Destination {
     /// Calls a DN where it has registered.
     pub(super) fn at(&mut self, ways: Vec<Way>) {
-        let target = |Way { uri, address, transport, flow }| Target {
+        let target = |Way { uri, address, transport, flow, talks }| Target {
             identity: self.identity.clone(),
             ip: address.ip(),
             port: address.port(),
@@ -205,7 +207,7 @@ impl Destination {
             user: self.identity.dn.clone(),
             host: Host::Ip(address.ip()),
             group: 0,
-            registered: Some(Registered { uri, flow }),
+            registered: Some(Registered { uri, flow, talks }),
         };
         self.targets = ways.into_iter().map(target).collect();
     }

@@ -19,8 +19,6 @@ use crate::sdp::Session;
 use crate::sip::endpoint::Failure;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
-use crate::sip::method::Method;
-use crate::sip::name::Name;
 
 /// A key of a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,21 +75,14 @@ impl Call {
             Key::Hold => (leg.keys.hold, "hold"),
             Key::Talk => (leg.keys.talk, "talk"),
         };
-        let mut headers = Headers::new();
-        headers.push(Name::Event, event);
-        headers.push(Name::SubscriptionState, "active");
-        let sent = leg
-            .dialog
-            .filter(|_| has_key)
-            .and_then(|dialog| core.endpoint.request(dialog, Method::Notify, headers, None, core.now).ok());
-        match sent {
-            Some(request) => {
-                core.index.requests.insert(request, self.key);
-                self.pending.push((request, Purpose::Key));
+        let dialog = leg.dialog.filter(|_| has_key);
+        match dialog {
+            Some(dialog) => self.press_key(core, dialog, event),
+            None => {
+                self.fact(core, What::Warning { text: "a phone takes no NOTIFY of hold or talk" });
+                false
             }
-            None => self.fact(core, What::Warning { text: "a phone takes no NOTIFY of hold or talk" }),
         }
-        sent.is_some()
     }
 
     /// The leg of the requester where a request that is allowed needs its audio and its phone holds.

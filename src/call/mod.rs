@@ -6,6 +6,7 @@
 
 mod across;
 mod announce;
+mod answer;
 mod arrival;
 mod attempt;
 mod bridge;

@@ -3,6 +3,7 @@
 //! | Request | Allowed while |
 //! |---|---|
 //! | make-call | always ([`super::make`]) |
+//! | answer-call | this side rings, and its phone has said Allow-Events: talk |
 //! | release-call | always |
 //! | hold-call | two talk and this side does not hold by request |
 //! | retrieve-call | this side holds, or consults: the consultation ends |
@@ -17,6 +18,7 @@
 //! | single-step-conference | two or more talk or hold; several at once |
 //! | merge-calls | in both calls two or more talk or hold, nothing else goes on |
 //! | delete-from-conference | nobody is transferred or consulted |
+//! | send-dtmf | two talk, neither holds |
 //! | listen-disconnect, -reconnect, set-mute-on, -off | the party talks to somebody |
 //!
 //! Anything else is refused with the state found, and nothing changes.
@@ -112,6 +114,8 @@ impl Call {
         self.must_be_allowed(by, &request.ask)?;
         match &request.ask {
             Ask::MakeCall { .. } => Err(self.denied(Code::WrongState, "a new call concerns no other one")),
+            Ask::AnswerCall => self.ask_answer(core, by),
+            Ask::SendDtmf { digits } => self.ask_dtmf(core, by, digits),
             Ask::ReleaseCall => self.ask_release(core, by, request),
             Ask::HoldCall => self.ask_hold(core, by),
             Ask::RetrieveCall => self.ask_retrieve(core, by),
@@ -164,9 +168,10 @@ impl Call {
     /// Who only rings or observes may not do what a party may.
     fn must_be_allowed(&self, by: LegId, ask: &Ask) -> Result<(), Denied> {
         use Ask::{
-            DeleteFromConference, ListenDisconnect, ListenReconnect, RedirectCall, ReleaseCall, SetMuteOff, SetMuteOn,
+            AnswerCall, DeleteFromConference, ListenDisconnect, ListenReconnect, RedirectCall, ReleaseCall, SetMuteOff,
+            SetMuteOn,
         };
-        if matches!(ask, ReleaseCall | RedirectCall { .. }) || !matches!(self.state, State::Talking(_)) {
+        if matches!(ask, AnswerCall | ReleaseCall | RedirectCall { .. }) || !matches!(self.state, State::Talking(_)) {
             return Ok(());
         }
         if self.leg(by).is_some_and(|l| l.dialog.is_none()) {

@@ -44,6 +44,8 @@ struct Binding {
     call_id: Bytes,
     seq: u32,
     expires: Instant,
+    /// It has said `Allow-Events: talk`.
+    talks: bool,
 }
 
 /// How a contact is called.
@@ -55,6 +57,8 @@ pub(super) struct Way {
     pub transport: Transport,
     /// The flow to send on; `None`: any socket of ours that reaches the address.
     pub flow: Option<Flow>,
+    /// It has said `Allow-Events: talk`.
+    pub talks: bool,
 }
 
 /// Bindings of DNs, and the check of their passwords.
@@ -230,6 +234,7 @@ impl Binding {
             address: self.flow.remote,
             transport: self.flow.transport,
             flow: Some(self.flow),
+            talks: self.talks,
         };
         let transport = match transport::asked(uri) {
             Asked::Nothing => Transport::Udp,
@@ -248,7 +253,7 @@ impl Binding {
         let address = SocketAddr::new(ip, uri.port().unwrap_or(transport::default_port(transport)));
         let is_its = transport == self.flow.transport && address.is_ipv4() == self.flow.local.is_ipv4();
         let flow = is_its.then_some(Flow { remote: address, connection: None, ..self.flow });
-        Way { uri: uri.clone(), address, transport, flow }
+        Way { uri: uri.clone(), address, transport, flow, talks: self.talks }
     }
 }
 
@@ -268,6 +273,7 @@ fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant
     let seq = CSeq::parse(&head.get(Name::CSeq).unwrap_or_default()).map_err(|_| bad("Malformed CSeq"))?.number;
     let call_id: Bytes = head.get(Name::CallId).unwrap_or_default().into_owned().into();
     let default = head.get(Name::Expires).map_or(MAX_EXPIRES, |value| seconds(&value));
+    let talks = head.values(Name::AllowEvents).any(|event| *event == *b"talk");
     let is_late = |b: &Binding| b.call_id == call_id && seq <= b.seq;
     let list = match contacts {
         Contacts::List(list) => list,
@@ -302,6 +308,7 @@ fn updated(before: Vec<Binding>, request: &Request, origin: Origin, now: Instant
             call_id: call_id.clone(),
             seq,
             expires,
+            talks,
         });
         if bindings.len() > MAX_CONTACTS {
             return Err(Box::new(Reply { reason: "Too Many Contacts".into(), ..Reply::new(403) }));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::bridge::command::Digit;
 use crate::id::{ConnId, RecordingId};
 
 /// One request. It is decided at once or, while an offer is open in the call, within five seconds (spec/sip.md §2).
@@ -31,6 +32,8 @@ pub enum Ask {
         /// `OtherDN`.
         to: String,
     },
+    /// `ThisDN` rings: its phone is asked to answer.
+    AnswerCall,
     /// `ThisDN` leaves the call.
     ReleaseCall,
     /// `ThisDN` puts the other side on hold.
@@ -119,6 +122,11 @@ pub enum Ask {
         /// A supervisor's mode becomes coach instead.
         coach: bool,
     },
+    /// Presses keys for `ThisDN`: the other party hears them.
+    SendDtmf {
+        /// One to [`Ask::MAX_DIGITS`].
+        digits: Vec<Digit>,
+    },
     /// Starts a recording.
     RecordStart {
         /// Whose.
@@ -142,10 +150,14 @@ pub enum Ask {
 }
 
 impl Ask {
+    /// Most digits of one [`Ask::SendDtmf`].
+    pub const MAX_DIGITS: usize = 32;
+
     /// Its name in paths, logs and metrics.
     pub fn name(&self) -> &'static str {
         match self {
             Self::MakeCall { .. } => "make-call",
+            Self::AnswerCall => "answer-call",
             Self::ReleaseCall => "release-call",
             Self::HoldCall => "hold-call",
             Self::RetrieveCall => "retrieve-call",
@@ -165,6 +177,7 @@ impl Ask {
             Self::ListenReconnect { .. } => "listen-reconnect",
             Self::SetMuteOn { .. } => "set-mute-on",
             Self::SetMuteOff { .. } => "set-mute-off",
+            Self::SendDtmf { .. } => "send-dtmf",
             Self::RecordStart { .. } => "record-start",
             Self::RecordPause { .. } => "record-pause",
             Self::RecordResume { .. } => "record-resume",
@@ -313,6 +326,8 @@ pub enum Code {
     NoSpace,
     /// The phone holds by its own SDP and refused to take audio.
     HeldByPhone,
+    /// The phone has no means for it.
+    NotSupported,
     /// An exchange of SIP in the call did not end in time.
     Busy,
     /// A limit: calls, ports, transactions; or the server stops.
@@ -336,6 +351,7 @@ impl Code {
             Self::Codec => "codec",
             Self::NoSpace => "no-space",
             Self::HeldByPhone => "held-by-phone",
+            Self::NotSupported => "not-supported",
             Self::Busy => "busy",
             Self::Limit => "limit",
         }

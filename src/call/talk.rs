@@ -16,6 +16,7 @@ use super::conference::Invited;
 use super::consult::{Consult, Target};
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Purpose};
+use super::digits::Pressing;
 use super::leg::{Leg, Plays};
 use super::make::Make;
 use super::supervision::Observer;
@@ -43,6 +44,8 @@ pub(super) struct Talk {
     pub invited: Vec<Invited>,
     /// Supervisors in it, in the order of their joining.
     pub observers: Vec<Observer>,
+    /// Digits by request that are being pressed.
+    pub pressing: Option<Pressing>,
     /// Agents, and the supervisors that have been called into the call for them.
     pub supervised: Vec<(LegId, String)>,
 }
@@ -93,6 +96,7 @@ impl Talk {
             doing: Doing::Nothing,
             invited: Vec::new(),
             observers: Vec::new(),
+            pressing: None,
             supervised: Vec::new(),
         }
     }

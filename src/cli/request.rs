@@ -33,6 +33,9 @@ pub struct Request {
     /// The recording to pause, resume or stop; without it all that THIS-DN owns.
     #[arg(long, value_name = "ID")]
     recording_id: Option<RecordingId>,
+    /// The keys that send-dtmf presses: 0-9, *, #, A-D.
+    #[arg(long, value_name = "KEYS")]
+    digits: Option<String>,
     /// Stands in every event that the request causes. Asked again with the same one, nothing happens twice.
     #[arg(long, value_name = "TEXT")]
     reference_id: Option<String>,
@@ -67,6 +70,7 @@ pub fn run(request: Request) -> ExitCode {
         other_dn: request.other_dn,
         other_conn_id: request.other_conn_id,
         recording_id: request.recording_id,
+        digits: request.digits,
         reference_id: request.reference_id,
         extensions: (!request.extensions.is_empty()).then(|| request.extensions.into_iter().collect()),
     };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use stickytape::api::problem::Kind;
 use stickytape::api::requests::TAKES;
+use stickytape::bridge::command::Digit;
 use stickytape::call::request::{
     Accepted, Ask, Code, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope,
 };
@@ -65,6 +66,18 @@ fn a_call_is_made_without_a_conn_id_once_for_each_reference() {
     }
     let of_a_call = server.post("/v1/calls/00000000000000AB/make-call", body);
     assert_eq!(of_a_call.refusal(), (404, "unknown-request".into()));
+}
+
+#[test]
+fn digits_are_asked_for_as_typed_and_told_back_to_nobody() {
+    let server = with_answers([Ok(Accepted::new(CALL))]);
+    let path = "/v1/calls/00000000000000AB/send-dtmf";
+    assert_eq!(server.post(path, r#"{"ThisDN": "2001", "Digits": "4*#d"}"#).status, 202);
+    let asked = server.backend.requests.lock().unwrap().pop().unwrap();
+    let digits = "4*#D".chars().map(|key| Digit::of_key(key).unwrap()).collect();
+    assert_eq!(asked.ask, Ask::SendDtmf { digits });
+    let refused = server.post(path, r#"{"ThisDN": "2001", "Digits": "4711x"}"#).json().to_string();
+    assert!(!refused.contains("4711"), "{refused}");
 }
 
 #[test]
@@ -145,6 +158,11 @@ fn a_wrong_body_is_refused_with_the_field_and_reaches_nobody() {
         ("record-pause", r#"{"ThisDN": "2001", "RecordingID": "7"}"#, "RecordingID"),
         ("record-start", r#"{"ThisDN": "2001", "Extensions": {"record": "all"}}"#, "Extensions.record"),
         ("record-start", r#"{"ThisDN": "2001", "Extensions": []}"#, "Extensions"),
+        ("send-dtmf", r#"{"ThisDN": "2001"}"#, "Digits"),
+        ("send-dtmf", r#"{"ThisDN": "2001", "Digits": ""}"#, "Digits"),
+        ("send-dtmf", r#"{"ThisDN": "2001", "Digits": "12x"}"#, "Digits"),
+        ("send-dtmf", r#"{"ThisDN": "2001", "Digits": "123456789012345678901234567890123"}"#, "Digits"),
+        ("answer-call", r#"{"ThisDN": "2001", "Digits": "1"}"#, "Digits"),
         ("hold-call", r#"{"ThisDN": "2001""#, "JSON"),
         ("hold-call", "[]", "RequestBody"),
     ] {
