@@ -31,7 +31,7 @@ fn a_right_configuration_is_explained_on_stdout_with_exit_0() {
         "  2000-2499    at sip:{number}@10.0.0.5:5060; its leg is recorded in every call",
         "  3000         at sip:10.0.0.6:5060; recording is required",
         "  route 1      ^9(\\d+)$ → trunk carrier, dialled as $1; records the DN's side",
-        "  route 2      ^\\+4930(\\d+)$ from trunk carrier → DN $1",
+        "  route 2      ^\\+4930(\\d+)$ from trunk carrier → DN $1; goes back to queue:sales",
     ] {
         assert!(page.lines().any(|found| found == line), "{line}\nis not in\n{page}");
     }

@@ -72,7 +72,7 @@ impl Tape {
         consult_of: Option<ConnId>,
     ) -> Vec<String> {
         let call_uuid = CallUuid(uuid(7));
-        self.tell(conn_id, What::CallStarted { call_uuid, leg, caller, called, consult_of })
+        self.tell(conn_id, What::CallStarted { call_uuid, leg, caller, called, consult_of, origin: None })
     }
 
     fn ring(&mut self, conn_id: ConnId, leg: LegId, party: Party) -> Vec<String> {
@@ -632,7 +632,7 @@ fn another_device_of_a_dn_is_the_same_party_and_another_dn_takes_the_place_over(
 const R1: RecordingId = RecordingId(uuid::Uuid::from_u128(1));
 
 fn recording_started(owner: LegId, side: Side) -> What {
-    What::RecordingStarted { id: R1, owner, side, trigger: "request" }
+    What::RecordingStarted { id: R1, owner, side, trigger: "request", required: false }
 }
 
 #[test]
@@ -750,8 +750,14 @@ fn a_refused_request_is_an_error_to_who_has_asked() {
 fn an_event_names_its_call_for_as_long_as_it_lives() {
     let mut tape = Tape::new();
     let wall = "2026-11-20T10:00:00Z".parse().unwrap();
-    let what =
-        What::CallStarted { call_uuid: CallUuid(uuid(7)), leg: A, caller: dn("A"), called: dn("B"), consult_of: None };
+    let what = What::CallStarted {
+        call_uuid: CallUuid(uuid(7)),
+        leg: A,
+        caller: dn("A"),
+        called: dn("B"),
+        consult_of: None,
+        origin: None,
+    };
     let fact = Fact { at: stickytape::clock::now(), wall, conn_id: Some(C1), cause: None, what };
     let events = tape.view.project(&fact);
     assert_eq!(

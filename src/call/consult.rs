@@ -125,7 +125,7 @@ impl Call {
         core.index.conns.insert(conn_id, self.key);
         self.fact(core, What::Held { leg: by });
         let (call_uuid, consult_of) = (self.uuid, Some(self.conn_id));
-        core.fact(Some(conn_id), What::CallStarted { call_uuid, leg: by, caller, called, consult_of });
+        core.fact(Some(conn_id), What::CallStarted { call_uuid, leg: by, caller, called, consult_of, origin: None });
         core.arm(self.key, Timer::Ring(id), core.options.sip.ring_timeout);
         self.settle(core);
         self.note(core, "held", by);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::fact::Origin;
 use super::options::{
     Account, Conference, Contact, Credentials, Dn, Dtmf, HoldBy, Host, MonitorConsult, Nat, PeerAddress, Plan, Route,
     RouteRecord, RouteTarget, Supervision, Transport, Trunk,
@@ -192,6 +193,8 @@ pub(super) struct Destination {
     pub record: Option<RouteRecord>,
     /// `required` of the route that was taken.
     pub required: bool,
+    /// `origin` of the route that was taken.
+    pub origin: Option<Origin>,
     /// The DN is where its registration says: [`Destination::at`] must be told.
     pub registers: bool,
 }
@@ -452,6 +455,7 @@ impl Directory {
             targets,
             record: route.and_then(|r| r.record),
             required: route.is_some_and(|r| r.required),
+            origin: route.and_then(|r| r.origin.clone()),
             registers: false,
         }
     }
@@ -518,6 +522,7 @@ mod tests {
             rewrite: rewrite.map(str::to_owned),
             record: Some(RouteRecord::Destination),
             required: true,
+            origin: None,
         }
     }
 

@@ -1,8 +1,9 @@
-//! What happened, once, in order: the only source of logs, metrics and (later) the events of spec/events.md.
+//! What happened, once, in order: the only source of logs, metrics and the events of spec/events.md.
 //!
 //! A fact carries ids and values; numbers and names in it are for views and API, never for a log line except inside
 //! [`crate::id::Redacted`].
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +52,8 @@ pub enum What {
         called: Party,
         /// It is a consult call, placed while the caller holds this one: `PreviousConnID`.
         consult_of: Option<ConnId>,
+        /// `origin` of the route that was taken.
+        origin: Option<Origin>,
     },
     /// An INVITE was refused before it became a call, or its caller was turned away at the door of a room.
     Refused {
@@ -279,6 +282,8 @@ pub enum What {
         side: Side,
         /// `default`, `dn`, `trunk`, `route`, `request`.
         trigger: &'static str,
+        /// Recording is required: the call ends when it fails.
+        required: bool,
     },
     /// Its files exist.
     RecordingBegun {
@@ -339,6 +344,24 @@ pub struct Party {
     pub trunk: Option<String>,
     /// Its number.
     pub number: String,
+}
+
+/// `route.origin`: where an interaction comes from and goes back to (spec/events.md §3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// `queue:NAME`.
+    Queue(Arc<str>),
+    /// `workbin:NAME`.
+    Workbin(Arc<str>),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue(name) => write!(f, "queue:{name}"),
+            Self::Workbin(name) => write!(f, "workbin:{name}"),
+        }
+    }
 }
 
 /// How a transfer is made.

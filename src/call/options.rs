@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use regex::Regex;
 
+use super::fact::Origin;
 use super::request::{MonitorMode, MonitorScope};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::{LatchMode, Playback};
@@ -569,6 +570,8 @@ pub struct Route {
     pub record: Option<RouteRecord>,
     /// `required`.
     pub required: bool,
+    /// `origin`.
+    pub origin: Option<Origin>,
 }
 
 /// `route.to`.

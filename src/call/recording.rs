@@ -265,10 +265,8 @@ impl Call {
         core.mark(self.recording.recorder, Change::Start(Box::new(start)));
         core.index.recordings.insert(id, self.key);
         core.count_session(self.recording.recorder, true);
-        self.fact(
-            core,
-            What::RecordingStarted { id, owner: session.owner, side: session.side, trigger: session.trigger },
-        );
+        let required = self.recording.required;
+        self.fact(core, What::RecordingStarted { id, owner: leg, side, trigger, required });
         self.recording.sessions.push(session);
         id
     }

@@ -12,7 +12,7 @@ use super::call::{Call, State};
 use super::core::{Core, Key, Timer};
 use super::dial::{Dial, Head, way};
 use super::directory::Identity;
-use super::fact::What;
+use super::fact::{self, What};
 use super::headers::Content;
 use super::leg::{Beginning, Leg};
 use super::mixing::Rooms;
@@ -193,6 +193,7 @@ fn place(
         return Err(refuse(480, "not registered"));
     }
     let (called, record, required) = (destination.identity.clone(), destination.record, destination.required);
+    let origin = destination.origin.clone();
     let held = held_by(core, live, &caller.identity);
     let recording = plan(core, held.as_ref(), &caller.identity, &called, (record, required))?;
     let listener = Listener { transport: flow.transport, address: flow.local };
@@ -208,8 +209,7 @@ fn place(
     let Agreed { allowed, unable, terms } = agree(core, &recording, bound.as_deref(), offer.as_ref(), &local)?;
     let head = Head::of_invite(&request, &content, &caller.identity);
     let dial = Dial::new(core.next_dial(), head, terms, destination, worker);
-    let route = (record, required);
-    let attempt = Attempt { dial, tx, flow, offer, route, upstream: Vec::new() };
+    let attempt = Attempt { dial, tx, flow, offer, route: (record, required), upstream: Vec::new() };
     let call = Call {
         key: core.next_key(),
         conn_id: ConnId(core.rng.random()),
@@ -243,7 +243,7 @@ fn place(
         local,
         worker,
     };
-    Ok(start(core, call, beginning, &called, unable, &request.headers).inspect(|call| {
+    Ok(start(core, call, beginning, (&called, origin), unable, &request.headers).inspect(|call| {
         if let (Some(held), Some(leg)) = (held, call.legs.first()) {
             core.pairs.link(held.leg, leg.id);
         }
@@ -285,7 +285,7 @@ fn start(
     core: &mut Core,
     mut call: Call,
     beginning: Beginning,
-    called: &Identity,
+    (called, origin): (&Identity, Option<fact::Origin>),
     unable: bool,
     invite: &Headers,
 ) -> Option<Call> {
@@ -307,12 +307,13 @@ fn start(
             call_uuid: call.uuid,
             leg: leg.id,
             caller: Call::party(&leg),
-            called: super::fact::Party {
+            called: fact::Party {
                 dn: called.dn.clone(),
                 trunk: called.trunk.as_ref().map(|t| t.to_string()),
                 number: dialed,
             },
             consult_of: call.consults,
+            origin,
         },
     );
     leg.learn_allow(invite);

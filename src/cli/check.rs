@@ -320,6 +320,9 @@ fn route(route: &Route) -> String {
     if route.required {
         line.push_str("; recording is required");
     }
+    if let Some(origin) = &route.origin {
+        let _ = write!(line, "; goes back to {origin}");
+    }
     line
 }
 

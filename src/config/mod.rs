@@ -58,6 +58,8 @@ pub struct Config {
     pub events: Events,
     /// `[ivr]`; `busy` is in [`SipOptions`].
     pub ivr: Ivr,
+    /// `[interaction]`.
+    pub interaction: Interaction,
 }
 
 /// The sounds of `[media]` as they were written; their samples are in [`MediaOptions`].
@@ -142,6 +144,13 @@ pub struct Events {
 pub struct Ivr {
     /// `listen`; `None`: there is no such interface.
     pub listen: Option<SocketAddr>,
+}
+
+/// `[interaction]`.
+#[derive(Debug, Clone)]
+pub struct Interaction {
+    /// `invitation-timeout`: an agent that has not answered an invitation by then is invited no more.
+    pub invitation_timeout: Duration,
 }
 
 impl Config {

@@ -10,6 +10,7 @@ use super::conference;
 use super::raw::{Document, Problems, Section, Spot};
 use super::sections::secret;
 use super::values::{boolean, choice, duration, ip, network, number, numbers, sip_address, sip_uri, some_text, text};
+use crate::call::fact::Origin;
 use crate::call::options::{
     Account, Contact, Credentials, Dn, DnRole, Dtmf, HoldBy, MonitorConsult, Nat, Numbers, Password, Plan, Route,
     RouteRecord, RouteTarget, Supervision, Trunk,
@@ -255,7 +256,18 @@ fn read_route(section: &mut Section<'_, '_>, plan: &Plan, problems: &mut Problem
     ]);
     let record = section.read("record", problems, record);
     let required = section.read_or("required", false, problems, boolean);
-    Some(Route { from, pattern: pattern?, to: to?, rewrite, record, required })
+    let origin = section.read("origin", problems, |value| origin(&text(value)?)).flatten();
+    Some(Route { from, pattern: pattern?, to: to?, rewrite, record, required, origin })
+}
+
+/// Empty, the default: from nowhere.
+fn origin(text: &str) -> Result<Option<Origin>, String> {
+    match text.split_once(':') {
+        None if text.is_empty() => Ok(None),
+        Some(("queue", name)) if !name.is_empty() => Ok(Some(Origin::Queue(name.into()))),
+        Some(("workbin", name)) if !name.is_empty() => Ok(Some(Origin::Workbin(name.into()))),
+        _ => Err(format!("expected queue:NAME or workbin:NAME, found {text:?}")),
+    }
 }
 
 fn route_target(text: &str) -> Result<RouteTarget, String> {

@@ -1,4 +1,4 @@
-//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`, `[events]`, `[ivr]`.
+//! The sections that stand once: `[sip]`, `[media]`, `[recording]`, `[api]`, `[events]`, `[ivr]`, `[interaction]`.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::raw::{Document, Problems, Section};
 use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
-use super::{Api, Config, Events, Ivr, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
+use super::{Api, Config, Events, Interaction, Ivr, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
 use crate::call::options::{
@@ -56,6 +56,12 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
     let ivr_options = read_ivr(&mut ivr, &mut sip_options, problems);
     ivr.finish(problems);
 
+    let mut interaction = document.section("interaction", problems);
+    let invitation_timeout = duration(Duration::from_secs(1)..=DAY);
+    let invitation_timeout =
+        interaction.read_or("invitation-timeout", Duration::from_secs(30), problems, invitation_timeout);
+    interaction.finish(problems);
+
     let plan = plan::read(document, ivr_options.listen.is_some(), problems);
     Config {
         file: None,
@@ -71,6 +77,7 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
         api: api_options,
         events: event_options,
         ivr: ivr_options,
+        interaction: Interaction { invitation_timeout },
     }
 }
 

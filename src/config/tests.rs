@@ -1,6 +1,7 @@
 //! What a configuration may say, and what each mistake is answered with.
 
 use super::*;
+use crate::call::fact::Origin;
 use crate::call::options::{
     Account, Beep, BeepTo, Conference, Contact, DefaultOwner, Dtmf, HoldBy, Host, Nat, Numbers, Password, RouteTarget,
     Transport, WhenAlone,
@@ -69,6 +70,7 @@ fn trunks_dns_and_routes_are_read_whole() {
     assert_eq!(config.plan.routes[0].to, RouteTarget::Trunk("carrier".into()));
     assert_eq!(config.plan.routes[1].to, RouteTarget::Dn("$1".into()));
     assert_eq!(config.plan.routes[1].from.as_deref(), Some("carrier"));
+    assert_eq!(config.plan.routes[1].origin, Some(Origin::Queue("sales".into())));
     assert_eq!(config.max_calls, MaxCalls::Exactly(500));
 }
 
@@ -243,6 +245,27 @@ fn events_are_kept_and_written_as_the_file_says() {
         "[events]\nnats = \"nats://127.0.0.1:4222\"\n",
         "2: events.nats: not built yet: events over NATS; leave the key out",
     );
+}
+
+#[test]
+fn invitations_and_where_interactions_come_from_are_held_to_their_forms() {
+    let config = |text: &str| Config::parse(text).unwrap();
+    assert_eq!(config("").interaction.invitation_timeout, Duration::from_secs(30));
+    for (text, seconds) in [("1s", 1), ("24h", 86_400)] {
+        let text = format!("[interaction]\ninvitation-timeout = {text:?}\n");
+        assert_eq!(config(&text).interaction.invitation_timeout, Duration::from_secs(seconds));
+    }
+    for wrong in ["0s", "86401s"] {
+        let found = problems(&format!("[interaction]\ninvitation-timeout = {wrong:?}\n"));
+        assert!(found[0].contains("interaction.invitation-timeout: must be from 1s to 86400s"), "{found:?}");
+    }
+    let route = |origin: &str| format!("[[route]]\nmatch = \"1\"\nto = \"sip:192.0.2.1\"\norigin = {origin:?}\n");
+    assert_eq!(config(&route("workbin:anna")).plan.routes[0].origin, Some(Origin::Workbin("anna".into())));
+    assert_eq!(config(&route("")).plan.routes[0].origin, None, "the default may be written");
+    for wrong in ["sales", "queue:", "list:sales"] {
+        let expected = format!("4: route[1].origin: expected queue:NAME or workbin:NAME, found {wrong:?}");
+        only_problem(&route(wrong), &expected);
+    }
 }
 
 #[test]

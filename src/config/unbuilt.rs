@@ -35,8 +35,6 @@ const TABLE: &[Unbuilt] = &[
     row("sip", "session-timer", Off::Text(&["1800s", "30m", "off"]), "session timers (RFC 4028)"),
     row("media", "srtp", Off::Text(&["off"]), "SRTP"),
     row("recording", "mask-dtmf", Off::Bool(false), "masking of in-band DTMF"),
-    row("route", "origin", Off::Text(&[""]), "queues and workbins"),
-    row("interaction", "invitation-timeout", Off::Text(&["30s"]), "agent invitations"),
     row("events", "nats", Off::Absent, "events over NATS"),
     row("library", "database", Off::Absent, "the searchable library"),
 ];

@@ -41,7 +41,7 @@ pub fn fact(fact: &Fact) {
             let by = by.map(|leg| leg.0);
             info!(cause = cause.label(), by, answered, "call ended");
         }
-        What::RecordingStarted { id, owner, side, trigger } => {
+        What::RecordingStarted { id, owner, side, trigger, .. } => {
             info!(recording = %id, %owner, ?side, trigger, "recording started");
         }
         What::RecordingBegun { id } => tracing::debug!(recording = %id, "recording has its files"),

@@ -638,7 +638,8 @@ mod tests {
         for (consult, consult_of) in [(2, 1), (3, 1)] {
             let call_uuid = crate::id::CallUuid(uuid::Uuid::nil());
             let consult_of = Some(ConnId(consult_of));
-            say(consult, What::CallStarted { call_uuid, leg: by, caller: party(), called: party(), consult_of });
+            let (caller, called) = (party(), party());
+            say(consult, What::CallStarted { call_uuid, leg: by, caller, called, consult_of, origin: None });
         }
         say(1, What::Transferred { by, stays, target, party: party(), how, consult: Some(ConnId(2)) });
         say(1, What::PartyAdded { leg: target, party: party(), by, consult: Some(ConnId(3)) });

@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use self::call::{Call, Member, Pending, Recording, Stage, Who};
 use self::event::{CallType, DnRole, Event, Name, RecordingState};
 use self::rows::Row;
+pub(super) use self::rows::shown;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
 use crate::call::request::{Ask, Code, Denied, Request};
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
@@ -189,7 +190,7 @@ impl Telephony {
 
     /// Rows 1 and 5.
     fn started(&mut self, told: &mut Told<'_>, what: &What) {
-        let What::CallStarted { call_uuid, leg, caller, called, consult_of } = what else { return };
+        let What::CallStarted { call_uuid, leg, caller, called, consult_of, .. } = what else { return };
         if self.calls.len() >= self.max_calls {
             return;
         }
