@@ -87,8 +87,7 @@
 //!
 //! ## What comes next has its place
 //!
-//! The SIP focus of a dial-in room: beside `call/room.rs`. The third view of [`call`]'s facts: `views/interaction.rs`. The
-//! searchable library: `library/`. None of these has a stub today.
+//! The SIP focus of a dial-in room: beside `call/room.rs`. The searchable library: `library/`. Neither has a stub today.
 #![warn(missing_docs)]
 
 pub mod clock;

@@ -19,6 +19,7 @@ fn world_of(trunk_hosts: &[&str], change: impl FnOnce(&mut stickytape::call::opt
         rewrite: None,
         record: None,
         required: false,
+        origin: None,
     };
     options.plan.routes = vec![route("^0", RouteTarget::Trunk("carrier".into()))];
     change(&mut options);

@@ -26,7 +26,7 @@ fn world_of(change: impl FnOnce(&mut Options)) -> World {
 
 fn route(pattern: &str, to: RouteTarget) -> Route {
     let pattern = regex::Regex::new(pattern).unwrap();
-    Route { from: None, pattern, to, rewrite: None, record: None, required: false }
+    Route { from: None, pattern, to, rewrite: None, record: None, required: false, origin: None }
 }
 
 fn offer() -> String {

@@ -222,6 +222,7 @@ fn a_caller_by_a_trunk_comes_by_its_route_and_strangers_do_not_come_in() {
             rewrite: None,
             record: None,
             required: false,
+            origin: None,
         });
     });
     let trunk = world.raw("198.51.100.10:5060");

@@ -165,6 +165,7 @@ fn setup(rng: &mut StdRng) -> Options {
         rewrite: None,
         record: None,
         required: false,
+        origin: None,
     }];
     options.plan.trunks[0].transfer = true;
     options.plan.trunks[0].max_calls = [0, 0, 1, 2][rng.random_range(0..4)];

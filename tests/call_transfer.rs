@@ -463,6 +463,7 @@ fn a_transfer_to_a_trunk_says_who_has_diverted() {
             rewrite: None,
             record: None,
             required: false,
+            origin: None,
         }];
     });
     let carrier = world.raw("198.51.100.10:5060");

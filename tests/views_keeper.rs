@@ -24,14 +24,14 @@ fn time() -> Timestamp {
 }
 
 /// A running keeper.
-fn keeper(keep: usize) -> (Events, Publisher) {
+fn keeper(keep: usize) -> (Events, Publisher<Event>) {
     let (events, publisher, queue) = events::events(keep);
     tokio::spawn(events::run(queue, None));
     (events, publisher)
 }
 
 /// Publishes to 2001 and 2002 by turns and waits until all is kept.
-async fn publish(events: &Events, publisher: &mut Publisher, count: u64) {
+async fn publish(events: &Events, publisher: &mut Publisher<Event>, count: u64) {
     let mut all = events.subscribe(None, None);
     for n in 0..count {
         publisher.publish(time(), event(if n % 2 == 0 { "2001" } else { "2002" }));
@@ -68,7 +68,7 @@ async fn events_are_numbered_from_one_and_carry_their_time_to_the_millisecond() 
         first.json,
         r#"{"seq":1,"time":"2026-11-20T10:00:00.123Z","event":"EventRinging","ConnID":"00000000000000A1","ThisDN":"2001"}"#
     );
-    assert_eq!((first.seq, first.dn.as_str(), first.name), (1, "2001", "EventRinging"));
+    assert_eq!((first.seq, first.dn.as_deref(), first.name), (1, Some("2001"), "EventRinging"));
     publisher.publish(time(), event("2001"));
     assert_eq!(seq(all.next().await), 2);
 }
@@ -230,7 +230,7 @@ async fn subscribers_are_counted_while_they_live() {
 }
 
 fn kept(seq: u64) -> Arc<Kept> {
-    Arc::new(Kept { seq, dn: "2001".into(), name: "EventRinging", json: format!("{{\"seq\":{seq}}}") })
+    Arc::new(Kept { seq, dn: Some("2001".into()), name: "EventRinging", json: format!("{{\"seq\":{seq}}}") })
 }
 
 /// Writes numbered lines, one block each, and ends the thread.

@@ -268,6 +268,7 @@ impl Call {
             same_class: Role::Agent,
             channel: Channel::Right,
         };
+        let origin = destination.origin.clone();
         let dial = self.dial_for(core, this, head, destination);
         let id = dial.id;
         let started = What::CallStarted {
@@ -276,6 +277,7 @@ impl Call {
             caller: caller.clone(),
             called: to.clone(),
             consult_of: None,
+            origin,
         };
         Outcome::of(self, asked.clone(), started).tell(core);
         let phase = Phase::Other(Box::new(dial));

@@ -21,6 +21,7 @@ use super::event_log::Log;
 use super::metrics::Metrics;
 use crate::call::fact::Fact;
 use crate::call::request::{Denied, Request};
+use crate::views::interaction;
 use crate::views::telephony::Telephony;
 use crate::views::telephony::event::Event;
 
@@ -39,13 +40,42 @@ const BATCH: usize = 64;
 /// Events a subscription looks through at once for those of its DN.
 const SCAN: usize = 1_024;
 
+/// An event that can be published: its attributes are what it is written as.
+pub trait Publish: Serialize + Send + 'static {
+    /// `event`.
+    fn name(&self) -> &'static str;
+    /// The DN whose event it is; `None`: it is everybody's.
+    fn recipient(&self) -> Option<&str>;
+}
+
+impl Publish for Event {
+    fn name(&self) -> &'static str {
+        self.name.as_str()
+    }
+
+    fn recipient(&self) -> Option<&str> {
+        Some(&self.this_dn)
+    }
+}
+
+/// What reporting is told of interactions.
+impl Publish for interaction::event::Event {
+    fn name(&self) -> &'static str {
+        self.name.as_str()
+    }
+
+    fn recipient(&self) -> Option<&str> {
+        None
+    }
+}
+
 /// One event as it is kept and sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kept {
     /// Grows by one per event from 1; begins anew when the server starts.
     pub seq: u64,
-    /// `ThisDN`: the recipient.
-    pub dn: String,
+    /// `ThisDN`: the recipient; `None`: everybody.
+    pub dn: Option<String>,
     /// `event`: `EventRinging`, … .
     pub name: &'static str,
     /// The whole event as one line of JSON, without line end.
@@ -142,22 +172,22 @@ pub struct Events {
 }
 
 /// The way in, for the signaling task.
-pub struct Publisher {
-    queue: mpsc::Sender<(u64, Timestamp, Event)>,
+pub struct Publisher<E> {
+    queue: mpsc::Sender<(u64, Timestamp, E)>,
     shared: Arc<Shared>,
     /// `seq` of the newest event.
     latest: u64,
 }
 
 /// The receiving end, for [`run`].
-pub struct Queue {
-    queue: mpsc::Receiver<(u64, Timestamp, Event)>,
+pub struct Queue<E> {
+    queue: mpsc::Receiver<(u64, Timestamp, E)>,
     shared: Arc<Shared>,
     latest: watch::Sender<u64>,
 }
 
 /// Kept events, the way in, and the receiving end. `keep` is the number of events kept for replay.
-pub fn events(keep: usize) -> (Events, Publisher, Queue) {
+pub fn events<E: Publish>(keep: usize) -> (Events, Publisher<E>, Queue<E>) {
     let (sender, queue) = mpsc::channel(QUEUE);
     let (newest, latest) = watch::channel(0);
     let shared = Arc::new(Shared { ring: Mutex::new(Ring::new(keep)), totals: Totals::default() });
@@ -166,9 +196,9 @@ pub fn events(keep: usize) -> (Events, Publisher, Queue) {
     (events, publisher, Queue { queue, shared, latest: newest })
 }
 
-impl Publisher {
+impl<E: Publish> Publisher<E> {
     /// Numbers an event and hands it on, without waiting. `time`: when it happened.
-    pub fn publish(&mut self, time: Timestamp, event: Event) {
+    pub fn publish(&mut self, time: Timestamp, event: E) {
         self.latest += 1;
         if self.queue.try_send((self.latest, time, event)).is_err() {
             self.shared.totals.dropped.fetch_add(1, Ordering::Relaxed);
@@ -179,13 +209,13 @@ impl Publisher {
 /// Facts and refusals on their way to events, on the signaling task.
 pub struct Teller {
     telephony: Telephony,
-    publisher: Publisher,
+    publisher: Publisher<Event>,
     metrics: Arc<Metrics>,
 }
 
 impl Teller {
     /// `max_calls`: as for [`Telephony::new`].
-    pub fn new(max_calls: usize, publisher: Publisher, metrics: Arc<Metrics>) -> Self {
+    pub fn new(max_calls: usize, publisher: Publisher<Event>, metrics: Arc<Metrics>) -> Self {
         Self { telephony: Telephony::new(max_calls), publisher, metrics }
     }
 
@@ -209,7 +239,7 @@ impl Teller {
     }
 }
 
-impl Queue {
+impl<E> Queue<E> {
     /// Where the event log counts what it could not write.
     pub fn unwritten(&self) -> Arc<AtomicU64> {
         self.shared.totals.unwritten.clone()
@@ -217,12 +247,12 @@ impl Queue {
 }
 
 /// Keeps events until the publisher is gone; then every subscription ends after what is kept, and so does the event log.
-pub async fn run(mut queue: Queue, log: Option<Log>) {
+pub async fn run<E: Publish>(mut queue: Queue<E>, log: Option<Log>) {
     let mut arrived = Vec::with_capacity(BATCH);
     let mut gone = Vec::new();
     while queue.queue.recv_many(&mut arrived, BATCH).await > 0 {
         for (seq, time, event) in arrived.drain(..) {
-            let kept = Arc::new(keep(seq, time, event));
+            let kept = Arc::new(keep(seq, time, &event));
             if let Some(log) = &log {
                 log.write(kept.clone());
             }
@@ -235,18 +265,21 @@ pub async fn run(mut queue: Queue, log: Option<Log>) {
 
 /// The head of every event.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Line<'a, E> {
     seq: u64,
     time: String,
     #[serde(flatten)]
-    event: &'a Event,
+    event: &'a E,
 }
 
-fn keep(seq: u64, time: Timestamp, event: Event) -> Kept {
-    let line = Line { seq, time: format!("{time:.3}"), event: &event };
+/// An event as one line of JSON with its head.
+pub fn line(seq: u64, time: Timestamp, event: &impl Serialize) -> String {
     // Texts, numbers and ids: none of them refuses to be written.
-    let json = serde_json::to_string(&line).unwrap_or_default();
-    Kept { seq, name: event.name.as_str(), dn: event.this_dn, json }
+    serde_json::to_string(&Line { seq, time: format!("{time:.3}"), event }).unwrap_or_default()
+}
+
+fn keep(seq: u64, time: Timestamp, event: &impl Publish) -> Kept {
+    Kept { seq, name: event.name(), dn: event.recipient().map(str::to_owned), json: line(seq, time, event) }
 }
 
 impl Events {
@@ -324,7 +357,7 @@ impl Subscription {
                 self.ready.push_back(Item::Lost { count: missed, next: kept.seq });
             }
             self.next = kept.seq + 1;
-            if self.dn.as_ref().is_none_or(|dn| *dn == kept.dn) {
+            if self.dn.is_none() || kept.dn.is_none() || self.dn == kept.dn {
                 self.ready.push_back(Item::Event(kept.clone()));
             }
             if self.ready.len() >= BATCH {

@@ -164,7 +164,7 @@ const NAMELESS: &[&str] = &["anonymous", "unavailable", "unknown", "restricted",
 const MAX_NUMBER: usize = 128;
 
 /// How others see a party: its DN, else its number; `None`: unknown.
-pub(super) fn shown(party: &Party) -> Option<String> {
+pub(in crate::views) fn shown(party: &Party) -> Option<String> {
     let number = party.dn.as_ref().unwrap_or(&party.number);
     let is_known = !number.is_empty()
         && number.len() <= MAX_NUMBER
