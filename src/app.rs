@@ -25,6 +25,7 @@ use crate::id::{MixerId, RecorderId, WorkerId};
 use crate::net::bind::BindError;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
+use crate::runtime::agents::{self, Desks};
 use crate::runtime::event_log;
 use crate::runtime::events::{self, Events, Teller};
 use crate::runtime::http::Answers;
@@ -34,6 +35,7 @@ use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox, Told};
 use crate::runtime::{ivr, levels, log, media, mixer, ring};
 use crate::sip::endpoint;
+use crate::views::interaction::{IsDn, Options as InteractionOptions};
 use crate::views::ivr::{IsPort, Options as IvrOptions};
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
@@ -92,6 +94,7 @@ pub struct Server {
     levels: JoinHandle<()>,
     web: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
     drivers: Option<Drivers>,
+    agents: Agents,
     sockets: Arc<SipSockets>,
     media: Vec<media::Handle>,
     mixers: Vec<mixer::Handle>,
@@ -108,6 +111,15 @@ struct Drivers {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
+}
+
+/// Agents' desktops, and what keeps the events of reporting.
+struct Agents {
+    desks: Arc<Desks>,
+    reporting: Events,
+    keeping: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    timing: JoinHandle<()>,
 }
 
 /// The events and what keeps them.
@@ -168,23 +180,21 @@ impl Server {
         let listeners: Vec<Listener> = sockets.listeners().iter().map(as_bound).collect();
         let web = bind_http(&config).await?;
         let drivers = start_ivr(&config, &inbox).await?;
+        let agents = start_agents(&config, &inbox);
 
         let (taps, rings) = tap_rings(&config);
         let recorders = start_recorders(&config, epoch, rings, &keeper, &inbox)?;
         let (media, mixers) = start_media(&config, epoch, taps, &inbox, &metrics)?;
 
-        let calls = Calls::new(
-            call_options(&config, &listeners),
-            seats(media.len(), mixers.len(), recorders.len()),
-            clock::now(),
-        );
+        let seats = seats(media.len(), mixers.len(), recorders.len());
+        let calls = Calls::new(call_options(&config, &listeners), seats, clock::now());
         let sending = sockets.clone();
         let edges = Edges {
             sip: Box::new(move |transmit| sending.send(transmit)),
             media: media.iter().map(media::Handle::sender).collect(),
             mixers: mixers.iter().map(mixer::Handle::sender).collect(),
             recorders: recorders.clone(),
-            facts: told(Observer::new(metrics.clone()), teller, drivers.as_ref().map(|drivers| drivers.hub.clone())),
+            facts: told(&metrics, teller, drivers.as_ref(), &agents),
         };
         let (able, first_ports) = oneshot::channel();
         let signaling = tokio::spawn(signaling::run(calls, edges, received, queue, able));
@@ -204,7 +214,7 @@ impl Server {
         let _ = first_ports.await;
         let draining = Arc::new(AtomicBool::new(false));
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
-        let answers = answers(&inbox, &events.events, &keeper, &metrics, &draining);
+        let answers = answers(&inbox, &events.events, &agents, &keeper, &metrics, &draining);
         let token = config.api.token.clone();
         let web = web.map(|listener| serve_http(listener, answers, token));
 
@@ -217,6 +227,7 @@ impl Server {
             levels,
             web,
             drivers,
+            agents,
             sockets,
             media,
             mixers,
@@ -258,6 +269,7 @@ impl Server {
                 if let Some(drivers) = &self.drivers {
                     drivers.hub.reload(is_port(&plan));
                 }
+                self.agents.desks.reload(is_dn(&plan));
                 self.inbox.send(Input::Reload(Box::new(plan)));
                 tracing::info!("DNs, trunks, rooms and routes reloaded");
             }
@@ -291,6 +303,12 @@ impl Server {
             let _ = stop.send(());
             let _ = task.await;
         }
+        let Agents { desks, reporting, keeping, stop, timing } = self.agents;
+        let _ = stop.send(());
+        let _ = timing.await;
+        // What keeps them ends when nothing more can be told.
+        drop((desks, reporting));
+        let _ = keeping.await;
         let _ = self.levels.await;
         // What TCP still has to write is written first.
         if let Ok(sockets) = Arc::try_unwrap(self.sockets) {
@@ -347,7 +365,14 @@ fn start_events(config: &Config, metrics: &Arc<Metrics>) -> Result<(KeptEvents, 
 }
 
 /// What happens with facts and refusals.
-fn told(mut counted: Observer, mut teller: Teller, drivers: Option<Arc<ivr::Hub>>) -> Box<dyn FnMut(Told<'_>) + Send> {
+fn told(
+    metrics: &Arc<Metrics>,
+    mut teller: Teller,
+    drivers: Option<&Drivers>,
+    agents: &Agents,
+) -> Box<dyn FnMut(Told<'_>) + Send> {
+    let mut counted = Observer::new(metrics.clone());
+    let (drivers, agents) = (drivers.map(|drivers| drivers.hub.clone()), agents.desks.clone());
     Box::new(move |told| match told {
         Told::Fact(fact) => {
             log::fact(fact);
@@ -356,6 +381,7 @@ fn told(mut counted: Observer, mut teller: Teller, drivers: Option<Arc<ivr::Hub>
             if let Some(drivers) = &drivers {
                 drivers.fact(fact);
             }
+            agents.fact(fact);
         }
         Told::Denied(request, denied) => teller.denied(request, denied, clock::wall()),
     })
@@ -386,6 +412,26 @@ async fn start_ivr(config: &Config, inbox: &Inbox) -> Result<Option<Drivers>, Bi
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(ivr::run(listener, hub.clone(), ivr::Silence::default(), stopped));
     Ok(Some(Drivers { hub, address, stop, task }))
+}
+
+fn start_agents(config: &Config, inbox: &Inbox) -> Agents {
+    let (reporting, publisher, queue) = events::events(config.events.keep);
+    let options = InteractionOptions {
+        invitation_timeout: config.interaction.invitation_timeout,
+        is_dn: is_dn(&config.plan),
+        max_interactions: config.sip.max_calls,
+        seed: rand::random(),
+    };
+    let desks = Desks::new(inbox.clone(), publisher, options);
+    let (stop, stopped) = oneshot::channel();
+    let timing = tokio::spawn(agents::run(desks.clone(), stopped));
+    Agents { desks, reporting, keeping: tokio::spawn(events::run(queue, None)), stop, timing }
+}
+
+/// Tells DNs from other numbers.
+fn is_dn(plan: &Plan) -> IsDn {
+    let dns: Vec<_> = plan.dns.iter().map(|dn| dn.numbers.clone()).collect();
+    Box::new(move |number| dns.iter().any(|numbers| numbers.contains(number)))
 }
 
 /// Tells IVR ports from other DNs.
@@ -439,6 +485,7 @@ fn as_bound(listener: &endpoint::Listener) -> Listener {
 fn answers(
     inbox: &Inbox,
     events: &Events,
+    agents: &Agents,
     keeper: &Keeper,
     metrics: &Arc<Metrics>,
     draining: &Arc<AtomicBool>,
@@ -446,6 +493,8 @@ fn answers(
     Answers {
         inbox: inbox.clone(),
         events: events.clone(),
+        reporting: agents.reporting.clone(),
+        desks: agents.desks.clone(),
         store: keeper.store().clone(),
         metrics: metrics.clone(),
         readiness: readiness(draining.clone(), keeper),

@@ -26,7 +26,7 @@
 //! | 2 | [`bridge`] (rtp, audio) · [`record`] (rtp, audio) | 0–1; not each other |
 //! | 3 | [`call`] (sip, sdp, the command, notice and mark types of bridge and record, and the samples of [`audio::signal`]) | 0–2 |
 //! | 3 | [`views`] (the facts and requests of call) | 0, 3 |
-//! | 4 | [`net`], [`disk`], [`api`], [`ivr`] | 0–3; not each other |
+//! | 4 | [`net`], [`disk`], [`api`], [`ivr`] | 0–3; not each other; of the views [`ivr`] and [`api`] use their own |
 //! | 5 | [`runtime`] | 0–4 |
 //! | 6 | [`app`], [`config`], [`cli`], `main` | all |
 //! | – | [`testing`] | 0–4; in the program only the demo's phones use it |
@@ -43,7 +43,7 @@
 //!
 //! | Thread | Owns | Feeds |
 //! |---|---|---|
-//! | tokio | SIP sockets, HTTP, IVR drivers | the inbox of `signaling` |
+//! | tokio | SIP sockets, HTTP, IVR drivers, agents' desktops | the inbox of `signaling` |
 //! | task `signaling` (one) | [`call::Calls`] and in it [`sip::endpoint`]: every decision | sockets, commands, marks |
 //! | `media-0…n` | the RTP sockets of their legs, [`bridge`] | sockets, tap rings, notices |
 //! | `mixer-0…n` | [`bridge::conference`]: packets of conference legs come by ring, mixed ones go back by ring | media threads, notices |
@@ -70,6 +70,8 @@
 //!   that state; what follows from it is in one place (`call/talk.rs`).
 //! - **A driver's message:** [`runtime::ivr`] → [`ivr::frame`] → [`ivr::message`] → [`views::ivr`] → a request, as above;
 //!   every fact goes to [`views::ivr`] too, which tells all drivers what it means for their calls.
+//! - **An agent's message:** [`api`] → [`runtime::agents`] → [`views::interaction`] → a request, as above; every fact goes to
+//!   [`views::interaction`] too, which tells the agents concerned, and reporting through [`runtime::events`].
 //! - **A recording:** [`call`] decides who owns → [`record::mark`] → [`record::session`] → [`disk::store`] publishes →
 //!   [`record::verify`] proves.
 //! - **An event:** [`call`] makes a fact → [`views::telephony`] tells it to each DN → [`runtime::events`] numbers and keeps

@@ -27,7 +27,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("views", &["id", "call::fact", "call::request", "record::mark"]),
     ("net", LOW),
     ("disk", LOW),
-    ("api", LOW),
+    ("api", &["id", "codec", "clock", "audio", "rtp", "sdp", "sip", "bridge", "record", "call", "views::interaction"]),
     ("ivr", &["id", "views::ivr"]),
     (
         "runtime",

@@ -4,11 +4,10 @@
 //! the client is told how much it has lost. A connection that takes no byte for 30 s is closed.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{WebSocketUpgrade, close_code};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -18,24 +17,12 @@ use futures_util::stream::unfold;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
 use utoipa::IntoParams;
 
 use super::http::Shared;
-use super::problem::{Kind, Problem};
-use super::{Item, Subscription, problem};
-
-/// Something is sent at least so often, that both sides notice when the other is gone.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
-
-/// Pings in a row that a WebSocket client may leave unanswered.
-const PINGS: u32 = 2;
-
-/// A frame that is not taken within this time ends the WebSocket.
-const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A WebSocket client has nothing to say but pongs and its close.
-const MAX_MESSAGE: usize = 4_096;
+use super::problem::Problem;
+use super::socket::{self, Conversation, Farewell, Heard, KEEP_ALIVE};
+use super::{Backend, Item, Subscription, problem};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -61,7 +48,7 @@ impl EventQuery {
 }
 
 /// One client's stream: its events, and the end when the server stops.
-struct Stream {
+pub(super) struct Stream {
     subscription: Box<dyn Subscription>,
     stopping: watch::Receiver<bool>,
     /// Goes on when nothing is left.
@@ -71,14 +58,20 @@ struct Stream {
 }
 
 impl Stream {
-    fn open(shared: &Shared, query: EventQuery) -> Result<Self, Problem> {
-        let Ok(permit) = shared.streams.clone().try_acquire_owned() else {
-            let detail = format!("at most {} may be open", super::http::MAX_STREAMS);
-            return Err(Problem::new(Kind::TooManyStreams, detail).retry_after(5));
-        };
-        let after = query.after.or((!query.follow).then_some(0));
-        let subscription = shared.backend.events(query.dn, after);
-        Ok(Self { subscription, stopping: shared.stopping.clone(), follow: query.follow, _permit: permit })
+    /// One that ends with the server.
+    pub(super) fn open(
+        shared: &Shared,
+        subscribe: impl FnOnce(&dyn Backend) -> Box<dyn Subscription>,
+    ) -> Result<Self, Problem> {
+        let permit = shared.stream_permit()?;
+        let subscription = subscribe(&*shared.backend);
+        Ok(Self { subscription, stopping: shared.stopping.clone(), follow: true, _permit: permit })
+    }
+
+    fn of(shared: &Shared, EventQuery { dn, after, follow }: EventQuery) -> Result<Self, Problem> {
+        let after = after.or((!follow).then_some(0));
+        let stream = Self::open(shared, |backend| backend.events(dn, after))?;
+        Ok(Self { follow, ..stream })
     }
 
     /// The next item. `None` at the end, which comes only when nothing is left to be told.
@@ -92,6 +85,34 @@ impl Stream {
             // A sender that is gone means the same.
             _ = self.stopping.wait_for(|stopping| *stopping) => self.subscription.next().now_or_never().flatten(),
         }
+    }
+
+    /// As server-sent events.
+    pub(super) fn serve(self) -> Response {
+        let stream = unfold(self, async |mut stream| {
+            let item = stream.next().await?;
+            Some((Ok::<_, Infallible>(frame(&item)), stream))
+        });
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+        let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
+        // Proxies that collect an answer before they pass it on are asked not to.
+        response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    }
+}
+
+impl Conversation for Stream {
+    async fn next(&mut self) -> Result<String, Farewell> {
+        match Stream::next(self).await {
+            Some(Item::Event(event)) => Ok(event.json().to_owned()),
+            Some(Item::Lost { count, next }) => Ok(lost(count, next)),
+            None if !self.follow => Err(Farewell { code: close_code::NORMAL, reason: "nothing more is kept" }),
+            None => Err(Farewell::STOPPING),
+        }
+    }
+
+    fn hear(&mut self, _: Heard) -> Result<(), Farewell> {
+        Err(Farewell { code: close_code::UNSUPPORTED, reason: "this stream takes no messages" })
     }
 }
 
@@ -124,19 +145,15 @@ pub(super) async fn server_sent(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Query(mut query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    if let Some(last) = headers.get(LAST_EVENT_ID) {
-        let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
-        query.after = Some(last.ok_or_else(|| Problem::bad_request("Last-Event-ID is the seq of an event"))?);
-    }
-    let stream = unfold(Stream::open(&shared, query)?, async |mut stream| {
-        let item = stream.next().await?;
-        Some((Ok::<_, Infallible>(frame(&item)), stream))
-    });
-    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
-    let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
-    // Proxies that collect an answer before they pass it on are asked not to.
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    query.after = last_read(&headers, query.after)?;
+    Ok(Stream::of(&shared, query)?.serve())
+}
+
+/// A reconnecting client's `Last-Event-ID`, else its `after`.
+pub(super) fn last_read(headers: &HeaderMap, after: Option<u64>) -> Result<Option<u64>, Problem> {
+    let Some(last) = headers.get(LAST_EVENT_ID) else { return Ok(after) };
+    let last = last.to_str().ok().and_then(|last| last.trim().parse().ok());
+    last.ok_or_else(|| Problem::bad_request("Last-Event-ID is the seq of an event")).map(Some)
 }
 
 fn frame(item: &Item) -> sse::Event {
@@ -173,63 +190,5 @@ pub(super) async fn web_socket(
 ) -> Result<Response, Problem> {
     let Query(query) = query.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
     let upgrade = upgrade.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    let stream = Stream::open(&shared, query)?;
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    Ok(upgrade.on_upgrade(|socket| talk(socket, stream)))
-}
-
-/// Why a WebSocket ends.
-enum End {
-    /// The client has gone, or takes nothing.
-    Gone,
-    /// We say why.
-    Close(u16, &'static str),
-}
-
-async fn talk(mut socket: WebSocket, mut stream: Stream) {
-    if let End::Close(code, reason) = run(&mut socket, &mut stream).await {
-        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
-        // Whoever has gone meanwhile needs no farewell.
-        let _ = timeout(SEND_TIMEOUT, socket.send(close)).await;
-    }
-}
-
-async fn run(socket: &mut WebSocket, stream: &mut Stream) -> End {
-    let mut ping = interval(KEEP_ALIVE);
-    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ping.tick().await;
-    let mut unanswered = 0;
-    loop {
-        let message = tokio::select! {
-            item = stream.next() => match item {
-                Some(Item::Event(event)) => Message::text(event.json()),
-                Some(Item::Lost { count, next }) => Message::text(lost(count, next)),
-                None if !stream.follow => return End::Close(close_code::NORMAL, "nothing more is kept"),
-                None => return End::Close(close_code::AWAY, "the server is stopping"),
-            },
-            heard = socket.recv() => match heard {
-                Some(Ok(Message::Pong(_))) => {
-                    unanswered = 0;
-                    continue;
-                }
-                // The answer to a ping is sent by the socket itself.
-                Some(Ok(Message::Ping(_))) => continue,
-                Some(Ok(Message::Text(_) | Message::Binary(_))) => {
-                    return End::Close(close_code::UNSUPPORTED, "this stream takes no messages");
-                }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Gone,
-            },
-            _ = ping.tick() => {
-                if unanswered == PINGS {
-                    return End::Gone;
-                }
-                unanswered += 1;
-                Message::Ping(Default::default())
-            }
-        };
-        match timeout(SEND_TIMEOUT, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return End::Gone,
-        }
-    }
+    Ok(socket::open(upgrade, Stream::of(&shared, query)?))
 }

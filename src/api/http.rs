@@ -16,7 +16,7 @@ use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::Serialize;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::Instrument;
 use utoipa::ToSchema;
 
@@ -24,7 +24,9 @@ use super::limit::Limited;
 use super::problem::{self, Kind, Problem};
 use super::rate::Rates;
 use super::references::References;
-use super::{Backend, Deletion, RecordingPage, RecordingQuery, events, media, openapi, requests, supervision};
+use super::{
+    Backend, Deletion, RecordingPage, RecordingQuery, agents, events, media, openapi, reporting, requests, supervision,
+};
 use crate::call::view::CallView;
 use crate::clock;
 use crate::id::{ConnId, RecordingId};
@@ -33,8 +35,8 @@ use crate::record::metadata::Recording;
 /// Connections at once; more wait.
 const MAX_CONNECTIONS: usize = 512;
 
-/// Event streams at once, each on one of the connections: a quarter of these is left for requests.
-pub(super) const MAX_STREAMS: usize = MAX_CONNECTIONS / 4 * 3;
+/// Event streams and agents' desktops at once, each on one of the connections: a quarter of these is left for requests.
+const MAX_STREAMS: usize = MAX_CONNECTIONS / 4 * 3;
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 64 * 1024;
@@ -61,10 +63,20 @@ pub(super) struct Shared {
     token: Option<Arc<[u8; 32]>>,
     rates: Arc<Mutex<Rates>>,
     pub(super) references: Arc<Mutex<References>>,
-    /// One permit per event stream.
-    pub(super) streams: Arc<Semaphore>,
+    /// One permit per event stream or desktop.
+    streams: Arc<Semaphore>,
     /// True from the moment at which event streams have to end.
     pub(super) stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// A place among the connections that stay, for as long as it is held.
+    pub(super) fn stream_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let detail = format!("at most {MAX_STREAMS} may be open");
+            Problem::new(Kind::TooManyStreams, detail).retry_after(5)
+        })
+    }
 }
 
 /// Who asks.
@@ -121,8 +133,10 @@ fn router(shared: Shared) -> Router {
         .route("/v1/calls/{conn_id}/{request}", post(requests::request))
         .route("/v1/dns/{dn}/monitor-next-call", post(supervision::monitor))
         .route("/v1/dns/{dn}/cancel-monitoring", post(supervision::cancel))
+        .route("/v1/agents/{agent}/ws", get(agents::desktop))
         .route("/v1/events", get(events::server_sent))
         .route("/v1/events/ws", get(events::web_socket))
+        .route("/v1/reporting/events", get(reporting::server_sent))
         .route("/v1/recordings", get(recordings))
         .route("/v1/recordings/{id}", get(recording).delete(delete))
         .route("/v1/recordings/{id}/media/{file}", get(media::media))

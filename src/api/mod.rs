@@ -5,15 +5,18 @@
 //! | Limit | | At the limit |
 //! |---|---|---|
 //! | connections | 512 | more wait in the kernel's queue |
-//! | event streams among them, of both kinds | 384 | 503 `too-many-streams` |
+//! | event streams and agents' desktops among them | 384 | 503 `too-many-streams` |
 //! | requests of one client (IPv4 address, IPv6 /64) | 100 a second, 200 at once | 429 with `Retry-After` |
 //! | bytes of a request's body | 65,536 | 413 |
 //! | time until an answer begins | 10 s | 503; streams and media files may go on for as long as they are read |
 //! | time in which a connection moves no byte | 30 s | it is closed |
+//! | bytes of a WebSocket client's frame | 4,096 | it is closed |
+//! | events that an agent's desktop has not read | 1,024 | it is closed |
 //! | ReferenceIDs kept for ten minutes | 65,536 | 503 `limit` |
 //!
 //! The probes `/healthz` and `/readyz` are not counted and ask for no token.
 
+mod agents;
 mod events;
 pub mod http;
 mod limit;
@@ -22,7 +25,9 @@ pub mod openapi;
 pub mod problem;
 mod rate;
 mod references;
+mod reporting;
 pub mod requests;
+mod socket;
 mod supervision;
 
 use std::future::Future;
@@ -38,6 +43,8 @@ use crate::call::request::{Accepted, Denied, DnRequest, Request};
 use crate::call::view::CallView;
 use crate::id::RecordingId;
 use crate::record::metadata::{Recording, State};
+use crate::views::interaction::NotRegistered;
+use crate::views::interaction::message::{AgentId, Message};
 
 /// A future of a [`Backend`].
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -54,6 +61,10 @@ pub trait Backend: Send + Sync + 'static {
     /// The events of one DN, or of all: what is kept with a `seq` above `after`, then what comes; without `after` only
     /// what comes. Must not block.
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription>;
+    /// What reporting is told of interactions; `after` as for [`Backend::events`]. Must not block.
+    fn reporting(&self, after: Option<u64>) -> Box<dyn Subscription>;
+    /// Registers an agent with its DN for as long as the line lives. Must not block.
+    fn agent(&self, agent: AgentId, dn: String) -> Result<Box<dyn AgentLine>, NotRegistered>;
     /// Some recordings, newest first, running ones included. Reads the disk: called where blocking is allowed.
     fn recordings(&self, query: &RecordingQuery) -> Result<RecordingPage, Unavailable>;
     /// One recording; `None` when there is none of that id. Reads the disk.
@@ -74,6 +85,27 @@ pub trait Subscription: Send {
     fn next(&mut self) -> Answer<'_, Option<Item>>;
 }
 
+/// A registered agent's line. Dropped, the agent is registered no more.
+pub trait AgentLine: Send {
+    /// The next event as JSON; `Err`: there will be none. A future that is dropped takes nothing away.
+    fn next(&mut self) -> Answer<'_, Result<String, LineEnd>>;
+    /// The agent asks; `reference` is the `ReferenceID`. What comes of it is told as events.
+    fn ask(&self, reference: Option<Arc<str>>, message: Message);
+    /// The agent has sent what is not understood; it is told so.
+    fn malformed(&self, reason: String);
+}
+
+/// Why a line has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LineEnd {
+    /// The agent has registered over another one.
+    Replaced,
+    /// It does not read what it is told.
+    TooSlow,
+    /// The server stops.
+    Stopping,
+}
+
 /// What a subscriber is told.
 #[derive(Clone)]
 pub enum Item {
@@ -89,7 +121,7 @@ pub enum Item {
     },
 }
 
-/// One event of spec/events.md §1, ready to be sent.
+/// One event of spec/events.md §1 or §3, ready to be sent.
 pub trait Event: Send + Sync {
     /// Its number on this server.
     fn seq(&self) -> u64;

@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::problem::Kind;
 use super::requests::{MAKE_CALL, Need, TAKES, Takes};
-use super::{RecordingPage, events, http, media, problem, requests, supervision};
+use super::{RecordingPage, agents, events, http, media, problem, reporting, requests, supervision};
 use crate::call::view::CallView;
 use crate::record::metadata::Recording;
 
@@ -33,6 +33,8 @@ use crate::record::metadata::Recording;
         supervision::cancel,
         events::server_sent,
         events::web_socket,
+        agents::desktop,
+        reporting::server_sent,
         http::recordings,
         http::recording,
         http::delete,
@@ -44,6 +46,7 @@ use crate::record::metadata::Recording;
         (name = "server", description = "Is it alive, is it ready, how is it"),
         (name = "calls", description = "Live calls, and what is asked of them"),
         (name = "events", description = "What happens"),
+        (name = "agents", description = "Agents invite each other into calls"),
         (name = "recordings", description = "What was recorded"),
     ),
     security(("token" = [])),

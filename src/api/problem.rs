@@ -37,6 +37,8 @@ pub enum Kind {
     TooManyRequests,
     /// Too many event streams.
     TooManyStreams,
+    /// Another agent is connected with that DN.
+    DnInUse,
     /// It took too long, the server stops, or the folder of recordings cannot be read.
     Unavailable,
     /// The calls refused it.
@@ -45,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -59,6 +61,7 @@ impl Kind {
         Self::Range,
         Self::TooManyRequests,
         Self::TooManyStreams,
+        Self::DnInUse,
         Self::Unavailable,
         Self::Refused(Code::UnknownCall),
         Self::Refused(Code::UnknownDn),
@@ -102,6 +105,7 @@ impl Kind {
             Self::TooManyStreams => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-many-streams", "Too many event streams are open")
             }
+            Self::DnInUse => (StatusCode::CONFLICT, "dn-in-use", "Another agent is connected with that DN"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "This cannot be answered now"),
             Self::Refused(code) => {
                 let (status, title) = refusal(code);

@@ -23,7 +23,7 @@ use crate::clock;
 use crate::id::{ConnId, RecordingId, Redacted};
 
 /// Characters of a `ThisDN`, an `OtherDN`, a `ReferenceID`.
-const MAX_CHARS: usize = 128;
+pub(super) const MAX_CHARS: usize = 128;
 
 /// The body of a request. Each takes its own part of the fields.
 #[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]

@@ -3,12 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
+use super::agents::Desks;
 use super::events::{self, Events, Kept};
 use super::metrics::Metrics;
 use super::signaling::Inbox;
 use crate::api::{
-    Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
-    Unavailable,
+    AgentLine, Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery,
+    Subscription, Unavailable,
 };
 use crate::call::request::{Accepted, Denied, DnRequest, Request};
 use crate::call::view::CallView;
@@ -17,6 +18,8 @@ use crate::disk::list::{Filter, OpenMedia};
 use crate::disk::store::{self, Store};
 use crate::id::RecordingId;
 use crate::record::metadata::Recording;
+use crate::views::interaction::NotRegistered;
+use crate::views::interaction::message::AgentId;
 
 /// Answers the HTTP listener's questions.
 pub struct Answers {
@@ -26,6 +29,10 @@ pub struct Answers {
     pub store: Arc<Store>,
     /// The kept events.
     pub events: Events,
+    /// The kept events of reporting.
+    pub reporting: Events,
+    /// Agents' desktops.
+    pub desks: Arc<Desks>,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Whether new calls are taken and recorded; must not block.
@@ -47,6 +54,14 @@ impl Backend for Answers {
 
     fn events(&self, dn: Option<String>, after: Option<u64>) -> Box<dyn Subscription> {
         Box::new(self.events.subscribe(dn, after))
+    }
+
+    fn reporting(&self, after: Option<u64>) -> Box<dyn Subscription> {
+        Box::new(self.reporting.subscribe(None, after))
+    }
+
+    fn agent(&self, agent: AgentId, dn: String) -> Result<Box<dyn AgentLine>, NotRegistered> {
+        self.desks.connect(agent, dn)
     }
 
     fn recordings(&self, query: &RecordingQuery) -> Result<RecordingPage, Unavailable> {

@@ -184,13 +184,8 @@ impl Hub {
 
     /// The answer comes by itself: the asker's connection may be gone by then, the call may not.
     fn ask(self: &Arc<Self>, id: AskId, request: Request) {
-        let answer = self.inbox.submit(request);
         let hub = self.clone();
-        tokio::spawn(async move {
-            let answer = match answer {
-                Some(answer) => answer.await.ok(),
-                None => None,
-            };
+        self.inbox.submit_then(request, move |answer| {
             let mut inner = hub.lock();
             let outputs = inner.ivr.answered(id, answer);
             hub.carry_out(&mut inner, outputs);

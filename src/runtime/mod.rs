@@ -1,5 +1,6 @@
 //! One file per thread or task; loops only.
 
+pub mod agents;
 pub mod event_log;
 pub mod events;
 pub mod http;

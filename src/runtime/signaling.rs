@@ -107,6 +107,18 @@ impl Inbox {
         Some(answered)
     }
 
+    /// As [`Inbox::submit`]; the answer, `None` when the task has ended, goes to `then`, whether or not the asker is still
+    /// there. Within the runtime.
+    pub fn submit_then(&self, request: Request, then: impl FnOnce(Option<Result<Accepted, Denied>>) + Send + 'static) {
+        let answer = self.submit(request);
+        tokio::spawn(async move {
+            then(match answer {
+                Some(answer) => answer.await.ok(),
+                None => None,
+            });
+        });
+    }
+
     /// Asks something that concerns no call yet; `None` when the task has ended. Answered at once.
     pub async fn dn_request(&self, request: DnRequest) -> Option<Result<(), Denied>> {
         let (answer, answered) = oneshot::channel();

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use stickytape::api::{
-    Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery, Subscription,
-    Unavailable,
+    AgentLine, Answer, Backend, Content, Deletion, Event, Item, Media, Readiness, RecordingPage, RecordingQuery,
+    Subscription, Unavailable,
 };
 use stickytape::call::request::{Accepted, Denied, DnRequest, Request};
 use stickytape::call::view::{CallView, PartyView, RecordingView};
 use stickytape::id::{CallUuid, ConnId, LegId, RecordingId};
 use stickytape::record::mark::Level;
 use stickytape::record::metadata::Recording;
+use stickytape::views::interaction::NotRegistered;
+use stickytape::views::interaction::message::AgentId;
 use tokio::sync::watch;
 
 pub(crate) const CALL: ConnId = ConnId(0xab);
@@ -35,6 +37,9 @@ pub(crate) struct Fake {
     pub(crate) hash: Option<String>,
     pub(crate) deletion: Mutex<Option<Deletion>>,
     pub(crate) hub: Arc<Hub>,
+    /// Agents that wanted to register, and what they were answered.
+    pub(crate) registering: Mutex<Vec<String>>,
+    pub(crate) refuses: Option<NotRegistered>,
 }
 
 impl Backend for Fake {
@@ -76,6 +81,15 @@ impl Backend for Fake {
         let latest = self.hub.latest.subscribe();
         let next = after.unwrap_or(*latest.borrow()) + 1;
         Box::new(Reader { hub: self.hub.clone(), latest, dn, next })
+    }
+
+    fn reporting(&self, after: Option<u64>) -> Box<dyn Subscription> {
+        self.events(None, after)
+    }
+
+    fn agent(&self, agent: AgentId, dn: String) -> Result<Box<dyn AgentLine>, NotRegistered> {
+        self.registering.lock().unwrap().push(format!("{} {dn}", agent.as_str()));
+        Err(self.refuses.unwrap_or(NotRegistered::Limit))
     }
 
     fn recordings(&self, query: &RecordingQuery) -> Result<RecordingPage, Unavailable> {

@@ -1,5 +1,6 @@
 //! The HTTP API as a client sees it, over real sockets, with a backend of the test's own behind it.
 
+mod agents;
 mod backend;
 mod command;
 mod events;
