@@ -15,7 +15,7 @@ use stickytape::sip::headers::Headers;
 use stickytape::sip::message::{Request, Response};
 use stickytape::sip::method::Method;
 use stickytape::sip::name::Name;
-use stickytape::testing::phone::{Action, HoldForm, Incoming};
+use stickytape::testing::phone::{Action, Happened, Happening, HoldForm, Incoming, Refer};
 
 const D1: usize = 0;
 const D2: usize = 1;
@@ -427,4 +427,183 @@ fn others_hear_nothing_of_a_supervisor_until_it_speaks_to_all() {
         itself.runs(&mut world, ms(1_500));
         world.settle();
     }
+}
+
+// REFER to the focus.
+
+/// What the NOTIFYs of a REFER have told a phone.
+fn notified(world: &World, phone: usize) -> Vec<String> {
+    let told = |happened: &Happened| match &happened.what {
+        Happening::Notified { code, state } if state == "terminated" => Some(format!("{code} end")),
+        Happening::Notified { code, .. } => Some(code.to_string()),
+        Happening::ReferRefused { code } => Some(format!("refused {}", code.unwrap_or(0))),
+        _ => None,
+    };
+    world.phones[phone].happenings().iter().filter_map(told).collect()
+}
+
+fn refer(world: &mut World, phone: usize, to: &str) {
+    world.act(phone, Action::Refer(Refer::to(to)));
+    world.run(ms(300));
+}
+
+fn invite_to(world: &World, phone: usize) -> Request {
+    world.phones[phone].requests().iter().rfind(|r| r.method == Method::Invite).expect("an INVITE").clone()
+}
+
+#[test]
+fn a_member_calls_somebody_in_by_refer_in_its_dialog_and_is_told_how_it_goes() {
+    let mut world = meeting(2);
+    refer(&mut world, D1, "2003");
+    let invite = invite_to(&world, D3);
+    assert!(text(invite.headers.get(Name::From)).starts_with("<sip:800@192.0.2.1:5060>;tag="));
+    assert_eq!(contact(&invite.headers), FOCUS);
+    assert_eq!(text(invite.headers.get(Name::ReferredBy)), "<sip:2001@10.0.0.1:5060>");
+    world.act(D3, Action::Ring);
+    world.run(ms(300));
+    assert_routed(&world, 1, 2);
+    // Another one beside it.
+    refer(&mut world, D2, "2004");
+    world.act(D4, Action::Refuse { code: 486, headers: vec![] });
+    world.act(D3, Action::Answer);
+    world.run(ms(500));
+    assert_eq!(notified(&world, D1), ["100", "180", "200 end"]);
+    assert_eq!(notified(&world, D2), ["100", "486 end"]);
+    assert_eq!(mixed(&world).0, [1, 2, 3]);
+    world.run(Duration::from_secs(5));
+    assert!(world.phones[..3].iter().all(|phone| phone.is_talking()), "nobody has been transferred");
+    for phone in [D1, D2, D3] {
+        leave(&mut world, phone);
+    }
+    world.settle();
+}
+
+#[test]
+fn who_is_called_in_is_not_called_any_more_when_its_referrer_leaves_or_the_room_ends() {
+    for leaving in [[D1, D2], [D2, D1]] {
+        let mut world = meeting(2);
+        refer(&mut world, D1, "2003");
+        world.act(D3, Action::Ring);
+        world.run(ms(300));
+        leave(&mut world, leaving[0]);
+        let rings = leaving[0] == D2;
+        let is_cancelled = world.phones[D3].happenings().iter().any(|h| h.what == Happening::Cancelled);
+        assert_eq!(is_cancelled, !rings);
+        leave(&mut world, leaving[1]);
+        assert!(world.phones.iter().all(|phone| phone.is_idle()));
+        world.settle();
+    }
+}
+
+#[test]
+fn a_member_is_removed_by_refer_with_method_bye() {
+    let mut world = meeting(4);
+    refer(&mut world, D1, "sip:2003@192.0.2.1;method=BYE");
+    assert_eq!(notified(&world, D1), ["200 end"]);
+    assert!(world.phones[D3].is_idle());
+    assert_eq!(mixed(&world).0, [1, 2, 4]);
+    // Itself, and one that only rings.
+    refer(&mut world, D2, "2005");
+    refer(&mut world, D1, "sip:2005@192.0.2.1;method=BYE");
+    assert_eq!(notified(&world, D2), ["100", "487 end"]);
+    refer(&mut world, D2, "sip:2002@192.0.2.1;method=BYE");
+    world.run(ms(500));
+    assert!(world.phones[D2].is_idle());
+    assert_routed(&world, 1, 4);
+    refer(&mut world, D1, "sip:2003@192.0.2.1;method=BYE");
+    assert_eq!(notified(&world, D1).last().unwrap(), "refused 404");
+    for phone in [D1, D4] {
+        leave(&mut world, phone);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_hidden_supervisor_cannot_be_removed_by_who_cannot_see_it() {
+    let mut world = world_with(|o| o.plan.dns[0].intrusion = true);
+    for phone in [D1, D2] {
+        enter(&mut world, phone);
+    }
+    monitor(&mut world, MonitorMode::Mute);
+    refer(&mut world, D2, "sip:2006@192.0.2.1;method=BYE");
+    assert_eq!(notified(&world, D2), ["refused 404"]);
+    assert!(world.phones[SUPERVISOR].is_talking());
+    for phone in [D1, D2] {
+        leave(&mut world, phone);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_refer_to_the_uri_of_the_room_is_for_its_members_and_its_notifies_have_a_dialog_of_their_own() {
+    let mut world = meeting(2);
+    let mut member = Watcher::of_phone(&mut world, D1);
+    let add = member.request(&world, Method::Refer, "800", &[(Name::ReferTo, "<sip:2003@192.0.2.1>")]);
+    world.raws[member.raw].send(add);
+    member.runs(&mut world, ms(200));
+    let accepted = world.raws[member.raw].responses("REFER").pop().unwrap();
+    assert_eq!((accepted.code, contact(&accepted.headers)), (202, FOCUS.to_owned()));
+    world.act(D3, Action::Answer);
+    member.runs(&mut world, ms(500));
+    let told: Vec<(String, String)> = world.raws[member.raw]
+        .requests(Method::Notify)
+        .iter()
+        .map(|n| {
+            assert_eq!(contact(&n.headers), FOCUS);
+            (text(n.headers.get(Name::SubscriptionState)), String::from_utf8_lossy(&n.body).into_owned())
+        })
+        .collect();
+    assert_eq!(told.first().unwrap().1, "SIP/2.0 100 Trying\r\n");
+    assert_eq!(told.last().unwrap(), &("terminated;reason=noresource".into(), "SIP/2.0 200 OK\r\n".into()));
+    assert_eq!(mixed(&world).0, [1, 2, 3]);
+    for (number, address, to, code) in [
+        ("2004", "10.0.0.4:5070", "800", 403),
+        ("2006", "10.0.0.6:5070", "800", 403),
+        ("2001", "10.9.9.9:5070", "800", 403),
+        ("2001", "10.0.0.1:5080", "2002", 403),
+        ("2001", "10.0.0.1:5090", "801", 403),
+    ] {
+        let mut other = Watcher::new(&mut world, number, address);
+        let refer = other.request(&world, Method::Refer, to, &[(Name::ReferTo, "<sip:2005@192.0.2.1>")]);
+        world.raws[other.raw].send(refer);
+        world.run(ms(100));
+        assert_eq!(world.raws[other.raw].codes("REFER"), [code], "{number} at {address} to {to}");
+    }
+    let mut other = Watcher::new(&mut world, "2002", "10.0.0.2:5070");
+    let refer = other.request(&world, Method::Refer, "800", &[(Name::ReferTo, "<sip:2003@192.0.2.1;method=BYE>")]);
+    world.raws[other.raw].send(refer);
+    other.runs(&mut world, ms(500));
+    assert_eq!(world.raws[other.raw].codes("REFER"), [202]);
+    assert!(world.phones[D3].is_idle());
+    for phone in [D1, D2] {
+        leave(&mut world, phone);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_refer_to_the_focus_is_refused_where_nobody_can_come_in() {
+    for (to, told) in
+        [("7777", "refused 404"), ("800", "refused 404"), ("sip:2003@192.0.2.1;method=INFO", "refused 501")]
+    {
+        let mut world = meeting(2);
+        refer(&mut world, D1, to);
+        assert_eq!(notified(&world, D1), [told], "{to}");
+        for phone in [D1, D2] {
+            leave(&mut world, phone);
+        }
+        world.settle();
+    }
+    let mut full = world_with(|o| {
+        let mut room = Conference::new("800");
+        room.max_members = 2;
+        o.plan.conferences[0] = Arc::new(room);
+    });
+    for phone in [D1, D2] {
+        enter(&mut full, phone);
+    }
+    refer(&mut full, D1, "2003");
+    assert_eq!(notified(&full, D1), ["refused 486"]);
+    leave(&mut full, D2);
+    full.settle();
 }

@@ -737,16 +737,3 @@ fn a_mixer_without_a_place_sends_the_newest_away() {
     leave(&mut world, D1);
     world.settle();
 }
-
-#[test]
-fn nobody_is_transferred_out_of_a_room_by_refer() {
-    let mut world = meeting(2, |_| {});
-    let refer = stickytape::testing::phone::Refer::to("2003");
-    world.act(D1, Action::Refer(refer));
-    world.run(ms(300));
-    assert!(world.phones[D1].responses().iter().any(|r| r.code == 403));
-    assert_routed(&world, 1, 2);
-    assert!(!world.phones[D1].has_seen(Signal::Over));
-    leave(&mut world, D1);
-    world.settle();
-}

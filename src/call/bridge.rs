@@ -37,7 +37,7 @@ impl Call {
             Method::Bye => self.on_bye(core, tx, dialog, &request),
             Method::Invite | Method::Update => self.on_offer(core, tx, dialog, &request),
             Method::Info => self.on_info(core, tx, dialog, &request),
-            Method::Refer => self.on_refer(core, tx, From { dialog, outside: None }, &request),
+            Method::Refer => self.on_refer(core, tx, From { dialog, outside: None, to_focus: false }, &request),
             // The endpoint takes no other method (405); what it may add later is refused plainly.
             _ => core.answer(tx, None, Reply::new(501)),
         }

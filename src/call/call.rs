@@ -212,6 +212,9 @@ impl Call {
                 {
                     self.notify(core, &transfer.report, 487, b"");
                 }
+                for invited in talk.invited.iter().filter(|invited| invited.report.outlives_its_dialog()) {
+                    self.notify(core, &invited.report, 487, b"");
+                }
             }
             State::Over => {}
         }

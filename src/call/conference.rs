@@ -10,12 +10,13 @@
 //!      │ a party leaves or is deleted: two are relayed again; of two the call ends
 //! ```
 
-use super::call::{Call, Ending};
+use super::call::{Call, Ending, mapped};
 use super::consult::Target;
 use super::core::{Core, Timer};
 use super::dial::{Dial, DialId, Head};
 use super::directory::Destination;
 use super::fact::{Party, ReleaseCause, What};
+use super::refer::Report;
 use super::request::{Accepted, Code, Denied};
 use super::supervision::{Observer, Watch};
 use super::talk::Doing;
@@ -24,6 +25,7 @@ use crate::id::LegId;
 use crate::record::mark::{Channel, Role, StopCause};
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
+use crate::sip::values::{NameAddr, Uri};
 
 /// Somebody is called into the call.
 #[derive(Debug)]
@@ -33,6 +35,28 @@ pub(super) struct Invited {
     pub by: LegId,
     pub to: Party,
     pub joins: Joins,
+    /// Who is told how it goes.
+    pub report: Report,
+}
+
+/// Somebody is to be called into the call.
+pub(super) struct Invitation {
+    pub by: LegId,
+    pub destination: Destination,
+    pub number: String,
+    pub joins: Joins,
+    pub report: Report,
+    pub max_forwards: u8,
+    /// Lines of its INVITE.
+    pub extra: Headers,
+}
+
+impl Invitation {
+    /// One that nobody is told of but by facts.
+    pub(super) fn new(by: LegId, destination: Destination, number: String, joins: Joins) -> Self {
+        let (report, max_forwards, extra) = (Report::Nobody, 70, Headers::new());
+        Self { by, destination, number, joins, report, max_forwards, extra }
+    }
 }
 
 /// As what.
@@ -54,22 +78,20 @@ impl Invited {
 
 impl Call {
     /// Calls somebody into the call.
-    pub(super) fn invite(
-        &mut self,
-        core: &mut Core,
-        by: LegId,
-        destination: Destination,
-        number: String,
-        joins: Joins,
-    ) {
+    pub(super) fn invite(&mut self, core: &mut Core, invitation: Invitation) {
+        let Invitation { by, destination, number, joins, report, max_forwards, extra } = invitation;
         let Some(leg) = self.leg(by) else { return };
+        let from = self.room_number().filter(|_| matches!(joins, Joins::Member { .. }));
         let head = Head {
-            from: Some(named(leg)),
+            // A room calls in its own name (RFC 4579 §5.2).
+            from: Some(
+                from.map_or_else(|| named(leg), |room| NameAddr::new(Uri::sip(Some(room.as_bytes()), leg.local.sip))),
+            ),
             to: None,
-            max_forwards: 70,
+            max_forwards,
             headers: Headers::new(),
             trusted: false,
-            extra: Headers::new(),
+            extra,
             content: Default::default(),
             class: leg.identity.class,
             same_class: if matches!(joins, Joins::Observer(_)) { Role::Supervisor } else { Role::Agent },
@@ -94,7 +116,7 @@ impl Call {
         }
         self.fact(core, What::PartyInvited { by, to: to.clone(), observer });
         if let Some(talk) = self.talk_mut() {
-            talk.invited.push(Invited { dial: Box::new(dial), by, to, joins });
+            talk.invited.push(Invited { dial: Box::new(dial), by, to, joins, report });
         }
         core.arm(self.key, Timer::Ring(id), core.options.sip.ring_timeout);
         self.settle(core);
@@ -121,6 +143,8 @@ impl Call {
             self.note(core, "retrieved", by);
         }
         self.join_member(core, target, by, None);
+        let code = if self.takes_part(target) { 200 } else { 503 };
+        self.notify(core, &invited.report, code, b"");
     }
 
     /// A party that talks to us becomes a member.
@@ -146,6 +170,7 @@ impl Call {
         let Some(invited) = self.take_invited(id) else { return };
         let by = invited.by;
         self.fact(core, What::PartyNotAdded { by, to: invited.to, cause });
+        self.notify(core, &invited.report, mapped(answer.code), &answer.reason);
         let holds = matches!(invited.joins, Joins::Member { holds: true });
         if matches!(invited.joins, Joins::Member { .. }) {
             self.note(core, "conference-failed", by);
@@ -317,7 +342,7 @@ impl Call {
         self.must_be_mixable()?;
         self.must_have_place()?;
         let destination = self.target(core, by, to)?;
-        self.invite(core, by, destination, to.to_owned(), Joins::Member { holds });
+        self.invite(core, Invitation::new(by, destination, to.to_owned(), Joins::Member { holds }));
         Ok(Accepted::new(self.conn_id))
     }
 

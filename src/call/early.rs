@@ -140,7 +140,7 @@ impl Call {
             let conn_id = consult.unwrap_or_else(|| self.dialled_as(id));
             self.tell_ringing(core, conn_id, leg, heard.is_some());
         }
-        self.report_progress(core, response);
+        self.report_progress(core, id, response);
         let is_callee = self.make().is_some_and(|make| !make.calls_requester() && make.dial().branches.len() == 1);
         if heard.is_some() && is_callee && core.options.recording.early_media && !self.start_sessions(core) {
             return self.refuse_unrecorded(core);

@@ -8,6 +8,7 @@
 //! Nothing here is told what happens: after every input the conference is compared with what was told last.
 
 mod document;
+mod refer;
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use super::core::{Core, Key};
 use super::dial::DialId;
 use super::directory::Identity;
 use super::leg;
-use super::options::{DnRole, Listener};
+use super::options::{Conference, DnRole, Listener};
 use super::setup::{Refusing, Sender, busy, refuse, sender};
 use super::talk::Doing;
 use crate::bridge::command::mix::{MAX_MEMBERS, Mode};
@@ -137,14 +138,26 @@ fn not_allowed() -> Refusing {
 /// The conference that a request outside of a dialog is sent to, and who sends it.
 fn conference_of(core: &mut Core, flow: &Flow, request: &Request) -> Result<(Key, Sender), Refusing> {
     let sender = sender(core, flow, request)?;
-    let user = Uri::parse(request.uri.clone()).ok().and_then(|uri| called_number(&uri)).unwrap_or_default();
-    let room = core.directory.room(&sender.identity, &user);
-    let user = room.as_ref().map_or(&user, |room| &room.number);
-    match core.index.focuses.get(user) {
-        Some(key) => Ok((*key, sender)),
-        None if room.is_some() => Err(refuse(480, "nobody is in the room")),
+    match conference_named(core, request, &sender) {
+        Some(key) => Ok((key, sender)),
+        None if room_named(core, request, &sender).is_some() => Err(refuse(480, "nobody is in the room")),
         None => Err(no_conference()),
     }
+}
+
+/// The conference whose URI is the Request-URI.
+fn conference_named(core: &Core, request: &Request, sender: &Sender) -> Option<Key> {
+    let room = room_named(core, request, sender).map(|room| room.number.clone());
+    core.index.focuses.get(&room.or_else(|| called(request))?).copied()
+}
+
+/// The room whose number stands in the Request-URI, whether somebody is in it or not.
+fn room_named(core: &Core, request: &Request, sender: &Sender) -> Option<Arc<Conference>> {
+    core.directory.room(&sender.identity, &called(request)?)
+}
+
+fn called(request: &Request) -> Option<String> {
+    called_number(&Uri::parse(request.uri.clone()).ok()?)
 }
 
 impl Focus {

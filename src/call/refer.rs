@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Calls;
 use super::call::{Call, Purpose, State};
 use super::core::{Core, Join};
-use super::directory::Referred;
+use super::directory::{Destination, Referred};
 use super::fact;
 use super::leg::Leg;
 use super::setup::sender;
@@ -21,8 +21,8 @@ use crate::sip::method::Method;
 use crate::sip::name::Name;
 use crate::sip::values::transport::{self, Asked};
 use crate::sip::values::{
-    EventPackage, ReferError, ReferTo, SubscriptionState, TargetDialog, Uri, ValueError, called_number, refer_sub,
-    referred_by,
+    EventPackage, NameAddr, ReferError, ReferTo, SubscriptionState, TargetDialog, Uri, ValueError, called_number,
+    refer_sub, referred_by,
 };
 
 /// A transferor that has been told of its success may take this long to hang up by itself.
@@ -74,6 +74,8 @@ pub(super) struct From {
     pub dialog: DialogId,
     /// It came outside of that dialog (Target-Dialog), by this flow.
     pub outside: Option<Flow>,
+    /// It was sent to the URI of the conference.
+    pub to_focus: bool,
 }
 
 /// A REFER that makes sense.
@@ -86,8 +88,8 @@ pub(super) struct Read {
 }
 
 impl Calls {
-    /// A REFER outside a dialog: it must name one of its sender by Target-Dialog, and is as one in that (RFC 4538 §4,
-    /// spec/sip.md §5).
+    /// A REFER outside a dialog: it is sent to a conference, or must name a dialog of its sender by Target-Dialog and is as
+    /// one in that (RFC 4538 §4, spec/sip.md §5).
     pub(super) fn on_refer_outside(&mut self, tx: ServerTx, flow: Flow, request: Request) {
         let core = &mut self.core;
         let sender = match sender(core, &flow, &request) {
@@ -98,11 +100,15 @@ impl Calls {
             Ok(target) => target,
             Err(error) => return core.answer(tx, None, *refused(400, error.to_string())),
         };
+        if target.is_none() && self.on_refer_to_conference(tx, flow, &request, &sender) {
+            return;
+        }
+        let core = &mut self.core;
         let found = target.and_then(|target| core.endpoint.find_target(&target, core.now));
         let Some(Found::Confirmed { dialog, .. }) = found else { return core.answer(tx, None, Reply::new(403)) };
         let key = core.index.dialogs.get(&dialog).copied();
         let Some(key) = key else { return core.answer(tx, None, Reply::new(403)) };
-        let from = From { dialog, outside: Some(flow) };
+        let from = From { dialog, outside: Some(flow), to_focus: false };
         self.with(Some(key), |call, core| {
             let leg = call.leg_of(dialog).and_then(|leg| call.leg(leg));
             match leg.is_some_and(|leg| leg.identity.is_same_party(&sender.identity)) {
@@ -123,6 +129,12 @@ impl Call {
         let Some(by) = self.leg_of(from.dialog) else { return core.answer(tx, None, Reply::new(481)) };
         if !matches!(self.state, State::Talking(_)) || !self.leg(by).is_some_and(|l| l.identity.transfer) {
             return core.answer(tx, None, Reply::new(403));
+        }
+        if self.is_for_focus(core, from) {
+            return self.on_refer_to_focus(core, tx, from, by, (request, read));
+        }
+        if read.refer.method != Method::Invite {
+            return core.answer(tx, None, *refused(501, ReferError::Method.to_string()));
         }
         if self.room.is_some() {
             // Nobody is transferred out of a room.
@@ -156,7 +168,20 @@ impl Call {
     /// Calls the target of a REFER. A Replaces that has come so far names no dialog of the referrer with us: it is for
     /// the target.
     pub(super) fn refer_out(&mut self, core: &mut Core, tx: ServerTx, by: LegId, read: Read, report: Report) {
-        let Some(leg) = self.leg(by) else { return };
+        let (destination, number) = match self.destination_of(core, by, &read) {
+            Ok(found) => found,
+            Err(code) => return core.answer(tx, None, Reply::new(code)),
+        };
+        self.accept_refer(core, tx, &report);
+        let how = fact::Transfer::SingleStep;
+        let replaces = read.replaces_for_target();
+        let Read { referred_by, max_forwards, .. } = read;
+        self.start_transfer(core, Order { by, destination, number, how, report, max_forwards, referred_by, replaces });
+    }
+
+    /// Where Refer-To leads for the party `by`, and its number; else the code of the refusal.
+    pub(super) fn destination_of(&self, core: &mut Core, by: LegId, read: &Read) -> Result<(Destination, String), u16> {
+        let leg = self.leg(by).ok_or(481_u16)?;
         let uri = read.refer.target.uri();
         let number = called_number(uri).unwrap_or_default();
         let ip = uri.host_ip();
@@ -169,26 +194,30 @@ impl Call {
             transport: asked_transport(uri),
             ours: !uri.is_sip() || ip.is_some_and(|ip| core.locals.is_ours(ip, uri.port(), leg.identity.overrides)),
         };
-        let Some(destination) = core.redirect(&leg.identity.clone(), to) else {
-            return core.answer(tx, None, Reply::new(404));
-        };
-        if destination.registers && destination.targets.is_empty() {
-            return core.answer(tx, None, Reply::new(480));
+        let destination = core.redirect(&leg.identity, to).ok_or(404_u16)?;
+        match destination.registers && destination.targets.is_empty() {
+            true => Err(480),
+            false => Ok((destination, number)),
         }
-        self.accept_refer(core, tx, &report);
-        let how = fact::Transfer::SingleStep;
-        let replaces = read.replaces_for_target();
-        let Read { referred_by, max_forwards, .. } = read;
-        self.start_transfer(core, Order { by, destination, number, how, report, max_forwards, referred_by, replaces });
+    }
+
+    /// The lines of the INVITE to somebody that `by` has named by REFER.
+    pub(super) fn referral(&self, by: LegId, read: &Read) -> Headers {
+        let mut lines = read.replaces_for_target();
+        let own = |leg: &Leg| NameAddr::new(Uri::sip(Some(leg.number.as_bytes()), leg.local.sip)).encode();
+        if let Some(by) = read.referred_by.clone().or_else(|| self.leg(by).map(own)) {
+            lines.push(Name::ReferredBy, by);
+        }
+        lines
     }
 
     /// 202 and the first NOTIFY.
-    fn accept_refer(&mut self, core: &mut Core, tx: ServerTx, report: &Report) {
+    pub(super) fn accept_refer(&mut self, core: &mut Core, tx: ServerTx, report: &Report) {
         accept(core, tx, report);
         self.notify(core, report, 100, b"");
     }
 
-    fn report_to(
+    pub(super) fn report_to(
         &mut self,
         core: &mut Core,
         tx: ServerTx,
@@ -202,6 +231,7 @@ impl Call {
             let mut subscription = None;
             if let (true, Some(leg)) = (is_subscribed, self.leg(by)) {
                 let peer = leg.peer(flow.remote.ip(), flow.transport == Transport::Tcp);
+                let peer = self.said_to(from, peer);
                 let opened = core.endpoint.open_dialog(tx, peer).map_err(|why| match why {
                     Refused::Full => Box::new(Core::busy()),
                     _ => refused(400, "A Contact is missing".to_owned()),
@@ -277,11 +307,19 @@ pub(super) fn accept(core: &mut Core, tx: ServerTx, report: &Report) {
     core.answer(tx, report.subscription(), reply);
 }
 
-fn refused(code: u16, why: String) -> Box<Reply> {
+pub(super) fn refused(code: u16, why: String) -> Box<Reply> {
     Box::new(Reply { reason: why.into(), ..Reply::new(code) })
 }
 
 impl Read {
+    pub(super) fn is_subscribed(&self) -> bool {
+        self.is_subscribed
+    }
+
+    pub(super) fn max_forwards(&self) -> u8 {
+        self.max_forwards
+    }
+
     /// The lines that carry the Replaces of Refer-To to the target.
     fn replaces_for_target(&self) -> Headers {
         let mut lines = Headers::new();
@@ -299,9 +337,6 @@ impl Read {
 fn read(request: &Request) -> Result<Read, Box<Reply>> {
     let malformed = |error: ValueError| refused(400, error.to_string());
     let refer = ReferTo::of(&request.headers).map_err(|error| refused(error.code(), error.to_string()))?;
-    if refer.method != Method::Invite {
-        return Err(refused(501, ReferError::Method.to_string()));
-    }
     let is_subscribed = refer_sub(&request.headers).map_err(malformed)?;
     let referred_by = referred_by(&request.headers).map_err(malformed)?.map(|mut by| {
         // The body part that it names stays behind (RFC 3892 §3).

@@ -420,6 +420,11 @@ impl Call {
         self.leg(one).map(|leg| leg.worker)
     }
 
+    /// The number of a room with members.
+    pub(super) fn room_number(&self) -> Option<&str> {
+        self.open_room().map(|(conference, _)| conference.number.as_str())
+    }
+
     /// One more member may come in.
     pub(super) fn has_place(&self) -> bool {
         self.members_in() < self.max_members() && self.has_room()

@@ -9,7 +9,7 @@
 
 use super::Calls;
 use super::call::Call;
-use super::conference::Joins;
+use super::conference::{Invitation, Joins};
 use super::core::{Core, Key};
 use super::dial::DialId;
 use super::fact::What;
@@ -209,7 +209,7 @@ impl Call {
             (Ok(()), Ok(destination)) => destination,
             _ => return self.fact(core, What::Warning { text: "a supervisor cannot be called into a call" }),
         };
-        self.invite(core, agent, destination, supervisor, Joins::Observer(watch));
+        self.invite(core, Invitation::new(agent, destination, supervisor, Joins::Observer(watch)));
     }
 
     /// A supervisor has answered.

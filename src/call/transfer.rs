@@ -185,8 +185,11 @@ impl Call {
     }
 
     /// A provisional answer of a target, for whoever has asked for it.
-    pub(super) fn report_progress(&mut self, core: &mut Core, response: &Response) {
-        let report = self.transfer().map(|t| t.report.clone());
+    pub(super) fn report_progress(&mut self, core: &mut Core, dial: DialId, response: &Response) {
+        let is_it = |d: &Dial| d.id == dial;
+        let transfer = self.transfer().filter(|t| t.dial().is_some_and(is_it)).map(|t| &t.report);
+        let invited = || self.talk()?.invited.iter().find(|i| is_it(&i.dial)).map(|i| &i.report);
+        let report = transfer.or_else(invited).cloned();
         if let Some(report) = report {
             self.notify(core, &report, response.code, &response.reason);
         }
