@@ -268,6 +268,8 @@ impl Call {
             self.transferor_left(core);
         } else if self.transfer().is_some_and(|t| t.second == Some(leg)) {
             self.second_left(core);
+        } else if self.transfer().is_some_and(|t| t.target() == Some(leg)) {
+            self.target_left(core, leg);
         } else if self.consulted() == Some(leg) {
             self.consulted_left(core);
         } else if self.talk().is_some_and(|t| t.members.len() > 2) || self.keeps_one(leg) {
@@ -285,7 +287,9 @@ impl Call {
         }
         match &talk.doing {
             Doing::Nothing | Doing::Make(_) => false,
-            Doing::Transfer(transfer) => transfer.by == leg || transfer.second == Some(leg),
+            Doing::Transfer(transfer) => {
+                transfer.by == leg || transfer.second == Some(leg) || transfer.target() == Some(leg)
+            }
             Doing::Consult(consult) => match &consult.target {
                 Target::Talking(target) => consult.by != leg && (talk.members.len() == 2 || *target != leg),
                 Target::Dialing(_) => consult.by != leg,

@@ -72,6 +72,8 @@ pub(super) struct Join {
     pub other: DialogId,
     /// What the REFER says, for the target when the dialog is none of the referrer's.
     pub read: Box<Read>,
+    /// When it came.
+    pub since: Instant,
 }
 
 /// Shared by all calls.

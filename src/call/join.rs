@@ -13,6 +13,7 @@ use super::fact::{self, What};
 use super::refer::{self, Report};
 use super::talk::Doing;
 use super::transfer::{Phase, Transfer};
+use super::waiting::{LONGEST, Waiting};
 use crate::id::{ConnId, LegId};
 use crate::record::mark::Channel;
 use crate::sip::endpoint::{DialogId, Reply};
@@ -44,9 +45,20 @@ impl Calls {
     }
 
     fn join(&mut self, join: Join) {
-        let Join { key, by, tx, report, other, read } = join;
-        let named = self.core.index.dialogs.get(&other).copied();
-        if !self.is_own(key, by, named, other) {
+        let named = self.core.index.dialogs.get(&join.other).copied();
+        if !self.calls.contains_key(&join.key) {
+            // Its call has ended while it waited.
+            return self.core.answer(join.tx, None, Reply::new(481));
+        }
+        let is_own = self.is_own(join.key, join.by, named, join.other);
+        let open = [Some(join.key), named].into_iter().flatten();
+        let mut open = open.filter(|key| self.calls.get(key).is_some_and(Call::has_open_offer));
+        if let Some(open) = open.next().filter(|_| is_own && join.since + LONGEST > self.core.now) {
+            let join = Waiting::Join(Box::new(join));
+            return self.with(Some(open), |call, core| call.wait(core, join));
+        }
+        let Join { key, by, tx, report, other, read, .. } = join;
+        if !is_own {
             // Only the referrer's own dialogs count: this one is for the target to know.
             return self.with(Some(key), |call, core| call.refer_out(core, tx, by, *read, report));
         }

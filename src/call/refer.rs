@@ -159,7 +159,7 @@ impl Call {
             };
             if let Some(other) = other.filter(|d| core.index.dialogs.contains_key(d)) {
                 let (key, read) = (self.key, Box::new(read));
-                return core.joins.push_back(Join { key, by, tx, report, other, read });
+                return core.joins.push_back(Join { key, by, tx, report, other, read, since: core.now });
             }
         }
         self.refer_out(core, tx, by, read, report);

@@ -7,6 +7,7 @@
 //!                                     ▼                            │ REFER with Replaces, complete-transfer:
 //!                        restored, or over when `by` has left      └── the target talks already
 //! ```
+//! A target that hangs up before it is bridged has failed, too.
 //! From the beginning to the outcome nobody is bridged: all are silent in recordings, the participants unchanged.
 
 use super::call::{Call, Ending, State, mapped};
@@ -81,6 +82,14 @@ impl Transfer {
                 self.second.into_iter().chain([target]).collect()
             }
             _ => members.to_vec(),
+        }
+    }
+
+    /// The target, once it has answered.
+    pub(super) fn target(&self) -> Option<LegId> {
+        match self.phase {
+            Phase::Dialing(_) => None,
+            Phase::Fitting(target) | Phase::Moving(target) => Some(target),
         }
     }
 
@@ -328,12 +337,13 @@ impl Call {
     pub(super) fn transfer_failed(&mut self, core: &mut Core, cause: ReleaseCause, answer: &Response) {
         let Some(talk) = self.talk_mut() else { return };
         let Doing::Transfer(transfer) = std::mem::replace(&mut talk.doing, Doing::Nothing) else { return };
+        let answered = transfer.target().is_some();
         let Transfer { by, is_gone, second, stays, to, report, consult, .. } = *transfer;
         self.note(core, "transfer-failed", by);
         self.fact(core, What::TransferFailed { by, to, cause });
         if let Some(consult) = consult {
             core.index.conns.remove(&consult);
-            core.fact(Some(consult), What::Released { cause, by: None, answered: false });
+            core.fact(Some(consult), What::Released { cause, by: None, answered });
         }
         if let Some(second) = second {
             self.part(core, second, Some(stays), &Report::Nobody);
@@ -346,6 +356,12 @@ impl Call {
             return self.release(core, cause, StopCause::Released, None, ending);
         }
         self.restore(core, stays);
+    }
+
+    /// The target has answered, and hangs up before it is bridged.
+    pub(super) fn target_left(&mut self, core: &mut Core, target: LegId) {
+        self.remove_leg(core, target);
+        self.transfer_failed(core, ReleaseCause::Released, &Response::new(480, reason_phrase(480)));
     }
 
     /// The parties talk again as before.

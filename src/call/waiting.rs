@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::call::Call;
-use super::core::{Core, Timer};
+use super::core::{Core, Join, Timer};
 use super::refer::From;
 use super::replaces::Newcomer;
 use super::request::{self, Code, Ticket};
@@ -21,6 +21,8 @@ const MAX: usize = 16;
 pub(super) enum Waiting {
     /// A REFER.
     Refer { tx: ServerTx, from: From, request: Box<message::Request> },
+    /// A REFER that names a dialog of this call, or of its own one: both must have nothing open.
+    Join(Box<Join>),
     /// An INVITE with Replaces.
     Newcomer(Box<Newcomer>),
     /// A request from outside.
@@ -48,6 +50,7 @@ impl Call {
             let Some((_, waiting)) = self.waiting.pop_front() else { break };
             match waiting {
                 Waiting::Refer { tx, from, request } => self.on_refer(core, tx, from, &request),
+                Waiting::Join(join) => core.joins.push_back(*join),
                 Waiting::Newcomer(newcomer) => {
                     core.index.txs.remove(&newcomer.arrival.tx);
                     self.on_newcomer(core, *newcomer);
@@ -100,6 +103,7 @@ impl Call {
     fn refuse_waiting(&mut self, core: &mut Core, waiting: Waiting) {
         match waiting {
             Waiting::Refer { tx, .. } => core.answer(tx, None, Reply::new(491)),
+            Waiting::Join(join) => core.answer(join.tx, None, Reply::new(491)),
             Waiting::Newcomer(newcomer) => {
                 core.index.txs.remove(&newcomer.arrival.tx);
                 core.answer(newcomer.arrival.tx, None, Reply::new(491));
