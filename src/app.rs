@@ -215,8 +215,7 @@ impl Server {
         let draining = Arc::new(AtomicBool::new(false));
         let http = web.as_ref().and_then(|listener| listener.local_addr().ok());
         let answers = answers(&inbox, &events.events, &agents, &keeper, &metrics, &draining);
-        let token = config.api.token.clone();
-        let web = web.map(|listener| serve_http(listener, answers, token));
+        let web = web.map(|listener| serve_http(listener, answers, config.api.token.clone()));
 
         announce(&listeners, http, drivers.as_ref().map(|drivers| drivers.address), &config);
         Ok(Self {

@@ -4,17 +4,19 @@
 mod call_world;
 mod interaction_support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use call_world::*;
 use interaction_support::line;
+use proptest::prelude::*;
 use stickytape::call::Input;
-use stickytape::call::fact::Origin;
+use stickytape::call::fact::{Origin, What};
 use stickytape::call::options::{DefaultOwner, Options, Route, RouteTarget};
 use stickytape::call::request::{Ask, Request, Ticket};
 use stickytape::id::ConnId;
 use stickytape::testing::phone::{Action, Incoming};
+use stickytape::views::interaction::event::{Event, Name};
 use stickytape::views::interaction::message::{AgentId, ConnectionId, Message};
 use stickytape::views::interaction::{self, AskId, Interactions, Output};
 
@@ -29,6 +31,8 @@ struct Office {
     answers: usize,
     asks: HashMap<Ticket, AskId>,
     lines: Vec<String>,
+    /// What reporting was told.
+    reports: Vec<Event>,
     ticket: Option<String>,
     /// The call's ConnID and InteractionID.
     call: Option<(ConnId, String)>,
@@ -66,8 +70,17 @@ impl Office {
             max_interactions: 10,
             seed: [3; 32],
         });
-        let mut office =
-            Self { world, model, facts: 0, answers: 0, asks: HashMap::new(), lines: vec![], ticket: None, call: None };
+        let mut office = Self {
+            world,
+            model,
+            facts: 0,
+            answers: 0,
+            asks: HashMap::new(),
+            lines: vec![],
+            reports: vec![],
+            ticket: None,
+            call: None,
+        };
         for (n, (agent, dn)) in AGENTS.into_iter().enumerate() {
             office.model.connect(ConnectionId(n as u64), AgentId::new(agent).unwrap(), dn.into()).unwrap();
         }
@@ -148,7 +161,10 @@ impl Office {
                 self.lines.push(format!("{agent} {}", line(&event)));
                 self.ticket = event.ticket.map(|ticket| ticket.to_string()).or(self.ticket.take());
             }
-            Output::Report(event) => self.lines.push(format!("* {}", line(&event))),
+            Output::Report(event) => {
+                self.lines.push(format!("* {}", line(&event)));
+                self.reports.push(event);
+            }
             Output::Ask(id, request) => {
                 let ticket = Ticket(id.0);
                 self.asks.insert(ticket, id);
@@ -175,7 +191,7 @@ impl Office {
     }
 
     /// Everybody hangs up; nothing is left, neither in call control nor in the model.
-    fn close(mut self) -> Vec<String> {
+    fn close(&mut self) -> Vec<String> {
         for phone in 0..4 {
             self.world.act(phone, Action::HangUp);
             self.run(500);
@@ -183,7 +199,7 @@ impl Office {
         self.world.settle();
         self.take();
         assert!(self.model.is_empty());
-        self.lines
+        std::mem::take(&mut self.lines)
     }
 }
 
@@ -334,4 +350,174 @@ fn who_owns_a_required_recording_stays() {
     let told = std::mem::take(&mut office.lines);
     assert_eq!(told[0], "anna Ack", "the others may leave");
     office.close();
+}
+
+// Random sequences.
+
+#[derive(Debug, Clone)]
+enum Move {
+    Dial {
+        phone: usize,
+        to: &'static str,
+    },
+    HangUp {
+        phone: usize,
+    },
+    Invite {
+        by: usize,
+        agent: usize,
+    },
+    Answer {
+        agent: usize,
+        accept: bool,
+    },
+    Leave {
+        agent: usize,
+    },
+    /// A request in the name of a DN, in the newest call that it is in.
+    Ask {
+        dn: usize,
+        ask: usize,
+        to: usize,
+    },
+    Wait {
+        time: u64,
+    },
+}
+
+const NUMBERS: [&str; 4] = ["2001", "2002", "2003", "2004"];
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let (number, agent) = (0..NUMBERS.len(), 0..AGENTS.len());
+    let to = prop::sample::select(vec!["8001", "2002", "2003", "2004"]);
+    let one = prop_oneof![
+        2 => (number.clone(), to).prop_map(|(phone, to)| Move::Dial { phone, to }),
+        1 => number.clone().prop_map(|phone| Move::HangUp { phone }),
+        4 => (agent.clone(), agent.clone()).prop_map(|(by, agent)| Move::Invite { by, agent }),
+        4 => (agent.clone(), prop::bool::weighted(0.9)).prop_map(|(agent, accept)| Move::Answer { agent, accept }),
+        1 => agent.prop_map(|agent| Move::Leave { agent }),
+        3 => (number.clone(), 0..9_usize, number).prop_map(|(dn, ask, to)| Move::Ask { dn, ask, to }),
+        4 => prop_oneof![0..100_u64, 100..1_000_u64, 1_000..40_000_u64].prop_map(|time| Move::Wait { time }),
+    ];
+    prop::collection::vec(one, 1..40)
+}
+
+fn request(ask: usize, to: &str) -> Ask {
+    let to = to.to_owned();
+    match ask {
+        0 => Ask::SingleStepConference { to, hold: false },
+        1 => Ask::SingleStepTransfer { to },
+        2 => Ask::InitiateConference { to },
+        3 => Ask::CompleteConference { other: None },
+        4 => Ask::CompleteTransfer { other: None },
+        5 => Ask::ReconnectCall { other: None },
+        6 => Ask::DeleteFromConference { party: to },
+        7 => Ask::AlternateCall { other: None },
+        _ => Ask::ReleaseCall,
+    }
+}
+
+impl Office {
+    fn apply(&mut self, one: &Move) {
+        match *one {
+            Move::Dial { phone, to } => self.world.act(phone, Action::call(to)),
+            Move::HangUp { phone } => self.world.act(phone, Action::HangUp),
+            Move::Invite { by, agent } => {
+                if self.find(AGENTS[by].1) {
+                    self.invite(AGENTS[by].0, AGENTS[agent].0);
+                }
+            }
+            Move::Answer { agent, accept } => {
+                if let Some(ticket) = self.ticket.clone() {
+                    let message = if accept { Message::Accept { ticket } } else { Message::Reject { ticket } };
+                    self.says(AGENTS[agent].0, message);
+                }
+            }
+            Move::Leave { agent } => {
+                if self.find(AGENTS[agent].1) {
+                    self.leave(AGENTS[agent].0);
+                }
+            }
+            Move::Ask { dn, ask, to } => {
+                if self.find(NUMBERS[dn]) {
+                    self.request(NUMBERS[dn], request(ask, NUMBERS[to]));
+                }
+            }
+            Move::Wait { time } => self.run(time),
+        }
+        self.take();
+    }
+
+    /// Makes the newest call that the DN is in the one that is meant. False: there is none.
+    fn find(&mut self, dn: &str) -> bool {
+        let calls = self.world.proxy.calls.snapshot();
+        let own = calls.iter().rev().find(|call| call.parties.iter().any(|party| party.dn.as_deref() == Some(dn)));
+        self.call = own.map(|call| (call.conn_id, call.call_uuid.to_string()));
+        self.call.is_some()
+    }
+
+    /// Of each call in which the parties talk and nothing else goes on: reporting knows who they are.
+    fn check(&self, begun: &mut BTreeMap<String, Vec<String>>) {
+        for call in self.world.proxy.calls.snapshot() {
+            let settled = matches!(call.state, "talking" | "held" | "conference") && call.answered.is_some();
+            // Who is only consulted is no party.
+            if !settled
+                || call.previous_conn_id.is_some()
+                || call.parties.iter().any(|party| party.state != "established")
+            {
+                continue;
+            }
+            let mut parties: Vec<String> = call.parties.iter().filter_map(|party| party.dn.clone()).collect();
+            parties.sort_unstable();
+            let interaction = call.call_uuid.to_string();
+            let told = self.reports.iter().rev().find(|event| {
+                let of_parties = matches!(event.name, Name::EventPartyAdded | Name::EventPartyRemoved);
+                of_parties && event.interaction.as_ref() == Some(&interaction)
+            });
+            let mut told = match told {
+                Some(told) => told.parties.clone().expect("all that are left"),
+                // Nobody has come or gone since it was answered.
+                None => begun.entry(interaction).or_insert_with(|| parties.clone()).clone(),
+            };
+            told.sort_unstable();
+            assert_eq!(told, parties, "{call:#?}");
+        }
+    }
+
+    /// Each answered call that came out of a queue has gone back to it, once, and no other.
+    fn check_places(&self) {
+        let facts = &self.world.proxy.facts;
+        let answered =
+            |conn_id| facts.iter().any(|fact| fact.conn_id == conn_id && matches!(fact.what, What::Answered { .. }));
+        let came = facts.iter().filter_map(|fact| match &fact.what {
+            What::CallStarted { call_uuid, consult_of: None, origin: Some(_), .. } if answered(fact.conn_id) => {
+                Some(call_uuid.to_string())
+            }
+            _ => None,
+        });
+        let placed = self.reports.iter().filter(|event| event.name == Name::EventPlacedInQueue);
+        let mut placed: Vec<String> = placed.filter_map(|event| event.interaction.clone()).collect();
+        let mut came: Vec<String> = came.collect();
+        placed.sort_unstable();
+        came.sort_unstable();
+        assert_eq!(placed, came);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn whoever_moves_first_reporting_knows_who_is_in_which_call(moves in moves()) {
+        let mut office = Office::talking(ANSWERS);
+        let mut begun = BTreeMap::new();
+        office.check(&mut begun);
+        for one in &moves {
+            office.apply(one);
+            office.check(&mut begun);
+        }
+        office.run(5_000);
+        office.check(&mut begun);
+        office.close();
+        office.check_places();
+    }
 }
