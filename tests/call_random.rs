@@ -4,16 +4,17 @@
 
 mod call_world;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use call_world::*;
 use proptest::prelude::*;
 use stickytape::bridge::command::Notice as MediaNotice;
 use stickytape::call::Input;
-use stickytape::call::options::DefaultOwner;
+use stickytape::call::options::{Conference, DefaultOwner, Secret, WhenAlone};
 use stickytape::codec::{Codec, Direction};
 use stickytape::id::{RecorderId, RecordingId, WorkerId};
-use stickytape::record::mark::{Change, Notice, StopCause};
+use stickytape::record::mark::{Change, Notice, Side, StopCause};
 use stickytape::sip::endpoint::{self, Flow};
 use stickytape::testing::network::Link;
 use stickytape::testing::phone::{Action, HoldForm, Incoming};
@@ -37,6 +38,13 @@ fn action() -> impl Strategy<Value = Action> {
             offer,
             headers: Vec::new(),
         }),
+        // Rooms: an open one, one that waits, and one with the PIN 1.
+        3 => (0..3u8, any::<bool>()).prop_map(|(n, offer)| Action::Call {
+            to: format!("80{n}"),
+            offer,
+            headers: Vec::new(),
+        }),
+        1 => Just(Action::Info { content_type: "application/dtmf-relay".into(), body: "Signal=#".into() }),
         1 => Just(Action::Cancel),
         1 => Just(Action::Ring),
         1 => Just(Action::EarlyMedia),
@@ -94,11 +102,18 @@ fn link() -> impl Strategy<Value = Link> {
     )
 }
 
+fn rooms() -> Vec<Arc<Conference>> {
+    let waits = Conference { when_alone: WhenAlone::Wait, max_members: 3, ..Conference::new("801") };
+    let locked = Conference { pin: Some(Secret::new("1".into())), record: Some(false), ..Conference::new("802") };
+    [Conference::new("800"), waits, locked].into_iter().map(Arc::new).collect()
+}
+
 fn run(link: Link, steps: &[Step], pairs: usize, required: bool, early_media: bool, last: &Step) {
     let mut options = options();
     options.recording.default = DefaultOwner::Both;
     options.recording.required = required;
     options.recording.early_media = early_media;
+    options.plan.conferences = rooms();
     let plan = options.plan.clone();
     let mut world = World::linked(options, pairs, link);
     for n in 1..5u8 {
@@ -157,13 +172,21 @@ fn take(world: &mut World, step: &Step, plan: &stickytape::call::options::Plan) 
 
 fn every_session_stops_once(world: &World) {
     let mut open: HashMap<RecordingId, bool> = HashMap::new();
+    let mut of_rooms = HashSet::new();
     for (_, mark) in &world.proxy.marks {
         match &mark.change {
-            Change::Start(start) => assert!(open.insert(start.id, true).is_none()),
+            Change::Start(start) => {
+                assert!(open.insert(start.id, true).is_none());
+                if start.side == Side::Room {
+                    assert!(start.conversation.members.len() >= 2);
+                    of_rooms.insert(start.id);
+                }
+            }
             Change::Stop { id, .. } => assert_eq!(open.insert(*id, false), Some(true), "one Stop after one Start"),
             Change::Conversation { id, conversation } => {
                 assert_eq!(open.get(id), Some(&true));
-                assert!(conversation.members.iter().any(|m| m.leg == conversation.owner));
+                let is_party = conversation.members.iter().any(|m| m.leg == conversation.owner);
+                assert_ne!(is_party, of_rooms.contains(id), "a room is no party, every other owner is");
             }
             Change::Event { id, .. } => assert_eq!(open.get(id), Some(&true)),
             _ => {}
@@ -183,12 +206,17 @@ proptest! {
         required in any::<bool>(),
         early_media in any::<bool>(),
         talking in any::<bool>(),
+        meeting in any::<bool>(),
         last in prop_oneof![Just(Step::Drain), Just(Step::HangUpAll), Just(Step::Wait(100))],
     ) {
-        // Half of the runs begin with a call that is up, so that what happens in one is reached.
+        // Half of the runs begin with a call that is up, or with a room, so that what happens in one is reached.
         let mut all = Vec::new();
         if talking {
             all.extend([Step::Phone(0, Action::call("2003")), Step::Wait(1_500)]);
+        }
+        if meeting {
+            all.extend([0, 2, 3].map(|phone| Step::Phone(phone, Action::call("801"))));
+            all.push(Step::Wait(300));
         }
         all.extend(steps);
         run(link, &all, pairs, required, early_media, &last);

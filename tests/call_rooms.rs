@@ -3,76 +3,23 @@
 
 mod call_world;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use call_world::mixed::*;
+use call_world::rooms::*;
 use call_world::*;
 use stickytape::bridge::command::{Command, Digit, Notice, Playback};
 use stickytape::call::Input;
-use stickytape::call::options::{Conference, DefaultOwner, DnRole, Options, Secret, WhenAlone};
+use stickytape::call::options::{DefaultOwner, Options, Secret};
 use stickytape::call::request::{Ask, Code};
-use stickytape::id::{LegId, MixerId};
+use stickytape::id::LegId;
 use stickytape::record::mark::{Channel, Layout, Side, StopCause};
 use stickytape::sip::message::Response;
 use stickytape::sip::name::Name;
-use stickytape::testing::phone::{Action, HoldForm, Signal};
-
-const D1: usize = 0;
-const D2: usize = 1;
-const D3: usize = 2;
-
-fn room(change: impl FnOnce(&mut Conference)) -> Arc<Conference> {
-    let mut room = Conference::new("800");
-    change(&mut room);
-    Arc::new(room)
-}
-
-/// Phones 2001 to 2006, and the room 800.
-fn world_with(change: impl FnOnce(&mut Options)) -> World {
-    let mut options = options();
-    options.plan.dns[5].role = DnRole::Supervisor;
-    options.plan.conferences.push(room(|_| {}));
-    // The name of a recorded room is a leg's: without one, legs are counted as they come.
-    options.recording.default = DefaultOwner::None;
-    change(&mut options);
-    let mut world = World::new(options);
-    for n in 1..=6 {
-        world.phone(n, |o| (o.lines, o.call_waiting, o.seed) = (2, true, u64::from(n)));
-    }
-    world
-}
-
-fn recorded(options: &mut Options) {
-    options.recording.default = DefaultOwner::Origination;
-}
-
-fn waits(options: &mut Options) {
-    options.plan.conferences[0] = room(|room| room.when_alone = WhenAlone::Wait);
-}
+use stickytape::testing::phone::Action;
 
 fn with_pin(options: &mut Options) {
     options.plan.conferences[0] = room(|room| room.pin = Some(Secret::new("1234".into())));
-}
-
-fn enter(world: &mut World, phone: usize) {
-    world.act(phone, Action::call("800"));
-    world.run(ms(300));
-}
-
-/// So many phones are in the room.
-fn meeting(phones: usize, change: impl FnOnce(&mut Options)) -> World {
-    let mut world = world_with(change);
-    for phone in 0..phones {
-        enter(&mut world, phone);
-        assert!(world.phones[phone].is_talking(), "phone {phone}");
-    }
-    world
-}
-
-fn leave(world: &mut World, phone: usize) {
-    world.act(phone, Action::HangUp);
-    world.run(ms(300));
 }
 
 /// The last answer to an INVITE of this phone.
@@ -605,135 +552,5 @@ fn a_stop_by_request_holds_for_the_room() {
     assert_eq!((world.proxy.starts().len(), causes(&world)), (1, vec![StopCause::Stopped]));
     leave(&mut world, D1);
     leave(&mut world, D3);
-    world.settle();
-}
-
-// What members ask for.
-
-#[test]
-fn requests_of_members_work_as_in_any_conference() {
-    let mut world = meeting(3, recorded);
-    ask(&mut world, "2001", Ask::SetMuteOn { coach: false }).unwrap();
-    assert_eq!(conversation(&world, 0), "1m-muted 2m 4m");
-    ask(&mut world, "2001", Ask::SetMuteOff { coach: false }).unwrap();
-    ask(&mut world, "2002", Ask::HoldCall).unwrap();
-    assert_eq!(conversation(&world, 0), "1m 2m-held 4m");
-    ask(&mut world, "2002", Ask::RetrieveCall).unwrap();
-    ask(&mut world, "2002", Ask::SingleStepConference { to: "2004".into(), hold: false }).unwrap();
-    world.run(ms(500));
-    assert_eq!(mixed(&world).0, [1, 2, 4, 5]);
-    ask(&mut world, "2001", Ask::DeleteFromConference { party: "2003".into() }).unwrap();
-    world.run(ms(300));
-    assert!(world.phones[D3].is_idle());
-    ask(&mut world, "2004", Ask::ReleaseCall).unwrap();
-    world.run(ms(300));
-    assert_routed(&world, 1, 2);
-    for what in [Ask::SingleStepTransfer { to: "2005".into() }, Ask::MuteTransfer { to: "2005".into() }] {
-        assert_eq!(ask(&mut world, "2001", what).unwrap_err().code, Code::WrongState, "nobody is transferred");
-    }
-    leave(&mut world, D1);
-    world.settle();
-}
-
-#[test]
-fn the_only_member_may_call_somebody_in_and_the_room_owns_from_then_on() {
-    let mut world = meeting(1, recorded);
-    ask(&mut world, "2001", Ask::SingleStepConference { to: "2002".into(), hold: false }).unwrap();
-    world.run(ms(500));
-    assert_routed(&world, 1, 2);
-    assert_eq!(world.proxy.starts()[0].1.side, Side::Room);
-    leave(&mut world, D1);
-    world.settle();
-}
-
-#[test]
-fn a_member_may_consult_outside_and_bring_the_consulted_party_in() {
-    let mut world = meeting(3, recorded);
-    ask(&mut world, "2001", Ask::InitiateConference { to: "2004".into() }).unwrap();
-    world.run(ms(500));
-    assert_eq!(conversation(&world, 0), "1m-held 2m 4m");
-    enter(&mut world, 4);
-    assert_eq!(conversation(&world, 0), "1m-held 2m 4m 6m", "others may come meanwhile");
-    let refused = ask(&mut world, "2001", Ask::CompleteTransfer { other: None }).unwrap_err();
-    assert_eq!(refused.code, Code::WrongState);
-    ask(&mut world, "2001", Ask::CompleteConference { other: None }).unwrap();
-    world.run(ms(500));
-    assert_eq!(mixed(&world).0, [1, 2, 4, 5, 6]);
-    for phone in 0..5 {
-        leave(&mut world, phone);
-    }
-    world.settle();
-}
-
-#[test]
-fn a_room_that_its_others_leave_while_one_consults_ends_and_the_consultation_goes_on() {
-    for change in [(|_| {}) as fn(&mut Options), waits] {
-        let mut world = meeting(2, |o| {
-            change(o);
-            recorded(o);
-        });
-        ask(&mut world, "2001", Ask::InitiateConference { to: "2003".into() }).unwrap();
-        world.run(ms(500));
-        leave(&mut world, D2);
-        assert_eq!(causes(&world), [StopCause::Released], "the room has ended, and its recording");
-        assert_routed(&world, 1, 4);
-        enter(&mut world, D2);
-        assert_eq!(world.proxy.calls.snapshot().len(), 2, "who comes now opens another room");
-        leave(&mut world, D2);
-        leave(&mut world, D1);
-        world.settle();
-    }
-}
-
-#[test]
-fn a_member_that_holds_is_silent_and_comes_back() {
-    for phones in [2, 3] {
-        let mut world = meeting(phones, recorded);
-        world.act(D1, Action::Hold(HoldForm::SendOnly));
-        world.run(ms(300));
-        assert!(conversation(&world, 0).starts_with("1m-held"), "{}", conversation(&world, 0));
-        enter(&mut world, phones);
-        assert_eq!(mixed(&world).0.len(), phones + 1);
-        world.act(D1, Action::Retrieve);
-        world.run(ms(300));
-        assert!(!conversation(&world, 0).contains("held"));
-        for phone in 0..=phones {
-            leave(&mut world, phone);
-        }
-        world.settle();
-    }
-}
-
-#[test]
-fn somebody_enters_while_offers_cross_in_the_room() {
-    let mut world = meeting(2, recorded);
-    world.act(D1, Action::Hold(HoldForm::SendOnly));
-    world.act(D2, Action::Hold(HoldForm::SendOnly));
-    world.act(D3, Action::call("800"));
-    world.run(Duration::from_secs(8));
-    assert!(world.phones[D3].is_talking());
-    for phone in [D1, D2] {
-        world.act(phone, Action::Retrieve);
-        world.run(Duration::from_secs(1));
-    }
-    assert_eq!(mixed(&world).0, [1, 2, 4]);
-    assert_eq!(conversation(&world, 0), "1m 2m 4m");
-    for phone in [D1, D2, D3] {
-        leave(&mut world, phone);
-    }
-    world.settle();
-}
-
-#[test]
-fn a_mixer_without_a_place_sends_the_newest_away() {
-    use stickytape::bridge::command::mix::{JoinError, MixNotice};
-    let mut world = meeting(3, |_| {});
-    let (_, mix_room, ..) = seats(&world)[0];
-    let refused = MixNotice::Refused { leg: LegId(2), room: mix_room, why: JoinError::Full };
-    world.tell(Input::Mix(MixerId(0), refused));
-    world.run(ms(300));
-    assert!(world.phones[D3].is_idle());
-    assert_routed(&world, 1, 2);
-    leave(&mut world, D1);
     world.settle();
 }

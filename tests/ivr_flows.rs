@@ -9,7 +9,7 @@ use std::time::Duration;
 use call_world::*;
 use stickytape::call::Input;
 use stickytape::call::fact::{Fact, Party, ReleaseCause, What};
-use stickytape::call::options::{DefaultOwner, Options};
+use stickytape::call::options::{Conference, DefaultOwner, Options};
 use stickytape::call::request::{Accepted, Ticket};
 use stickytape::id::{CallUuid, ConnId};
 use stickytape::testing::phone::{Action, Incoming};
@@ -48,7 +48,7 @@ impl Desk {
         let mut world = World::new(options);
         for n in 1..=4 {
             world.phone(n, |o| {
-                o.lines = 2;
+                (o.lines, o.seed) = (2, u64::from(n));
                 if n == 3 {
                     o.incoming = third;
                 }
@@ -707,5 +707,21 @@ fn a_call_that_is_over_before_its_request_is_answered_is_an_error_and_leaves_not
     let told = desk.ivr.answered(*id, Some(Ok(Accepted::new(new))));
     desk.carry_out(told);
     desk.tells(500, &["C1 CallError MakeCall 231 m1 to 1", "C1 Released"]);
+    desk.close();
+}
+
+#[test]
+fn a_port_in_a_dial_in_room_is_told_who_comes_and_goes() {
+    let mut desk = Desk::new(ANSWERS, |o| o.plan.conferences.push(Conference::new("800").into()));
+    desk.act(PORT, Action::call("800"));
+    desk.tells(200, &["C1 Dialing", "C1 Established"]);
+    desk.act(CALLER, Action::call("800"));
+    desk.tells(200, &["C1 ConfPartyAdd"]);
+    desk.act(THIRD, Action::call("800"));
+    desk.tells(200, &["C1 ConfPartyAdd"]);
+    desk.act(THIRD, Action::HangUp);
+    desk.tells(200, &["C1 ConfPartyDel"]);
+    desk.act(CALLER, Action::HangUp);
+    desk.tells(200, &["C1 Released"]);
     desk.close();
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use call_world::*;
 use stickytape::call::Input;
-use stickytape::call::options::{DefaultOwner, DnRole, Options};
+use stickytape::call::options::{Conference, DefaultOwner, DnRole, Options, WhenAlone};
 use stickytape::call::request::{
     Accepted, Ask, Code, Denied, DnAsk, DnRequest, MonitorNextCall, OwnerWish, Request, Ticket,
 };
@@ -699,4 +699,47 @@ fn rows_18_to_21_a_supervisor_joins_changes_its_mode_and_stays_when_the_agent_le
     assert_eq!(office.events(500), expected);
     office.act(3, Action::HangUp);
     assert_eq!(office.events(500), ["S Released C1 Internal Observer OK"]);
+}
+
+#[test]
+fn row_12_for_who_enters_a_dial_in_room_by_itself() {
+    let mut options = unrecorded();
+    let room = Conference { when_alone: WhenAlone::Wait, ..Conference::new("800") };
+    options.plan.conferences.push(room.into());
+    let mut office = Office { world: World::new(options), ..Office::new() };
+    for n in 1..=3 {
+        office.world.phone(n, |o| o.seed = u64::from(n));
+    }
+    let enters = |who| {
+        [
+            format!("{who} Dialing C1 Internal Origination OtherDN=800 OtherDNRole=Destination OK"),
+            format!("{who} Established C1 Internal ConferenceMember OK"),
+        ]
+    };
+    let added = |who, new| {
+        format!(
+            "{who} PartyAdded C1 Internal ConferenceMember OtherDN={new} OtherDNRole=NewParty ThirdPartyDN={new} \
+             ThirdPartyDNRole=AddedBy Conferenced"
+        )
+    };
+    office.act(0, Action::call("800"));
+    assert_eq!(office.events(500), enters("A"));
+    office.act(1, Action::call("800"));
+    let [dialing, _] = enters("B");
+    // Of two each is the other's OtherDN.
+    let established = "B Established C1 Internal ConferenceMember OtherDN=A OtherDNRole=ConferenceMember OK";
+    assert_eq!(office.events(500), [dialing, added("A", "B"), established.to_owned()]);
+    office.act(2, Action::call("800"));
+    let [dialing, established] = enters("C");
+    assert_eq!(office.events(500), [dialing, added("A", "C"), added("B", "C"), established]);
+    office.act(0, Action::HangUp);
+    let deleted = "PartyDeleted C1 Internal ConferenceMember OtherDN=A OtherDNRole=DeletedParty ThirdPartyDN=A \
+                   ThirdPartyDNRole=DeletedBy OK";
+    let released = |who| format!("{who} Released C1 Internal ConferenceMember");
+    assert_eq!(office.events(500), [format!("{} OK", released("A")), format!("B {deleted}"), format!("C {deleted}")]);
+    office.act(1, Action::HangUp);
+    assert_eq!(office.events(500).len(), 2, "one waits, and is told");
+    office.act(2, Action::HangUp);
+    assert_eq!(office.events(500), [format!("{} OK", released("C"))]);
+    office.close();
 }

@@ -229,7 +229,11 @@ fn mergeable(path: &End, other: &End) -> Result<(), Denied> {
         call.must_be_settled()?;
         call.must_be_mixable()?;
     }
-    path.call.must_have_room_for(&other.call)
+    match (path.call.is_room(), other.call.is_room()) {
+        (true, true) => Err(path.call.denied(Code::WrongState, "two rooms do not become one")),
+        (false, true) => other.call.must_have_room_for(&path.call),
+        (_, false) => path.call.must_have_room_for(&other.call),
+    }
 }
 
 /// Whether a DN can go from one of its calls to the other.

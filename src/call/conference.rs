@@ -326,6 +326,8 @@ impl Call {
 
     /// Two calls together are no larger than a conference may be.
     pub(super) fn must_have_room_for(&self, other: &Call) -> Result<(), Denied> {
+        // One of the two legs of the DN that merges them leaves.
+        self.must_have_places(other.talk().map_or(0, |talk| talk.members.len().saturating_sub(1)))?;
         match self.legs.len() + other.legs.len() <= crate::bridge::command::mix::MAX_MEMBERS {
             true => Ok(()),
             false => Err(self.denied(Code::Limit, "the conference would have more parties than it may")),
@@ -344,7 +346,7 @@ impl Call {
             return Err(self.denied(Code::WrongState, "ThisDN must talk or hold, and nothing else go on"));
         }
         self.must_be_mixable()?;
-        self.must_have_place()?;
+        self.must_have_places(1)?;
         let destination = self.target(core, by, to)?;
         self.invite(core, Invitation::new(by, destination, to.to_owned(), Joins::Member { holds }));
         Ok(Accepted::new(self.conn_id))
@@ -355,7 +357,7 @@ impl Call {
             return Err(self.denied(Code::WrongState, "the consulted party has not answered"));
         }
         self.must_be_mixable()?;
-        self.must_have_place()?;
+        self.must_have_places(1)?;
         self.complete_conference(core);
         Ok(Accepted::new(self.conn_id))
     }

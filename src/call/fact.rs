@@ -158,8 +158,8 @@ pub enum What {
     RoomEntered {
         /// Stable id of the call.
         call_uuid: CallUuid,
-        /// The room, as it was called.
-        room: Party,
+        /// The room's number, as it was called.
+        room: String,
         /// The member's leg.
         leg: LegId,
         /// Whose that is.

@@ -99,10 +99,10 @@ impl Calls {
         conn_id
     }
 
-    /// Makes one conference of two calls of a DN and gives its ConnID. The consult call ends in the one that is held; of
-    /// other calls the second one ends.
+    /// Makes one conference of two calls of a DN and gives its ConnID. The consult call ends in the one that is held, and
+    /// every call in a room; of other calls the second one ends.
     pub(super) fn merge_conference(&mut self, first: End, second: End) -> ConnId {
-        let swap = self.core.pairs.main_of(first.by) == Some(second.by);
+        let swap = second.call.is_room() || self.core.pairs.main_of(first.by) == Some(second.by);
         let (mut main, end) = if swap { (second, first) } else { (first, second) };
         let (key, conn_id) = (main.call.key, main.call.conn_id);
         main.call.absorb_members(&mut self.core, main.by, end);

@@ -191,7 +191,9 @@ impl Call {
     /// Its parties hear the mixer, not each other's packets.
     pub(super) fn is_mixed(&self, circle: &Circle) -> bool {
         match circle.members.len() {
-            0 | 1 => false,
+            0 => false,
+            // Who is alone in a room may have a supervisor to talk to; who is held by a consultation has none.
+            1 => self.is_room() && self.consult().is_none() && self.is_spoken_to(circle),
             2 => self.is_spoken_to(circle) || self.any(&circle.members, |leg| leg.is_muted || leg.is_deaf),
             _ => true,
         }

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod mixed;
+pub mod rooms;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

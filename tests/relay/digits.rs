@@ -205,3 +205,42 @@ fn signaling_is_told_of_each_digit_once_at_its_end_and_no_tone_is_played() {
     let told: Vec<_> = world.notices().into_iter().filter_map(told).collect();
     assert_eq!((told, sent), (vec![(A, '9', 120), (A, '9', 120), (A, 'A', 40)], 0));
 }
+
+#[test]
+fn collected_digits_are_told_once_each_and_not_any_more_when_nobody_wants_them() {
+    let mut world = World::bridged();
+    world.relay.route(A, None).unwrap();
+    let press = |world: &mut World, digit: u8, timestamp: u32, packets: &[(u16, bool)]| {
+        for (n, (ms, end)) in packets.iter().enumerate() {
+            let event = TelephoneEvent { event: digit, end: *end, volume: 10, duration: ms * 8 };
+            let payload = event.encode().to_vec().into();
+            let sequence = (timestamp / 160) as u16 + n as u16;
+            let packet = Packet { payload_type: 101, payload, ..voice(7, sequence, timestamp) };
+            assert_eq!(world.say(A, &packet), None, "nobody hears it");
+            world.pass(20);
+        }
+        let digits = world.notices().into_iter().filter_map(|notice| match notice {
+            Notice::Digit { leg, digit, length } => Some((leg, digit.key(), length.as_millis())),
+            _ => None,
+        });
+        digits.collect::<Vec<_>>()
+    };
+    for n in 0..3 {
+        world.say(A, &voice(7, n, 160 * u32::from(n)));
+    }
+    let whole = [(40, false), (80, false), (80, true), (80, true), (80, true)];
+    assert_eq!(press(&mut world, 5, 480, &whole), [], "not collected");
+    world.relay.collect(A, true).unwrap();
+    assert_eq!(press(&mut world, 5, 1_600, &whole), [(A, '5', 80)]);
+    assert_eq!(press(&mut world, 11, 3_200, &whole[..2]), [], "its end is lost");
+    world.own_rtp_until(1_000);
+    assert_eq!(
+        press(&mut world, 16, 4_800, &whole),
+        [(A, '#', 80)],
+        "told when it has been silent; a flash is no digit"
+    );
+    press(&mut world, 1, 6_400, &whole[..2]);
+    world.relay.collect(A, false).unwrap();
+    world.own_rtp_until(2_000);
+    assert_eq!(press(&mut world, 1, 8_000, &whole), [], "neither the one before nor a further one");
+}

@@ -24,7 +24,7 @@ pub(super) fn tell(told: &mut Told<'_>, call: &mut Call, what: &What, consult: O
             Some((consult_id, consult)) => completed(told, call, (*leg, *by), consult_id, consult),
             None => joined(told, call, *leg, party, &rows::ESTABLISHED),
         },
-        What::RoomEntered { room, leg, party, .. } => entered(told, call, room, *leg, party),
+        What::RoomEntered { room, leg, party, .. } => entered(told, call, room.clone(), *leg, party),
         What::PartyNotAdded { by, to, cause } => not_added(told, call, *by, to, *cause),
         What::PartyDeleted { leg, by, left } => deleted(told, call, *leg, *by, *left),
         What::ObserverJoined { leg, party, .. } => joined(told, call, *leg, party, &rows::OBSERVER_ESTABLISHED),
@@ -118,11 +118,11 @@ fn joined(told: &mut Told<'_>, call: &mut Call, leg: LegId, party: &Party, row: 
 
 /// Row 12 for who comes into a dial-in room by itself: it dials and is established, as a member from its first moment;
 /// the others are told that it has added itself, as row 14 tells them that somebody has deleted itself.
-fn entered(told: &mut Told<'_>, call: &mut Call, room: &Party, leg: LegId, party: &Party) {
+fn entered(told: &mut Told<'_>, call: &mut Call, room: String, leg: LegId, party: &Party) {
     let calls = Member { leg: Some(leg), role: DnRole::Origination, stage: Stage::Calling, ..Member::called(party) };
     let who = calls.who.clone();
     let Some(at) = call.add(calls) else { return };
-    about(told, call, at, &rows::DIALING, (&rows::shown(room), DnRole::Destination), None);
+    about(told, call, at, &rows::DIALING, (&Some(room), DnRole::Destination), None);
     call.members[at].stage = Stage::Talking;
     confer(call);
     for other in 0..at {

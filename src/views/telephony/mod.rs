@@ -115,7 +115,9 @@ impl Telephony {
             return self.started(told, what);
         }
         if let What::RoomEntered { call_uuid, room, party, opened: true, .. } = what {
-            self.opened(told.conn_id, *call_uuid, rows::call_type(party, room, false));
+            // A room is a number of ours.
+            let room = Party { dn: Some(room.clone()), trunk: None, number: room.clone() };
+            self.opened(told.conn_id, *call_uuid, rows::call_type(party, &room, false));
         }
         if let What::Transferred { consult, .. } = what {
             let consult = consult.and_then(|id| Some((id, self.calls.remove(&id)?)));
