@@ -209,18 +209,27 @@ impl Calls {
         }
     }
 
+    /// What an INVITE has come to.
+    fn begin(&mut self, begun: Begun) {
+        match begun {
+            Begun::Call(call) => _ = self.calls.insert(call.key, *call),
+            Begun::Room(call) => {
+                let key = call.key;
+                self.calls.insert(key, *call);
+                // It may enter at once.
+                self.with(Some(key), |_, _| {});
+            }
+            Begun::Newcomer(newcomer) => self.on_newcomer(newcomer),
+        }
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Invite { tx, flow, request } => match on_invite(&mut self.core, tx, flow, request, &self.calls) {
-                Some(Begun::Call(call)) => _ = self.calls.insert(call.key, *call),
-                Some(Begun::Room(call)) => {
-                    let key = call.key;
-                    self.calls.insert(key, *call);
-                    self.with(Some(key), |_, _| {});
+            Event::Invite { tx, flow, request } => {
+                if let Some(begun) = on_invite(&mut self.core, tx, flow, request, &self.calls) {
+                    self.begin(begun);
                 }
-                Some(Begun::Newcomer(newcomer)) => self.on_newcomer(newcomer),
-                None => {}
-            },
+            }
             Event::Request { tx, dialog: None, flow, request } => self.on_outside(tx, flow, request),
             Event::Request { tx, dialog: Some(dialog), request, .. } => {
                 match self.core.index.dialogs.get(&dialog).copied() {

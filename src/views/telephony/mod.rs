@@ -15,7 +15,7 @@ mod rows;
 use std::collections::HashMap;
 
 use self::call::{Call, Member, Pending, Recording, Stage, Who};
-use self::event::{CallType, DnRole, Event, Name, RecordingState};
+use self::event::{DnRole, Event, Name, RecordingState};
 use self::rows::Row;
 pub(super) use self::rows::shown;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
@@ -115,9 +115,7 @@ impl Telephony {
             return self.started(told, what);
         }
         if let What::RoomEntered { call_uuid, room, party, opened: true, .. } = what {
-            // A room is a number of ours.
-            let room = Party { dn: Some(room.clone()), trunk: None, number: room.clone() };
-            self.opened(told.conn_id, *call_uuid, rows::call_type(party, &room, false));
+            self.opened(told.conn_id, *call_uuid, party, room);
         }
         if let What::Transferred { consult, .. } = what {
             let consult = consult.and_then(|id| Some((id, self.calls.remove(&id)?)));
@@ -184,7 +182,10 @@ impl Telephony {
     }
 
     /// A room has its first member, who is told of by [`conference`].
-    fn opened(&mut self, conn_id: ConnId, uuid: CallUuid, kind: CallType) {
+    fn opened(&mut self, conn_id: ConnId, uuid: CallUuid, party: &Party, room: &str) {
+        // A room is a number of ours.
+        let room = Party { dn: Some(room.to_owned()), trunk: None, number: room.to_owned() };
+        let kind = rows::call_type(party, &room, false);
         if self.calls.len() < self.max_calls {
             self.calls.insert(conn_id, Call::new(uuid, kind, Vec::new()));
         }
