@@ -695,8 +695,7 @@ fn a_call_that_goes_on_in_another_one_is_not_placed() {
 #[test]
 fn a_room_is_an_interaction_from_its_first_member_on() {
     let mut desk = Desk::call();
-    let room = || Party { dn: None, trunk: None, number: "800".into() };
-    let enters = |leg, party, opened| What::RoomEntered { call_uuid: uuid(8), room: room(), leg, party, opened };
+    let enters = |leg, party, opened| What::RoomEntered { call_uuid: uuid(8), room: "800".into(), leg, party, opened };
     desk.fact(8, enters(LegId(81), dn("2003"), true));
     desk.invite("carl", "ben", 8);
     assert_eq!(desk.told()[0], "ben Invite AgentID=carl Parties=2003 with ticket");
