@@ -101,7 +101,7 @@ impl Call {
                 Some(_) => return Err(refused(501, "Calls that are up join a conference by merge-calls".to_owned())),
             }
         }
-        let allowed = self.must_be_mixable().and_then(|()| self.must_have_place());
+        let allowed = self.must_be_mixable().and_then(|()| self.must_have_places(1));
         allowed.map_err(|denied| match denied.code {
             Code::Limit => refused(486, "The conference is full".to_owned()),
             _ => Box::new(Reply::new(488)),
