@@ -37,6 +37,7 @@ use crate::runtime::{ivr, levels, log, media, mixer, ring};
 use crate::sip::endpoint;
 use crate::views::interaction::{IsDn, Options as InteractionOptions};
 use crate::views::ivr::{IsPort, Options as IvrOptions};
+use crate::views::telephony::Telephony;
 
 /// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
 /// disk is bridged behind them, by the writers' queues.
@@ -382,7 +383,8 @@ fn told(
             }
             agents.fact(fact);
         }
-        Told::Denied(request, denied) => teller.denied(request, denied, clock::wall()),
+        Told::Denied(request, denied) => teller.denied(Telephony::error(request, denied), clock::wall()),
+        Told::DnDenied(request, denied) => teller.denied(Telephony::dn_error(request, denied), clock::wall()),
     })
 }
 

@@ -133,11 +133,15 @@ async fn a_call_is_seen_followed_and_its_recording_heard_over_http() {
     let both = async { (ann.join().await, bob.join().await) };
     tokio::time::timeout(Duration::from_secs(30), both).await.expect("the call ends");
     let seen = tokio::task::block_in_place(|| live.join().unwrap());
-    let wanted = ["EventRinging", "EventEstablished", "EventHeld", "EventRetrieved", "EventReleased"];
+    let wanted = ["EventRinging", "EventEstablished", "EventError", "EventHeld", "EventRetrieved", "EventReleased"];
     assert_eq!(names(&seen), wanted, "a repeated request happens once");
     let held = seen.iter().find(|event| event["event"] == "EventHeld").unwrap();
     assert_eq!(held["ReferenceID"], "hold-call");
-    assert!(seen.iter().all(|event| event["ConnID"] == conn_id.as_str() && event["ThisDN"] == "2001"));
+    let error = seen.iter().find(|event| event["event"] == "EventError").unwrap();
+    assert_eq!((&error["ReferenceID"], &error["Code"]), (&json!("nowhere"), &json!("unknown-call")));
+    let of_the_call = |event: &&Value| event["ConnID"] == conn_id.as_str();
+    assert_eq!(seen.iter().filter(of_the_call).count(), seen.len() - 1, "all but the error");
+    assert!(seen.iter().all(|event| event["ThisDN"] == "2001"));
     replayed(api, &seen);
     published(api, &id).await;
 
@@ -168,13 +172,15 @@ fn replayed(api: Api, seen: &[Value]) {
 async fn while_it_runs(api: Api, conn_id: &str) -> String {
     let call = api.get(&format!("/v1/calls/{conn_id}")).json();
     assert_eq!((&call["callerPhoneNumber"], &call["dialedPhoneNumber"]), (&json!("+4930123456"), &json!("2001")));
-    let unknown = api.ask(
-        "POST",
-        "/v1/calls/0000000000000001/hold-call",
-        &[("content-type", "application/json")],
-        r#"{"ThisDN": "2001"}"#,
-    );
-    assert_eq!(unknown.refusal(), (404, "unknown-call".into()), "the calls themselves refuse it");
+    for (body, status, code) in [
+        (r#"{"ThisDN": ""}"#, 400, "bad-request"),
+        (r#"{"ThisDN": "2099"}"#, 404, "unknown-dn"),
+        (r#"{"ThisDN": "2001", "ReferenceID": "nowhere"}"#, 404, "unknown-call"),
+    ] {
+        let json = [("content-type", "application/json")];
+        let refused = api.ask("POST", "/v1/calls/0000000000000001/hold-call", &json, body);
+        assert_eq!(refused.refusal(), (status, code.into()), "the first thing that is wrong is told");
+    }
 
     for (request, state) in [("hold-call", "held"), ("retrieve-call", "talking")] {
         let path = format!("/v1/calls/{conn_id}/{request}");

@@ -518,6 +518,7 @@ fn requests_transfer_hold_consult_and_come_back() {
     assert_eq!(ask(&mut world, c1, "2099", Ask::HoldCall).unwrap_err().code, Code::UnknownDn);
     assert_eq!(ask(&mut world, c1, "2005", Ask::HoldCall).unwrap_err().code, Code::NotAParty);
     assert_eq!(ask(&mut world, ConnId(1), "2002", Ask::HoldCall).unwrap_err().code, Code::UnknownCall);
+    assert_eq!(ask(&mut world, ConnId(1), "2099", Ask::HoldCall).unwrap_err().code, Code::UnknownDn, "before the call");
     let nowhere = Ask::SingleStepTransfer { to: "7777".into() };
     assert_eq!(ask(&mut world, c1, "2002", nowhere).unwrap_err().code, Code::UnknownTarget);
     let itself = || "2002".to_owned();

@@ -5,7 +5,7 @@ mod views_support;
 use std::sync::Arc;
 
 use stickytape::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
-use stickytape::call::request::{Ask, Code, Denied, Request};
+use stickytape::call::request::{Ask, Code, Denied, DnAsk, DnRequest, Request};
 use stickytape::id::{CallUuid, ConnId, LegId, RecordingId};
 use stickytape::record::mark::{Side, StopCause};
 use stickytape::views::telephony::Telephony;
@@ -741,9 +741,17 @@ fn a_refused_request_is_an_error_to_who_has_asked() {
         line(&event),
         "B Error C1 ReferenceID=r10 Request=hold-call Code=wrong-state Reason=it is held already State=held"
     );
-    for code in [Code::UnknownDn, Code::UnknownCall] {
-        assert_eq!(Telephony::error(&request("nobody"), &denied(code)), None, "it may be no DN");
-    }
+    let event = Telephony::error(&request("B"), &denied(Code::UnknownCall)).unwrap();
+    assert!(line(&event).contains("Code=unknown-call"), "{}", line(&event));
+    assert_eq!(Telephony::error(&request("nobody"), &denied(Code::UnknownDn)), None, "it is no DN");
+    let ask = DnAsk::CancelMonitoring { agent: "B".into() };
+    let request = DnRequest { this_dn: "S".into(), reference: Some("r11".into()), ask };
+    let event = Telephony::dn_error(&request, &denied(Code::WrongState)).unwrap();
+    assert_eq!(
+        line(&event),
+        "S Error ReferenceID=r11 Request=cancel-monitoring Code=wrong-state Reason=it is held already State=held"
+    );
+    assert_eq!(Telephony::dn_error(&request, &denied(Code::UnknownDn)), None);
 }
 
 #[test]

@@ -146,7 +146,7 @@ async fn a_refused_request_is_told_once_with_the_refusal_that_its_asker_gets() {
     let request =
         Request { conn_id: ConnId(7), this_dn: "2001".into(), reference: Some("r1".into()), ask: Ask::HoldCall };
     let denied = inbox.request(request.clone()).await.unwrap().unwrap_err();
-    assert_eq!(denied.code, Code::UnknownCall);
+    assert_eq!(denied.code, Code::UnknownDn, "before the call is looked for");
     assert_eq!(told.try_recv().unwrap(), (request, denied));
     assert!(told.try_recv().is_err());
     inbox.send(Input::HangUpAll);

@@ -2,7 +2,7 @@
 
 use utoipa::openapi::path::{Operation, Parameter, PathItem};
 use utoipa::openapi::request_body::{RequestBody, RequestBodyBuilder};
-use utoipa::openapi::schema::{Object, Type};
+use utoipa::openapi::schema::{Object, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{self, ContentBuilder, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
@@ -65,20 +65,22 @@ impl Modify for Requests {
         else {
             return;
         };
+        // Each names the ones that it takes.
+        let Some(RefOr::T(Schema::Object(extensions))) = components.schemas.remove("Extensions") else { return };
         for takes in TAKES {
             let path = GENERIC.replace("{request}", takes.name);
-            let operation = request(&generic, takes, &body);
+            let operation = request(&generic, takes, &body, &extensions);
             document.paths.paths.insert(path, PathItem::new(openapi::HttpMethod::Post, operation));
         }
         let new = document.paths.paths.get_mut("/v1/calls").and_then(|item| item.post.as_mut());
         if let Some(new) = new {
-            new.request_body = Some(RefOr::T(takes(&MAKE_CALL, &body)));
+            new.request_body = Some(RefOr::T(takes(&MAKE_CALL, &body, &extensions)));
         }
     }
 }
 
 /// The body of one request.
-fn takes(takes: &Takes, body: &Object) -> RequestBody {
+fn takes(takes: &Takes, body: &Object, extensions: &Object) -> RequestBody {
     let mut body = body.clone();
     for (field, need) in [
         ("OtherDN", takes.other_dn),
@@ -92,25 +94,34 @@ fn takes(takes: &Takes, body: &Object) -> RequestBody {
             Need::Must => {
                 body.required.push(field.into());
                 // What may be left out may be null as well; this may not.
-                if let Some(RefOr::T(Schema::Object(text))) = body.properties.get_mut(field) {
-                    text.schema_type = Type::String.into();
+                match body.properties.get_mut(field) {
+                    Some(RefOr::T(Schema::Object(text))) => text.schema_type = Type::String.into(),
+                    Some(RefOr::T(Schema::OneOf(either))) => {
+                        either.items.retain(|item| matches!(item, RefOr::Ref(_)));
+                    }
+                    _ => {}
                 }
             }
         }
     }
     if takes.extensions.is_empty() {
         body.properties.remove("Extensions");
+    } else {
+        let mut own = extensions.clone();
+        own.properties.retain(|name, _| takes.extensions.contains(&name.as_str()));
+        own.schema_type = SchemaType::from_iter([Type::Object, Type::Null]);
+        body.properties.insert("Extensions".into(), RefOr::T(Schema::Object(own)));
     }
     let content = ContentBuilder::new().schema(Some(Schema::Object(body))).build();
     let body = RequestBodyBuilder::new().content("application/json", content);
     body.required(Some(openapi::Required::True)).build()
 }
 
-fn request(generic: &Operation, takes: &Takes, body: &Object) -> Operation {
+fn request(generic: &Operation, takes: &Takes, body: &Object, extensions: &Object) -> Operation {
     let mut operation = generic.clone();
     operation.operation_id = Some(takes.name.to_owned());
     operation.summary = Some(takes.about.to_owned());
-    operation.request_body = Some(RefOr::T(self::takes(takes, body)));
+    operation.request_body = Some(RefOr::T(self::takes(takes, body, extensions)));
     let of_the_call = |parameter: &RefOr<Parameter>| matches!(parameter, RefOr::T(known) if known.name == "ConnID");
     operation.parameters.get_or_insert_default().retain(of_the_call);
     operation

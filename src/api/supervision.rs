@@ -26,10 +26,24 @@ pub struct MonitorBody {
     #[serde(rename = "ReferenceID", default)]
     #[schema(min_length = 1, max_length = 128, pattern = r"\S", nullable = false)]
     reference_id: Option<String>,
-    /// How it is joined; cancel-monitoring takes none.
+    /// How it is joined.
     #[serde(rename = "Extensions", default)]
     #[schema(nullable = false)]
     extensions: Option<MonitorExtensions>,
+}
+
+/// Whose calls a supervisor does not want to join any more.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CancelBody {
+    /// The monitored DN.
+    #[serde(rename = "OtherDN")]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S", example = "2001")]
+    other_dn: String,
+    /// Stands in every event that the request causes; without it the server gives one.
+    #[serde(rename = "ReferenceID", default)]
+    #[schema(min_length = 1, max_length = 128, pattern = r"\S", nullable = false)]
+    reference_id: Option<String>,
 }
 
 /// How a supervisor joins.
@@ -128,7 +142,7 @@ pub(super) async fn monitor(
         all: matches!(how.monitor_next_call_type, Calls::All),
         intrusion: how.intrusion,
     });
-    decide(&shared, path, &body, ask).await
+    decide(&shared, path, &body.other_dn, body.reference_id, ask).await
 }
 
 /// Calls a supervisor into no further call of an agent. Where it is in a call, it stays.
@@ -138,7 +152,7 @@ pub(super) async fn monitor(
     operation_id = "cancelMonitoring",
     tag = "calls",
     params(("dn" = String, Path, description = "the supervisor's directory number")),
-    request_body = MonitorBody,
+    request_body = CancelBody,
     responses(
         (status = 202, description = "accepted", body = DnRequestAccepted),
         (status = 400, description = "bad-request", body = problem::Body, content_type = "application/problem+json"),
@@ -153,29 +167,27 @@ pub(super) async fn monitor(
 pub(super) async fn cancel(
     State(shared): State<Shared>,
     path: Result<Path<String>, PathRejection>,
-    body: Result<Json<MonitorBody>, JsonRejection>,
+    body: Result<Json<CancelBody>, JsonRejection>,
 ) -> Result<(StatusCode, Json<DnRequestAccepted>), Problem> {
     let Json(body) = body.map_err(not_a_body)?;
-    if body.extensions.is_some() {
-        return Err(Problem::bad_request("cancel-monitoring takes no Extensions"));
-    }
     let ask = DnAsk::CancelMonitoring { agent: body.other_dn.clone() };
-    decide(&shared, path, &body, ask).await
+    decide(&shared, path, &body.other_dn, body.reference_id, ask).await
 }
 
 async fn decide(
     shared: &Shared,
     path: Result<Path<String>, PathRejection>,
-    body: &MonitorBody,
+    other_dn: &String,
+    reference_id: Option<String>,
     ask: DnAsk,
 ) -> Result<(StatusCode, Json<DnRequestAccepted>), Problem> {
     let Path(dn) = path.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
-    for (field, text) in [("OtherDN", Some(&body.other_dn)), ("ReferenceID", body.reference_id.as_ref())] {
+    for (field, text) in [("OtherDN", Some(other_dn)), ("ReferenceID", reference_id.as_ref())] {
         if text.is_some_and(|text| text.trim().is_empty() || text.chars().count() > 128) {
             return Err(Problem::bad_request(format!("{field} must have 1 to 128 characters")));
         }
     }
-    let reference_id = body.reference_id.clone().unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string());
+    let reference_id = reference_id.unwrap_or_else(|| Uuid::from_u128(rand::random()).to_string());
     let request = DnRequest { this_dn: dn.clone(), reference: Some(reference_id.as_str().into()), ask };
     let outcome = shared.backend.dn_request(request).await.ok_or_else(Problem::stopping)?;
     let dn = Redacted(&dn);

@@ -21,7 +21,10 @@
 //! | send-dtmf | two talk, neither holds |
 //! | listen-disconnect, -reconnect, set-mute-on, -off | the party talks to somebody |
 //!
-//! Anything else is refused with the state found, and nothing changes.
+//! Anything else is refused with the state found, and nothing changes. The first of these that is wrong is the reason: the
+//! body (400, before a call is looked for), `ThisDN` (unknown-dn), the ConnID (unknown-call), its leg in that call
+//! (not-a-party), the state (wrong-state), then what the request names. A refusal is an EventError to `ThisDN` too, where
+//! that is a DN.
 
 use std::sync::Arc;
 
@@ -68,14 +71,14 @@ impl Calls {
             return self.on_make(ticket, &request, to);
         }
         let deny = |code, detail: String| Err(Denied { code, detail, state: "none".to_owned() });
-        let Some(key) = self.core.index.conns.get(&request.conn_id).copied() else {
-            let detail = format!("no live call has the ConnID {}", request.conn_id);
-            return self.core.answer_request(ticket, deny(Code::UnknownCall, detail));
-        };
         if self.core.directory.dn(&request.this_dn).is_none() {
             let detail = "ThisDN is no configured directory number".to_owned();
             return self.core.answer_request(ticket, deny(Code::UnknownDn, detail));
         }
+        let Some(key) = self.core.index.conns.get(&request.conn_id).copied() else {
+            let detail = format!("no live call has the ConnID {}", request.conn_id);
+            return self.core.answer_request(ticket, deny(Code::UnknownCall, detail));
+        };
         self.core.asked = Some(asked(&request));
         self.with(Some(key), |call, core| call.on_asked(core, ticket, request));
         self.core.asked = None;

@@ -209,6 +209,16 @@ pub enum DnAsk {
     },
 }
 
+impl DnAsk {
+    /// Its name in paths, logs and events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::MonitorNextCall(_) => "monitor-next-call",
+            Self::CancelMonitoring { .. } => "cancel-monitoring",
+        }
+    }
+}
+
 /// Whose calls a supervisor wants to join, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MonitorNextCall {

@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, watch};
 use super::event_log::Log;
 use super::metrics::Metrics;
 use crate::call::fact::Fact;
-use crate::call::request::{Denied, Request};
 use crate::views::interaction;
 use crate::views::telephony::Telephony;
 use crate::views::telephony::event::Event;
@@ -226,9 +225,9 @@ impl Teller {
         }
     }
 
-    /// Publishes the event of a refused request; `time`: now.
-    pub fn denied(&mut self, request: &Request, denied: &Denied, time: Timestamp) {
-        if let Some(event) = Telephony::error(request, denied) {
+    /// Publishes the event of a refused request, where it has one; `time`: now.
+    pub fn denied(&mut self, error: Option<Event>, time: Timestamp) {
+        if let Some(event) = error {
             self.publish(time, event);
         }
     }

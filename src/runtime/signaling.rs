@@ -59,6 +59,8 @@ pub enum Told<'a> {
     Fact(&'a Fact),
     /// A request was refused; nothing has changed.
     Denied(&'a Request, &'a Denied),
+    /// A request of a DN that is about no call was refused; nothing has changed.
+    DnDenied(&'a DnRequest, &'a Denied),
 }
 
 /// A question to the calls, answered between two inputs.
@@ -208,7 +210,7 @@ struct Task {
     /// Requests without an answer yet.
     asking: HashMap<Ticket, Asking>,
     /// Requests of DNs without an answer yet.
-    dn_asking: HashMap<Ticket, oneshot::Sender<Result<(), Denied>>>,
+    dn_asking: HashMap<Ticket, (DnRequest, oneshot::Sender<Result<(), Denied>>)>,
     tickets: u64,
 }
 
@@ -226,7 +228,7 @@ impl Task {
             Item::DnRequest(request, answer) => {
                 self.tickets += 1;
                 let ticket = Ticket(self.tickets);
-                self.dn_asking.insert(ticket, answer);
+                self.dn_asking.insert(ticket, ((*request).clone(), answer));
                 self.input(calls, Input::DnRequest(ticket, request));
             }
         }
@@ -256,7 +258,10 @@ impl Task {
                     }
                 }
                 Output::DnAnswer(ticket, answer) => {
-                    if let Some(asking) = self.dn_asking.remove(&ticket) {
+                    if let Some((request, asking)) = self.dn_asking.remove(&ticket) {
+                        if let Err(denied) = &answer {
+                            (self.edges.facts)(Told::DnDenied(&request, denied));
+                        }
                         // The asker may have gone away meanwhile.
                         let _ = asking.send(answer);
                     }

@@ -169,6 +169,17 @@ fn the_document_describes_every_path_with_its_refusals() {
     assert_eq!(fields("hold-call"), ("ReferenceID ThisDN".into(), json!(["ThisDN"])));
     assert_eq!(fields("redirect-call"), ("OtherDN ReferenceID ThisDN".into(), json!(["ThisDN", "OtherDN"])));
     assert_eq!(fields("record-start"), ("Extensions OtherDN ReferenceID ThisDN".into(), json!(["ThisDN"])));
+    let property = |request: &str, name: &str| {
+        let operation = &document["paths"][format!("/v1/calls/{{ConnID}}/{request}")]["post"];
+        operation["requestBody"]["content"]["application/json"]["schema"]["properties"][name].clone()
+    };
+    for (request, own) in [("record-start", "record"), ("set-mute-on", "MonitorMode")] {
+        let extensions = property(request, "Extensions");
+        let names: Vec<_> = extensions["properties"].as_object().unwrap().keys().collect();
+        assert_eq!((names, &extensions["additionalProperties"]), (vec![own], &json!(false)), "{request}");
+    }
+    assert!(property("merge-calls", "OtherConnID").to_string().contains("ConnId"));
+    assert!(!property("merge-calls", "OtherConnID").to_string().contains("null"), "it is needed");
     assert_eq!(fields("record-stop"), ("RecordingID ReferenceID ThisDN".into(), json!(["ThisDN"])));
     assert!(document["components"]["schemas"]["Recording"]["properties"]["mediaFiles"].is_object());
 }

@@ -13,13 +13,14 @@ pub mod event;
 mod rows;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use self::call::{Call, Member, Pending, Recording, Stage, Who};
 use self::event::{DnRole, Event, Name, RecordingState};
 use self::rows::Row;
 pub(super) use self::rows::shown;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
-use crate::call::request::{Ask, Code, Denied, Request};
+use crate::call::request::{Ask, Code, Denied, DnRequest, Request};
 use crate::id::{CallUuid, ConnId, LegId, RecordingId};
 use crate::record::mark::StopCause;
 
@@ -94,16 +95,26 @@ impl Telephony {
         told.events
     }
 
-    /// A request that was refused, to who has asked. `None`: it is not known to be a DN, for only a live call knows its
-    /// parties; the answer to the request is all that it gets.
+    /// A request that was refused, to who has asked. `None`: it is no DN, and the answer to the request is all that it
+    /// gets.
     pub fn error(request: &Request, denied: &Denied) -> Option<Event> {
-        if matches!(denied.code, Code::UnknownDn | Code::UnknownCall) {
+        let conn_id = Some(request.conn_id).filter(|_| !matches!(request.ask, Ask::MakeCall { .. }));
+        let event = Event::new(Name::EventError, conn_id, &request.this_dn);
+        Self::refused(event, request.reference.clone(), request.ask.name(), denied)
+    }
+
+    /// As [`Telephony::error`], of a request that is about no call.
+    pub fn dn_error(request: &DnRequest, denied: &Denied) -> Option<Event> {
+        let event = Event::new(Name::EventError, None, &request.this_dn);
+        Self::refused(event, request.reference.clone(), request.ask.name(), denied)
+    }
+
+    fn refused(mut event: Event, reference: Option<Arc<str>>, name: &'static str, denied: &Denied) -> Option<Event> {
+        if denied.code == Code::UnknownDn {
             return None;
         }
-        let conn_id = Some(request.conn_id).filter(|_| !matches!(request.ask, Ask::MakeCall { .. }));
-        let mut event = Event::new(Name::EventError, conn_id, &request.this_dn);
-        event.reference_id = request.reference.clone();
-        event.request = Some(request.ask.name());
+        event.reference_id = reference;
+        event.request = Some(name);
         event.code = Some(denied.code.as_str());
         event.reason = Some(denied.detail.clone());
         event.state = Some(denied.state.clone());
