@@ -175,7 +175,7 @@ fn the_document_describes_every_path_with_its_refusals() {
     };
     for (request, own) in [("record-start", "record"), ("set-mute-on", "MonitorMode")] {
         let extensions = property(request, "Extensions");
-        let names: Vec<_> = extensions["properties"].as_object().unwrap().keys().collect();
+        let names: Vec<_> = extensions["properties"].as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!((names, &extensions["additionalProperties"]), (vec![own], &json!(false)), "{request}");
     }
     assert!(property("merge-calls", "OtherConnID").to_string().contains("ConnId"));
