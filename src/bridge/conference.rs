@@ -124,6 +124,8 @@ pub struct Mixer {
     /// The phase that is due next, counted from the epoch, and when: an instant is dear to compute anew.
     next: u64,
     due: Instant,
+    /// When the phase before it began.
+    began: Instant,
     load: Load,
     digits: VecDeque<(WorkerId, LegId, Digit, Duration)>,
     notices: VecDeque<MixNotice>,
@@ -138,6 +140,7 @@ impl Mixer {
         Self {
             next,
             due: instant_of(options.epoch, next),
+            began: now,
             options,
             rooms: Slab::new(),
             by_id: HashMap::new(),
@@ -221,7 +224,10 @@ impl Mixer {
     pub fn tick(&mut self, now: Instant, mut emit: impl FnMut(WorkerId, Output<'_>)) {
         let (phase, number) = ((self.next % PHASES) as usize, (self.next / PHASES) as u32);
         let late = now.saturating_duration_since(self.due);
-        self.load.observe(late);
+        // Only when this phase was due already as the one before began, nothing but work lies between.
+        let worked = if self.due <= self.began { now.saturating_duration_since(self.began) } else { Duration::ZERO };
+        self.began = now;
+        self.load.observe(late, worked);
         (self.next, self.due) = (self.next + 1, self.due + PHASE);
         while let Some((worker, leg, digit, length)) = self.digits.pop_front() {
             emit(worker, Output::Digit(leg, digit, length));

@@ -134,7 +134,7 @@ fn a_tick_that_is_20_ms_late_is_left_out_and_no_burst_follows() {
     let steps: Vec<_> = heard.windows(2).map(|w| (w[1].tick - w[0].tick, w[1].at - w[0].at)).collect();
     let gaps: Vec<_> = steps.iter().map(|(ticks, _)| *ticks).filter(|ticks| *ticks != 1).collect();
     assert!((45..=52).contains(&gaps[0]), "timestamps go on: {gaps:?}");
-    assert!(gaps[1..].iter().all(|ticks| *ticks == 2), "it sheds for a while, every second tick: {gaps:?}");
+    assert_eq!(gaps.len(), 1, "the machine was late and not the mixer: nothing else is left out: {gaps:?}");
     let soon = steps.iter().filter(|(_, passed)| *passed < Duration::from_millis(4)).count();
     assert!(soon <= 1, "{soon} packets at once");
     assert!(world.mixer.counters().skipped >= 45);

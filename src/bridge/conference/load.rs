@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use super::PHASES;
 use super::playout::Without;
 
-/// A tick that begins so late means that the phase before it took too long.
+/// A phase that begins so late waited for the work of those before it, or for the machine.
 const BEHIND: Duration = Duration::from_millis(5);
+/// With so much work in the phases of one tick it was the work. A machine that has no time for the thread makes it late
+/// as well, but leaving things out would not bring that time back: it would only be heard.
+const WORK: Duration = Duration::from_millis(10);
 /// Late phases after each other that make it leave out more.
 const LATE: u32 = 2;
 /// Phases in time after each other, a second of them, that let it take up something again.
@@ -19,6 +23,9 @@ pub struct Load {
     level: u8,
     late: u32,
     calm: u32,
+    /// The work of the latest phases.
+    worked: [Duration; PHASES as usize],
+    next: usize,
 }
 
 /// What is left out.
@@ -35,9 +42,11 @@ pub struct Shed {
 }
 
 impl Load {
-    /// A phase begins so late.
-    pub fn observe(&mut self, late: Duration) {
-        if late >= BEHIND {
+    /// A phase begins so late, and the one before it worked so long; zero when the mixer had to wait after it.
+    pub fn observe(&mut self, late: Duration, worked: Duration) {
+        self.worked[self.next] = worked;
+        self.next = (self.next + 1) % self.worked.len();
+        if late >= BEHIND && self.worked.iter().sum::<Duration>() >= WORK {
             (self.late, self.calm) = (self.late + 1, 0);
             if self.late == LATE {
                 self.late = 0;
@@ -83,11 +92,11 @@ mod tests {
             [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]];
         for step in expected {
             assert_eq!(as_bits(&load), step);
-            (0..LATE).for_each(|_| load.observe(BEHIND));
+            (0..LATE).for_each(|_| load.observe(BEHIND, WORK));
         }
         for step in expected.iter().rev() {
             assert_eq!(as_bits(&load), *step);
-            (0..CALM).for_each(|_| load.observe(BEHIND - Duration::from_nanos(1)));
+            (0..CALM).for_each(|_| load.observe(BEHIND - Duration::from_nanos(1), WORK));
         }
     }
 
@@ -95,9 +104,23 @@ mod tests {
     fn one_late_phase_now_and_then_is_no_reason() {
         let mut load = Load::default();
         for _ in 0..1_000 {
-            load.observe(BEHIND);
-            load.observe(Duration::ZERO);
+            load.observe(BEHIND, WORK);
+            load.observe(Duration::ZERO, WORK);
         }
         assert_eq!(load.level(), 0);
+    }
+
+    #[test]
+    fn who_is_late_without_working_much_leaves_nothing_out() {
+        let mut load = Load::default();
+        for _ in 0..1_000 {
+            load.observe(10 * BEHIND, WORK / PHASES as u32 - Duration::from_nanos(1));
+        }
+        assert_eq!(load.level(), 0);
+        for _ in 0..PHASES {
+            load.observe(10 * BEHIND, WORK / PHASES as u32);
+        }
+        load.observe(10 * BEHIND, WORK / PHASES as u32);
+        assert_eq!(load.level(), 1);
     }
 }
