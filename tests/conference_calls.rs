@@ -72,17 +72,22 @@ fn stretches(samples: &[i16]) -> Vec<Stretch> {
 fn assert_heard(place: &str, samples: &[i16], expected: &[(&str, usize)]) {
     let found = stretches(samples);
     let told: Vec<_> = found.iter().map(|s| format!("{:?} {} ms", s.who, s.samples.len() / 8)).collect();
+    let levels = CAST.map(|(name, hz)| {
+        let windows = tones::scan(samples, 8_000, &[hz], Duration::from_millis(100));
+        format!("\n{name} {}", windows.iter().map(|w| format!("{:.0}", -w.levels[0])).collect::<Vec<_>>().join(" "))
+    });
+    let told = format!("{told:?}, dBFS below full scale:{}", levels.concat());
     let who: Vec<&str> = found.iter().map(|stretch| stretch.who.as_str()).collect();
     let due: Vec<&str> = expected.iter().map(|(who, _)| *who).collect();
-    assert_eq!(who, due, "{place}: {told:?}");
+    assert_eq!(who, due, "{place}: {told}");
     for (stretch, (who, phases)) in found.iter().zip(expected) {
         // Asking and answering take their time on both sides of a change.
         let least = (PHASE * *phases as u32).as_millis() as usize * 8 * 3 / 4;
-        assert!(stretch.samples.len() >= least, "{place}, {who:?}: {told:?}");
+        assert!(stretch.samples.len() >= least, "{place}, {who:?}: {told}");
         let inner = &samples[stretch.samples.start + WINDOW..stretch.samples.end - WINDOW];
         for (name, hz) in CAST.iter().filter(|(name, _)| !who.contains(*name)) {
             let level = tones::tone_level(inner, 8_000, *hz);
-            assert!(level <= SILENT, "{place}: {name} is heard at {level:.1} dBFS while it is {who:?}: {told:?}");
+            assert!(level <= SILENT, "{place}: {name} is heard at {level:.1} dBFS while it is {who:?}: {told}");
         }
     }
 }
@@ -186,6 +191,43 @@ fn a_supervisor_is_heard_by_nobody_then_by_the_agent_then_by_both() {
     assert_heard("mixed.wav left", &channel(&recordings[0], "mixed.wav", 0), &[("c", 4)]);
     assert_heard("mixed.wav right", &channel(&recordings[0], "mixed.wav", 1), &[("a", 4)]);
     assert_heard("supervisor-1.wav", &channel(&recordings[0], "supervisor-1.wav", 0), &[("s", 4)]);
+}
+
+#[test]
+fn a_coach_in_a_conference_is_heard_by_the_agent_that_it_supervises_alone() {
+    let (calling, called, joining, watching) = (free_ports(2), free_ports(2), free_ports(2), free_ports(2));
+    let dns =
+        [("2001", called, "intrusion = true"), ("2002", joining, ""), ("2100", watching, "role = \"supervisor\"")];
+    let mut server = server("origination", &dns);
+    let folder = server.folder.path().to_owned();
+    let agent = Baresip::among_others(&folder, "2001", called, 500, None);
+    let colleague = Baresip::among_others(&folder, "2002", joining, 800, None);
+    let supervisor = Baresip::among_others(&folder, "2100", watching, 1_130, None);
+    let uri = format!("sip:2001@{V4}:{}", server.sip);
+    let customer = Baresip::among_others(&folder, "alice", calling, 320, Some(&uri));
+    let call = answered(&server, "2001");
+    sleep(PHASE);
+    ask(&server, &call, "single-step-conference", json!({"ThisDN": "2001", "OtherDN": "2002"}));
+    answered(&server, "2002");
+    sleep(PHASE);
+    let coach = json!({"OtherDN": "2001", "Extensions": {"MonitorMode": "coach", "Intrusion": true}});
+    server.ask("/v1/dns/2100/monitor-next-call", &coach);
+    assert_eq!(answered(&server, "2100"), call);
+    sleep(PHASE);
+    // The supervised agent leaves: the supervisor stays with the call, and nobody is left whom it could coach.
+    ask(&server, &call, "release-call", json!({"ThisDN": "2001"}));
+    gone(&server, "2001");
+    sleep(PHASE);
+    customer.command("hangup", "");
+
+    let recordings = finish(&mut server, 1);
+    assert_heard("the customer's phone", &customer.heard(), &[("a", 1), ("am", 2), ("m", 1)]);
+    assert_heard("the agent's phone", &agent.heard(), &[("c", 1), ("cm", 1), ("cms", 1)]);
+    assert_heard("the colleague's phone", &colleague.heard(), &[("ca", 2), ("c", 1)]);
+    assert_heard("the supervisor's phone", &supervisor.heard(), &[("cam", 1), ("cm", 1)]);
+    assert_heard("mixed.wav left", &channel(&recordings[0], "mixed.wav", 0), &[("c", 4)]);
+    assert_heard("mixed.wav right", &channel(&recordings[0], "mixed.wav", 1), &[("a", 1), ("am", 2), ("m", 1)]);
+    assert_heard("supervisor-1.wav", &channel(&recordings[0], "supervisor-1.wav", 0), &[("s", 2)]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The API of a running server as `calls` and `request` ask it: plain HTTP, blocking.
 
 use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 use ureq::Agent;
-use ureq::http::{Request, Response};
+use ureq::http::{Request, Response, Uri};
 
 use super::exit;
 use crate::api::problem;
@@ -102,7 +103,7 @@ impl Client {
     /// See [`Failure`].
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
         let request = self.request("GET", path)?.body(());
-        self.json_of(self.sent(agent(Some(ANSWER_TIMEOUT)).run(request.map_err(|e| self.unreachable(&e))?))?)
+        self.json_of(self.sent(self.agent(Some(ANSWER_TIMEOUT)).run(request.map_err(|e| self.unreachable(&e))?))?)
     }
 
     /// `POST` of a JSON body.
@@ -112,7 +113,7 @@ impl Client {
     pub fn post(&self, path: &str, body: &impl serde::Serialize) -> Result<Value, Failure> {
         let body = serde_json::to_vec(body).map_err(|error| self.unreachable(&error))?;
         let request = self.request("POST", path)?.header("content-type", "application/json").body(body);
-        self.json_of(self.sent(agent(Some(ANSWER_TIMEOUT)).run(request.map_err(|e| self.unreachable(&e))?))?)
+        self.json_of(self.sent(self.agent(Some(ANSWER_TIMEOUT)).run(request.map_err(|e| self.unreachable(&e))?))?)
     }
 
     /// Server-sent events after `last`, one call of `each` for every event with its `id` and `data`; returns when the
@@ -126,7 +127,7 @@ impl Client {
             request = request.header("last-event-id", last);
         }
         let request = request.body(()).map_err(|error| self.unreachable(&error))?;
-        let response = self.sent(agent(None).run(request))?;
+        let response = self.sent(self.agent(None).run(request))?;
         if response.status() != 200 {
             return self.json_of(response).map(drop);
         }
@@ -154,6 +155,17 @@ impl Client {
         Ok(request.header("authorization", format!("Bearer {}", token.trim())))
     }
 
+    fn agent(&self, timeout: Option<Duration>) -> Agent {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(ANSWER_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_global(timeout);
+        // A proxy that the environment names reaches other machines, not this one.
+        let config = if is_on_this_machine(&self.api) { config.proxy(None) } else { config };
+        Agent::new_with_config(config.build())
+    }
+
     fn sent<B>(&self, sent: Result<Response<B>, ureq::Error>) -> Result<Response<B>, Failure> {
         sent.map_err(|error| self.unreachable(&error))
     }
@@ -174,14 +186,12 @@ impl Client {
     }
 }
 
-fn agent(timeout: Option<Duration>) -> Agent {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_connect(Some(ANSWER_TIMEOUT))
-        .timeout_recv_response(Some(ANSWER_TIMEOUT))
-        .timeout_global(timeout)
-        .build();
-    Agent::new_with_config(config)
+/// True for a URL of `localhost` or of a loopback address.
+fn is_on_this_machine(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    let host = uri.host().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    host.eq_ignore_ascii_case("localhost") || address.is_some_and(|address| address.is_loopback())
 }
 
 /// A value in a query (RFC 3986 §2.3: what is not unreserved is escaped).
@@ -203,6 +213,21 @@ mod tests {
     #[test]
     fn a_number_with_a_plus_stays_one_in_a_query() {
         assert_eq!(escaped("+49 30&a=é"), "%2B49%2030%26a%3D%C3%A9");
+    }
+
+    #[test]
+    fn only_loopback_is_on_this_machine() {
+        for (url, is) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost:8080/", true),
+            ("http://[::1]:8080", true),
+            ("http://10.0.0.1:8080", false),
+            ("http://localhost.example:80", false),
+            ("nonsense", false),
+            ("", false),
+        ] {
+            assert_eq!(is_on_this_machine(url), is, "{url}");
+        }
     }
 
     #[test]

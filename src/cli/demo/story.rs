@@ -109,10 +109,10 @@ fn hold() -> Scene {
         Step::on(Signal::Reoffered, ms(2_400), Action::HangUp),
     ];
     let bob = vec![
-        Step::on(Signal::Established, ms(2_700), phrase(Speaker::LOW, speech::HEAR_YOU)),
+        Step::on(Signal::Established, ms(2_500), phrase(Speaker::LOW, speech::HEAR_YOU)),
         Step::after(ms(2_400), phrase(Speaker::LOW, speech::HOLD)),
         Step::after(ms(1_900), Action::Hold(HoldForm::SendOnly)),
-        Step::on(Signal::Agreed, ms(1_500), Action::Retrieve),
+        Step::on(Signal::Agreed, ms(1_200), Action::Retrieve),
         Step::on(Signal::Agreed, ms(300), phrase(Speaker::LOW, speech::BYE)),
     ];
     let answers = Incoming::Answer { ring: ms(50), answer: ms(600) };
@@ -164,18 +164,18 @@ fn transfer(names: [&'static str; 3], numbers: [&'static str; 4], owner: Side) -
     }
 }
 
-/// Ivy calls Jack, whose next call Kim wants to supervise. Kim's phone rings at Jack's answer. Kim coaches while Ivy speaks
-/// and Jack listens, and speaks to both when she is connected.
+/// Ivy calls Jack, whose next call Kim wants to supervise. Kim's phone rings at Jack's answer. Ivy speaks, Kim coaches, Jack
+/// speaks, and Kim, connected meanwhile, speaks to both.
 fn conference() -> Scene {
     let ivy = vec![
         Step::after(ms(300), Action::call("+49302006")),
-        Step::on(Signal::Established, ms(1_000), phrase(Speaker::HIGH, speech::HELLO)),
-        Step::after(ms(7_800), Action::HangUp),
+        Step::on(Signal::Established, ms(700), phrase(Speaker::HIGH, speech::HELLO)),
+        Step::after(ms(6_900), Action::HangUp),
     ];
-    let jack = vec![Step::on(Signal::Established, ms(4_300), phrase(Speaker::LOW, speech::HEAR_YOU))];
+    let jack = vec![Step::on(Signal::Established, ms(3_900), phrase(Speaker::LOW, speech::HEAR_YOU))];
     let kim = vec![
-        Step::on(Signal::Established, ms(1_800), phrase(MIDDLE, speech::SAY_YES)),
-        Step::after(ms(4_100), phrase(MIDDLE, speech::SEND_IT)),
+        Step::on(Signal::Established, ms(2_400), phrase(MIDDLE, speech::SAY_YES)),
+        Step::after(ms(2_900), phrase(MIDDLE, speech::SEND_IT)),
     ];
     let answers = |after| Incoming::Answer { ring: ms(50), answer: ms(after) };
     Scene {
@@ -186,7 +186,7 @@ fn conference() -> Scene {
         ],
         owner: Side::Origination,
         stop: StopCause::Released,
-        supervision: Some(Supervision { coaches: ms(4_600) }),
+        supervision: Some(Supervision { coaches: ms(4_300) }),
         moral: "Kim has a file of her own; what she coaches only Jack hears",
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 pub(super) use self::expected::likeness;
-use self::expected::{Expected, Lags};
+use self::expected::{Expected, Tolerance};
 use super::story::{AGENT, CUSTOMER, SUPERVISOR, Scene};
 use crate::codec::Direction;
 use crate::disk::list::Filter;
@@ -134,7 +134,7 @@ impl Judged {
 
         let _ = writeln!(self.strips, "  {caller}'s call: {}", scene.moral);
         let due = due_in_mix(scene, &talks);
-        let mut expected = Expected::new(scene, seen, &due, (start, frames), Lags::RECORDED);
+        let mut expected = Expected::new(scene, seen, &due, (start, frames), Tolerance::RECORDED);
         let mut wrong = vec![false; frames / RATE + 1];
         for channel in 0..2 {
             let heard: Vec<i16> = mixed.iter().skip(channel).step_by(2).copied().collect();
@@ -157,18 +157,18 @@ impl Judged {
             self.wrong.push(format!("{} was not in the call, or did not connect", scene.cast[SUPERVISOR].name));
             return;
         };
-        let mut hold = |name: &str, due: &[Vec<Range<Instant>>], lags, heard: &[i16], shown: &[usize]| {
-            let mut expected = Expected::new(scene, seen, due, (start, heard.len()), lags);
+        let mut hold = |name: &str, due: &[Vec<Range<Instant>>], tolerance, heard: &[i16], shown: &[usize]| {
+            let mut expected = Expected::new(scene, seen, due, (start, heard.len()), tolerance);
             let mut wrong = vec![false; heard.len() / RATE + 1];
             self.hold(name, &mut expected, &everybody, heard, &mut wrong);
             self.draw(scene, &expected, &wrong, shown, name);
         };
         let alone = [vec![], vec![], vec![hearing.joined..hearing.end]];
-        hold("supervisor-1.wav", &alone, Lags::RECORDED, file, &[SUPERVISOR]);
+        hold("supervisor-1.wav", &alone, Tolerance::RECORDED, file, &[SUPERVISOR]);
         for (listener, (role, heard)) in scene.cast.iter().zip(heard).enumerate() {
             let due: Vec<_> = everybody.iter().map(|speaker| hearing.times(listener, *speaker)).collect();
             let others: Vec<usize> = everybody.iter().copied().filter(|who| *who != listener).collect();
-            hold(&format!("as {} heard it", role.name), &due, Lags::HEARD, heard, &others);
+            hold(&format!("as {} heard it", role.name), &due, Tolerance::HEARD, heard, &others);
         }
     }
 
