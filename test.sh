@@ -2,9 +2,9 @@
 # Everything that must hold before a change is merged: formatting, lints, documentation, all tests; benches are compiled.
 # usage: ./test.sh [arguments of `cargo test`]
 #
-# Tests talk to SIPp, baresip and sox, and read WAV files with Python. As root (and with apt) they are installed; else the
-# line that installs what is missing is printed, with exit code 2. Traffic stays on loopback. One profile (dev) builds
-# program and tests; network is used for crates and packages only.
+# Tests talk to SIPp, baresip and sox, read WAV files with Python and count instructions with valgrind. As root (and with
+# apt) these are installed; else the line that installs what is missing is printed, with exit code 2. Traffic stays on
+# loopback. One profile (dev) builds program and tests; network is used for crates and packages only.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -15,6 +15,7 @@ need baresip baresip-core
 need soxi sox
 need python3 python3
 need cc gcc
+need valgrind valgrind
 if [ "${#missing[@]}" -gt 0 ]; then
     install=(apt-get install -y --no-install-recommends "${missing[@]}")
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

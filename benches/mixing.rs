@@ -1,209 +1,49 @@
 //! What a conference costs without sockets, in CPU ns per party and 20 ms frame, and what concealment is worth.
 //!
 //! `cargo bench --bench mixing` measures the kernels that the processor is given at run time, then builds and measures
-//! those for the least processor (SSE2 on x86-64, `--cfg baseline`) in `target/baseline`. The goal for mixer and recorder
-//! together is 150 ns with AVX2 and 350 ns with SSE2. `-- --lateness 60`: how late ticks begin. `-- --once mixer 3` (or
-//! `recorder`): one step alone, to be run under a profiler.
+//! those of AVX2 and of the least processor (SSE2 on x86-64) in `target/avx2` and `target/sse2`, without choice at run time
+//! (`--cfg baseline`). The goal for mixer and recorder together is 150 ns with AVX2 and 350 ns with SSE2.
+//! `-- --lateness 60`: how late ticks begin. `-- --once mixer 3` (or `recorder`): one step alone, to be run under a profiler.
 
-use std::hint::black_box;
-use std::sync::Arc;
+mod steps;
+
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use stickytape::audio::{conceal, g711};
-use stickytape::bridge::command::mix::{Hearing, Join, MixCommand, RoomDigits};
-use stickytape::bridge::conference::{self, Arrived, Mixer, Output};
+use steps::{TICK_NS, cpu_ns, join, voice};
+use stickytape::audio::conceal;
+use stickytape::bridge::command::mix::{MixCommand, RoomDigits};
 use stickytape::clock;
-use stickytape::codec::{Codec, Payload};
-use stickytape::id::{CallUuid, ConnId, LegId, MixerId, RecordingId, RoomId, WorkerId};
-use stickytape::record::mark::{Change, Channel, Conversation, Layout, Mark, Member, Role, SessionStart, Side};
-use stickytape::record::metadata::Recording;
-use stickytape::record::recorder::{self, FileSpec, Recorder, SessionFiles, Sink};
+use stickytape::id::{LegId, MixerId, RoomId, WorkerId};
 use stickytape::record::tap::TapHeader;
 use stickytape::runtime::media::{self, Priority};
 use stickytape::runtime::mixer;
 use stickytape::testing::speech::{self, Speaker};
-use uuid::Uuid;
 
 /// Party-frames that one measurement takes, about.
 const FRAMES: u64 = 400_000;
 const ROUNDS: usize = 5;
-const TICK_NS: u64 = 20_000_000;
+/// Ticks before which nothing is measured.
+const WARM_UP: u64 = 50;
 
-/// Time that this thread has had on a processor (Linux).
-fn cpu_ns() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a Linux kernel with schedstat");
-    text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds")
+/// CPU ns per party and frame of a step; its arguments are parties, speaking, ticks, and what to do before each tick.
+fn measured(parties: u64, speaking: u64, step: impl Fn(u64, u64, u64, &mut dyn FnMut(u64))) -> f64 {
+    let (ticks, mut begun) = (FRAMES / parties, 0);
+    step(parties, speaking, ticks, &mut |tick| {
+        if tick == WARM_UP {
+            begun = cpu_ns();
+        }
+    });
+    (cpu_ns() - begun) as f64 / ((ticks - WARM_UP) * parties) as f64
 }
 
-fn payloads() -> Vec<Payload> {
-    vec![Payload { payload_type: 0, codec: Codec::pcmu() }]
-}
-
-fn join(room: u64, leg: u64) -> Join {
-    Join {
-        room: RoomId(room),
-        leg: LegId(leg),
-        worker: WorkerId(0),
-        hearing: Hearing::MEMBER,
-        listens: true,
-        receive: payloads(),
-        send: payloads(),
-    }
-}
-
-/// 20 ms of each of 64 moments of speech.
-fn voice() -> Vec<[u8; 160]> {
-    let said = speech::say(Speaker::LOW, speech::HELLO);
-    let frames = said.chunks_exact(160).take(64);
-    let mut voice: Vec<[u8; 160]> = frames
-        .map(|samples| {
-            // Halved, as several people's levels are: sums seldom leave the range.
-            let samples: Vec<i16> = samples.iter().map(|sample| sample / 2).collect();
-            let mut bytes = [0; 160];
-            g711::encode_ulaw(&samples, &mut bytes);
-            bytes
-        })
-        .collect();
-    voice.resize(64, [0xff; 160]);
-    voice
-}
-
-/// The mixer's step for a room in which `speaking` of `parties` say something.
 fn mixer_step(parties: u64, speaking: u64) -> f64 {
-    let epoch = clock::now();
-    let options = conference::Options { mixer: MixerId(0), epoch, max_members: 256 };
-    let mut mixer = Mixer::new(options, epoch);
-    mixer.command(MixCommand::Open { room: RoomId(1), sample_rate: 8_000, digits: RoomDigits::Pass }, epoch);
-    (0..parties).for_each(|leg| mixer.command(MixCommand::Join(Box::new(join(1, leg))), epoch));
-    let voice = voice();
-    let (ticks, mut bytes, mut packets) = (FRAMES / parties, 0, 0);
-    let mut begun = 0;
-    for tick in 0..ticks {
-        if tick == 50 {
-            begun = cpu_ns();
-        }
-        for leg in 0..parties {
-            let arrived = Arrived {
-                leg: LegId(leg),
-                worker: WorkerId(0),
-                arrival_ns: tick * TICK_NS + 5_000_000 + leg % 64 * 100_000,
-                timestamp: (tick * 160) as u32,
-                ssrc: leg as u32,
-                payload_type: 0,
-            };
-            let payload = if leg < speaking { &voice[((tick + 7 * leg) % 64) as usize] } else { &[0xff; 160] };
-            mixer.packet(&arrived, payload);
-        }
-        while let Some(due) =
-            mixer.poll_timeout().filter(|due| *due <= epoch + Duration::from_nanos((tick + 1) * TICK_NS))
-        {
-            mixer.tick(due, |_, output| {
-                if let Output::Audio(_, packet) = output {
-                    bytes += black_box(packet.payload).len();
-                    packets += 1;
-                }
-            });
-        }
-        while mixer.poll_notice().is_some() {}
-    }
-    let spent = cpu_ns() - begun;
-    assert!(packets >= (ticks - 2) * parties && bytes as u64 == 160 * packets, "every party heard every frame");
-    spent as f64 / ((ticks - 50) * parties) as f64
+    measured(parties, speaking, |parties, speaking, ticks, each| steps::mix(parties, speaking, ticks, each))
 }
 
-/// Counts frames and forgets them.
-#[derive(Default)]
-struct Nowhere {
-    samples: u64,
-}
-
-impl Sink for Nowhere {
-    fn begin(&mut self, _: &SessionFiles, _: &Recording) {}
-    fn add_file(&mut self, _: RecordingId, _: &FileSpec) {}
-    fn frames(&mut self, _: RecordingId, _: usize, interleaved: &[i16]) {
-        self.samples += black_box(interleaved).len() as u64;
-    }
-    fn roll(&mut self, _: RecordingId, _: &[FileSpec]) {}
-    fn committed(&mut self, _: RecordingId) {}
-    fn metadata(&mut self, _: RecordingId, _: &Recording) {}
-    fn end(&mut self, _: RecordingId, _: Recording) {}
-}
-
-fn session(parties: u64) -> SessionStart {
-    let member = |leg| Member {
-        leg: LegId(leg),
-        dn: None,
-        uri: String::new(),
-        role: Role::Member,
-        channel: Channel::Left,
-        holds: false,
-        held: false,
-        muted: false,
-    };
-    SessionStart {
-        id: RecordingId(Uuid::from_u128(1)),
-        start_time: clock::wall(),
-        call_uuid: CallUuid(Uuid::from_u128(2)),
-        caller_phone_number: String::new(),
-        dialed_phone_number: String::new(),
-        owner_leg: LegId(0),
-        owner_dn: None,
-        side: Side::Origination,
-        trigger: "default".into(),
-        rule: String::new(),
-        layout: Layout::Mixed,
-        sample_rate: 8_000,
-        conversation: Conversation {
-            conn_id: ConnId(1),
-            owner: LegId(0),
-            members: (0..parties).map(member).collect(),
-            consult: false,
-            early: false,
-            unbridged: false,
-        },
-    }
-}
-
-/// The recorder's step for the same room.
 fn recorder_step(parties: u64, speaking: u64) -> f64 {
-    let epoch = clock::now();
-    let mut recorder = Recorder::new(recorder::Options { epoch, max_file_bytes: 1 << 32 });
-    let table: Arc<[Payload]> = payloads().into();
-    let start = Duration::from_secs(1);
-    for leg in 0..parties {
-        recorder.mark(Mark { at: epoch, change: Change::Payloads { leg: LegId(leg), payloads: table.clone() } });
-    }
-    recorder.mark(Mark { at: epoch + start, change: Change::Start(Box::new(session(parties))) });
-    let (voice, mut sink, ticks) = (voice(), Nowhere::default(), FRAMES / parties);
-    let mut begun = 0;
-    for tick in 0..ticks {
-        if tick == 50 {
-            begun = cpu_ns();
-        }
-        let at = start.as_nanos() as u64 + tick * TICK_NS;
-        for leg in 0..parties {
-            let header = TapHeader {
-                leg: LegId(leg),
-                arrival_ns: at + leg % 64 * 100_000,
-                timestamp: (tick * 160) as u32,
-                ssrc: leg as u32,
-                sequence: tick as u16,
-                len: 160,
-                payload_type: 0,
-                marker: false,
-            };
-            let payload = if leg < speaking { &voice[((tick + 7 * leg) % 64) as usize] } else { &[0xff; 160] };
-            recorder.packet(&header, payload);
-        }
-        let now = epoch + Duration::from_nanos(at + TICK_NS);
-        recorder.watermark(now);
-        recorder.commit(now, &mut sink);
-    }
-    let spent = cpu_ns() - begun;
-    assert!(sink.samples > (ticks - 60) * 160, "everything was written");
-    spent as f64 / ((ticks - 50) * parties) as f64
+    measured(parties, speaking, |parties, speaking, ticks, each| steps::record(parties, speaking, ticks, each))
 }
 
 /// Least and median of several rounds.
@@ -370,8 +210,24 @@ fn lateness(seconds: u64) {
         };
         println!("{bound:>14} {:>12} {:>12}", part(&mixed, mixed_total), part(&bare, bare_total));
     }
+    for (name, part) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
+        let [mixer, bare] =
+            [(&mixed, mixed_total), (&bare, bare_total)].map(|(counts, total)| percentile(counts, total, part));
+        println!("{name:>14} {mixer:>9} us {bare:>9} us");
+    }
     mixer.join();
     media.into_iter().for_each(media::Handle::join);
+}
+
+/// The bound in µs that so large a part is not later than.
+fn percentile(counts: &[u64; mixer::LATENESS_US.len() + 1], total: u64, part: f64) -> String {
+    let mut seen = 0;
+    let reached = counts.iter().position(|count| {
+        seen += count;
+        seen as f64 >= part * total as f64
+    });
+    let bound = reached.and_then(|n| mixer::LATENESS_US.get(n));
+    bound.map_or_else(|| "more".into(), |bound| format!("<= {bound}"))
 }
 
 fn main() {
@@ -387,12 +243,14 @@ fn main() {
     costs();
     if !cfg!(baseline) {
         concealment();
-        least_processor();
+        // Everywhere with that, and with no more than every processor has.
+        other_processor("avx2", "--cfg baseline -C target-feature=+avx2");
+        other_processor("sse2", "--cfg baseline");
     }
 }
 
 fn costs() {
-    let kernels = if cfg!(baseline) { "built for the least processor" } else { "chosen at run time" };
+    let kernels = if cfg!(baseline) { "of the build" } else { "chosen at run time (AVX-512, AVX2 or SSE2)" };
     println!("CPU ns per party and 20 ms frame, PCMU, least / median of {ROUNDS}; kernels {kernels}");
     println!("(all speak at half level: from 128 parties on the sum leaves the range and every output is limited)");
     let titles = ["3 speak: mixer", "recorder", "all: mixer", "recorder", "together", "parties per core"];
@@ -408,16 +266,16 @@ fn costs() {
     }
 }
 
-/// The same with kernels that use no more than every processor has: another build, because they are chosen once and for
-/// all by what the processor says of itself.
-fn least_processor() {
-    println!();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/baseline");
+/// The same with other kernels: another build, because they are chosen once and for all by what the processor says of
+/// itself.
+fn other_processor(name: &str, flags: &str) {
+    println!("\n{name}:");
+    let folder = format!("{}/target/{name}", env!("CARGO_MANIFEST_DIR"));
     let built = std::process::Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["bench", "--quiet", "--bench", "mixing", "--target-dir", folder])
-        .env("RUSTFLAGS", "--cfg baseline")
+        .args(["bench", "--quiet", "--bench", "mixing", "--target-dir", &folder])
+        .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .status();
-    assert!(built.is_ok_and(|status| status.success()), "the build for the least processor");
+    assert!(built.is_ok_and(|status| status.success()), "the build for {name}");
 }

@@ -3,35 +3,18 @@
 //! Two-party PCMU calls, 50 packets a second and direction, through `record::Recorder` in virtual time. The goal for all of
 //! recording is 0.10 CPU-ms per call-second.
 
+mod steps;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use steps::{Nowhere, cpu_ns, payloads};
 use stickytape::clock;
-use stickytape::codec::{Codec, Payload};
 use stickytape::id::{CallUuid, ConnId, LegId, RecordingId};
 use stickytape::record::mark::{Change, Channel, Conversation, Layout, Mark, Member, Role, SessionStart, Side};
-use stickytape::record::metadata::Recording;
-use stickytape::record::recorder::{FileSpec, Options, Recorder, SessionFiles, Sink};
+use stickytape::record::recorder::{Options, Recorder};
 use stickytape::record::tap::TapHeader;
 use uuid::Uuid;
-
-/// Counts frames and forgets them.
-#[derive(Default)]
-struct Nowhere {
-    samples: u64,
-}
-
-impl Sink for Nowhere {
-    fn begin(&mut self, _: &SessionFiles, _: &Recording) {}
-    fn add_file(&mut self, _: RecordingId, _: &FileSpec) {}
-    fn frames(&mut self, _: RecordingId, _: usize, interleaved: &[i16]) {
-        self.samples += interleaved.len() as u64;
-    }
-    fn roll(&mut self, _: RecordingId, _: &[FileSpec]) {}
-    fn committed(&mut self, _: RecordingId) {}
-    fn metadata(&mut self, _: RecordingId, _: &Recording) {}
-    fn end(&mut self, _: RecordingId, _: Recording) {}
-}
 
 fn conversation(call: u64) -> Conversation {
     let member = |leg, role, channel| Member {
@@ -74,16 +57,11 @@ fn session(call: u64, layout: Layout) -> SessionStart {
     }
 }
 
-/// Time that this thread has had on a processor (Linux).
-fn cpu_ns() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a Linux kernel with schedstat");
-    text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds")
-}
-
-fn run(calls: u64, layout: Layout, loud: bool, ppm: f64, seconds: u64) -> f64 {
+/// So many calls for so long: the recorder at their end, and the µs of CPU per call and second.
+fn run(calls: u64, layout: Layout, loud: bool, ppm: f64, seconds: u64) -> (Recorder, f64) {
     let epoch = clock::now();
     let mut recorder = Recorder::new(Options { epoch, max_file_bytes: 1 << 32 });
-    let payloads: Arc<[Payload]> = vec![Payload { payload_type: 0, codec: Codec::pcmu() }].into();
+    let payloads: Arc<[_]> = payloads().into();
     let t0 = Duration::from_secs(1);
     for call in 0..calls {
         for leg in [2 * call, 2 * call + 1] {
@@ -122,7 +100,7 @@ fn run(calls: u64, layout: Layout, loud: bool, ppm: f64, seconds: u64) -> f64 {
     }
     let spent = cpu_ns() - began;
     assert!(sink.samples > calls * (seconds - 2) * 8_000);
-    spent as f64 / 1e3 / (calls * seconds) as f64
+    (recorder, spent as f64 / 1e3 / (calls * seconds) as f64)
 }
 
 fn main() {
@@ -134,7 +112,12 @@ fn main() {
         ("tracks", Layout::Tracks, false, 0.0),
         ("stereo, clocks 1,000 ppm off", Layout::Stereo, false, 1_000.0),
     ] {
-        let least = (0..5).map(|_| run(200, layout, loud, ppm, 10)).fold(f64::MAX, f64::min);
+        let least = (0..5).map(|_| run(200, layout, loud, ppm, 10).1).fold(f64::MAX, f64::min);
         println!("{name:>30}: {least:6.1}");
     }
+    let held = |layout| {
+        let counted = allocation_counter::measure(|| std::mem::forget(run(50, layout, false, 0.0, 5)));
+        counted.bytes_current as f64 / 1e3 / 50.0
+    };
+    println!("kB that it holds for a call: stereo {:.1}, mixed {:.1}", held(Layout::Stereo), held(Layout::Mixed));
 }

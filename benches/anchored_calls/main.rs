@@ -11,14 +11,17 @@
 
 mod phones;
 mod reflector;
+#[path = "../steps/mod.rs"]
+mod steps;
 mod subject;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
+use steps::pinning;
 
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +108,7 @@ fn main() {
         return subject::run(Case::parse(case), calls.parse().expect("a number of calls"), batch);
     }
     let arguments = parse(&arguments);
-    pin_myself();
+    pinning::pin_myself();
     println!(
         "CPU-ms per call-second of {} rounds; the ratio is of the medians\n{:<20} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} \
          {:>7} {:>7} {:>8}",
@@ -172,7 +175,7 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
 
     let seconds = Duration::from_secs(arguments.seconds);
     let mut cpu = [BTreeMap::new(), BTreeMap::new()];
-    let report = phones.talk(seconds, |end| cpu[usize::from(end)] = subject.cpu_by_thread());
+    let report = phones.talk(seconds, |end| cpu[usize::from(end)] = steps::cpu_by_thread(subject.process.id()));
     let [from, until] = cpu;
     let scale = 1e6 * calls as f64 * report.measured.as_secs_f64();
     let spent = |(name, end): (&String, &u64)| (name.clone(), (end - from.get(name).unwrap_or(&0)) as f64 / scale);
@@ -256,10 +259,7 @@ struct Subject {
 impl Subject {
     fn start(case: Case, calls: usize, batch: Duration) -> Self {
         let program = std::env::current_exe().expect("our own path");
-        let mut command = if has_taskset() { Command::new("taskset") } else { Command::new(&program) };
-        if has_taskset() {
-            command.args(["-c", "0"]).arg(&program);
-        }
+        let mut command = pinning::pinned(program.to_str().expect("a path in UTF-8"), 0);
         let batch = batch.as_micros().to_string();
         let command = command.args(["--subject", case.name(), &calls.to_string(), &batch]);
         let mut process =
@@ -283,21 +283,6 @@ impl Subject {
         writeln!(stdin, "{}", line.join(" ")).expect("the subject listens");
     }
 
-    /// Nanoseconds on a CPU by the thread's name, as the scheduler counts them.
-    fn cpu_by_thread(&self) -> BTreeMap<String, u64> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).expect("procfs");
-        let of_task = |path: std::path::PathBuf| {
-            let schedstat = std::fs::read_to_string(path.join("schedstat")).ok()?;
-            let name = std::fs::read_to_string(path.join("comm")).ok()?;
-            Some((name.trim().to_owned(), schedstat.split_whitespace().next()?.parse::<u64>().ok()?))
-        };
-        let mut threads = BTreeMap::new();
-        for (name, spent) in tasks.flatten().filter_map(|task| of_task(task.path())) {
-            *threads.entry(name).or_default() += spent;
-        }
-        threads
-    }
-
     fn resident_kilobytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("procfs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
@@ -309,24 +294,6 @@ impl Subject {
         let told = self.line();
         assert!(self.process.wait().expect("the subject ends").success(), "the subject failed");
         told
-    }
-}
-
-fn has_taskset() -> bool {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // The parent's own mask has one core after `pin_myself`; two were there before.
-    (cores > 1 || PINNED.get().is_some()) && std::path::Path::new("/usr/bin/taskset").exists()
-}
-
-static PINNED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
-
-fn pin_myself() {
-    if has_taskset() {
-        let pid = std::process::id().to_string();
-        let pinned = Command::new("taskset").args(["-cp", "1", &pid]).stdout(Stdio::null()).status();
-        if pinned.is_ok_and(|status| status.success()) {
-            let _ = PINNED.set(());
-        }
     }
 }
 

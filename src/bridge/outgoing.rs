@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::id::LegId;
 use crate::rtp::Header;
 use crate::rtp::rtcp::SenderInfo;
-use crate::rtp::seq::{sequence_ahead, sequence_plus, timestamp_ahead, timestamp_plus, whole_packets};
+use crate::rtp::seq::{sequence_ahead, sequence_plus, ticks, timestamp_ahead, timestamp_plus, whole_packets};
 use crate::rtp::source::MAX_MISORDER;
 use crate::rtp::view;
 
@@ -255,12 +255,19 @@ impl Stream {
     fn timestamp(&self, packet: &Incoming<'_>) -> u32 {
         let (theirs, ours) = self.anchor;
         let ahead = timestamp_ahead(packet.header.timestamp, theirs);
+        if packet.sent_rate == packet.clock_rate {
+            return timestamp_plus(ours, ahead as u32);
+        }
         let scaled = i64::from(ahead) * i64::from(packet.sent_rate) / i64::from(packet.clock_rate.max(1));
         timestamp_plus(ours, scaled as u32)
     }
 
     /// Kept near the newest packet, so that what is scaled is small. Only by what leaves no remainder: nothing adds up.
     fn move_anchor(&mut self, packet: &Incoming<'_>) {
+        if packet.sent_rate == packet.clock_rate {
+            self.anchor = (packet.header.timestamp, self.timestamp(packet));
+            return;
+        }
         let (theirs, ours) = self.anchor;
         let ahead = i64::from(timestamp_ahead(packet.header.timestamp, theirs));
         let from = i64::from(packet.clock_rate.max(1));
@@ -277,9 +284,4 @@ pub enum Steps {
     First,
     /// This many packets after the one before; more than one when some were skipped.
     After(u32),
-}
-
-/// Clock ticks in a time.
-pub fn ticks(duration: Duration, clock_rate: u32) -> u64 {
-    (duration.as_nanos() * u128::from(clock_rate) / 1_000_000_000) as u64
 }

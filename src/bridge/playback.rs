@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::command::{PLAYED_PAYLOAD_TYPE, Playback};
 use super::leg::Taps;
-use super::outgoing::{Steps, ticks};
+use super::outgoing::Steps;
 use super::relay::Tapped;
 use super::tone::Dual;
 use crate::audio::coding::Coding;
@@ -13,7 +13,7 @@ use crate::audio::pcm;
 use crate::codec::Payload;
 use crate::id::LegId;
 use crate::rtp::Header;
-use crate::rtp::seq::sequence_plus;
+use crate::rtp::seq::{sequence_plus, ticks};
 use crate::rtp::view::{self, FIXED_LEN};
 
 /// Longest payload that is made: 255 ms of L16 at 16,000 Hz.

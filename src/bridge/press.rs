@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::command::Digit;
 use crate::codec::{Kind, Payload};
 use crate::id::LegId;
+use crate::rtp::seq::ticks;
 use crate::rtp::telephone_event::TelephoneEvent;
 
 /// Digits that may wait to be pressed towards a peer.
@@ -125,8 +126,7 @@ pub fn event_payload(send: &[Payload], clock_rate: Option<u32>) -> Option<(u8, u
 
 /// The payload of an event of ours. What the duration field cannot hold stays at its largest value.
 pub fn event_bytes(digit: Digit, told: Duration, clock_rate: u32, end: bool) -> [u8; TelephoneEvent::LEN] {
-    let ticks = told.as_nanos() * u128::from(clock_rate) / 1_000_000_000;
-    let duration = u16::try_from(ticks).unwrap_or(u16::MAX);
+    let duration = u16::try_from(ticks(told, clock_rate)).unwrap_or(u16::MAX);
     TelephoneEvent { event: digit.event(), end, volume: VOLUME, duration }.encode()
 }
 

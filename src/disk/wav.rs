@@ -4,9 +4,8 @@
 //! in one piece, data first, so that a killed process leaves a file that plays up to its last commit. After a power cut
 //! the two may disagree: [`mend`] makes a header from the file's length.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read};
 use std::path::Path;
-use std::sync::Arc;
 
 use super::{Disk, File};
 
@@ -15,6 +14,9 @@ pub const HEADER_LEN: u64 = 44;
 
 /// The longest file whose sizes fit the header: the RIFF size is the file's length less 8, in 32 bits.
 pub const MAX_FILE_LEN: u64 = u32::MAX as u64;
+
+/// Samples written at a time: a quarter second of stereo at 16,000 Hz.
+const PIECE: usize = 8_192;
 
 /// What a file's frames are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,10 +76,9 @@ pub fn parse_name(name: &str) -> Option<(&str, u32)> {
 
 /// Appends frames to a new file. Dropping it loses nothing that was committed.
 pub struct Writer {
-    file: Arc<dyn File>,
+    file: Box<dyn File>,
     spec: Spec,
     frames: u64,
-    hound: hound::WavWriter<Image>,
 }
 
 impl Writer {
@@ -86,17 +87,9 @@ impl Writer {
     /// # Errors
     /// The disk's own.
     pub fn create(disk: &dyn Disk, path: &Path, spec: Spec) -> io::Result<Self> {
-        let file: Arc<dyn File> = disk.create(path)?.into();
-        let mut writer = Self::over(file, spec, 0)?;
+        let mut writer = Self { file: disk.create(path)?, spec, frames: 0 };
         writer.commit()?;
         Ok(writer)
-    }
-
-    /// A writer whose next frame is `frames`; the file has at least that length already.
-    fn over(file: Arc<dyn File>, spec: Spec, frames: u64) -> io::Result<Self> {
-        let image = Image { file: file.clone(), header: header(spec, frames)?, position: 0 };
-        let hound = hound::WavWriter::new_append(image).map_err(into_io)?;
-        Ok(Self { file, spec, frames, hound })
     }
 
     /// What its frames are.
@@ -120,10 +113,18 @@ impl Writer {
         }
         let frames = self.frames + (interleaved.len() / usize::from(self.spec.channels)) as u64;
         self.check_len(frames)?;
-        // hound takes 32 bits of samples at a time; check_len has bounded them.
-        let mut samples = self.hound.get_i16_writer(interleaved.len() as u32);
-        interleaved.iter().for_each(|&sample| samples.write_sample(sample));
-        samples.flush().map_err(into_io)?;
+        // From the stack: hound keeps as many bytes of memory as the longest piece had, for every file.
+        let mut bytes = [0; 2 * PIECE];
+        let mut at = self.spec.file_len(self.frames);
+        for piece in interleaved.chunks(PIECE) {
+            let bytes = &mut bytes[..2 * piece.len()];
+            bytes
+                .chunks_exact_mut(2)
+                .zip(piece)
+                .for_each(|(bytes, sample)| bytes.copy_from_slice(&sample.to_le_bytes()));
+            self.file.write_at(bytes, at)?;
+            at += bytes.len() as u64;
+        }
         self.frames = frames;
         Ok(())
     }
@@ -136,7 +137,7 @@ impl Writer {
         let frames = self.frames.saturating_add(frames);
         self.check_len(frames)?;
         self.file.set_len(self.spec.file_len(frames))?;
-        *self = Self::over(self.file.clone(), self.spec, frames)?;
+        self.frames = frames;
         Ok(())
     }
 
@@ -145,7 +146,7 @@ impl Writer {
     /// # Errors
     /// The disk's own.
     pub fn commit(&mut self) -> io::Result<()> {
-        self.hound.flush().map_err(into_io)
+        self.file.write_at(&header(self.spec, self.frames)?, 0)
     }
 
     /// Makes everything appended durable.
@@ -161,58 +162,6 @@ impl Writer {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::FileTooLarge, "a WAV file ends at 4 GiB")),
         }
-    }
-}
-
-/// What hound writes to: frames go through, the header is kept and written in one piece by `flush`. Without it hound's
-/// two sizes would be two writes, and a kill between them would leave them in disagreement.
-struct Image {
-    file: Arc<dyn File>,
-    header: [u8; HEADER_LEN as usize],
-    position: u64,
-}
-
-impl Write for Image {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = match self.header.get_mut(usize::try_from(self.position).unwrap_or(usize::MAX)..) {
-            Some(rest) if !rest.is_empty() => {
-                let len = rest.len().min(bytes.len());
-                rest[..len].copy_from_slice(&bytes[..len]);
-                len
-            }
-            _ => {
-                self.file.write_at(bytes, self.position)?;
-                bytes.len()
-            }
-        };
-        self.position += len as u64;
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.write_at(&self.header, 0)
-    }
-}
-
-impl Read for Image {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let rest = self.header.get(usize::try_from(self.position).unwrap_or(usize::MAX)..).unwrap_or_default();
-        let len = rest.len().min(out.len());
-        out[..len].copy_from_slice(&rest[..len]);
-        self.position += len as u64;
-        Ok(len)
-    }
-}
-
-impl Seek for Image {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(_) => None,
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
     }
 }
 

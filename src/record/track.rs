@@ -17,6 +17,12 @@ use crate::audio::sum;
 /// Sealed at a time, in ms.
 pub const QUANTUM_MS: i64 = 25;
 
+/// What the first ring holds, in ms: what is not sealed (545 at a commit, 250 more at the next one), and history.
+const RECEIVED_MS: i64 = 900;
+
+/// What the second one holds: what one commit seals, a little late, and what the resampler looks at besides.
+const OUTPUT_MS: i64 = 320;
+
 /// Longest stretch that either ring grows to hold, when a thread is late or a place lies far ahead, in ms.
 const MAX_RING_MS: i64 = 8_000;
 
@@ -110,14 +116,14 @@ impl Track {
         let from = from - from.rem_euclid(quantum(rate));
         Self {
             rate,
-            received: Samples::new(samples(rate, 1_000)),
+            received: Samples::new(samples(rate, RECEIVED_MS)),
             spans: VecDeque::new(),
             sealed: from,
             edge: None,
             shift: 0,
             wanted: None,
             stretching: false,
-            output: Samples::new(samples(rate, 500)),
+            output: Samples::new(samples(rate, OUTPUT_MS)),
             end: from,
             start: from,
             overrun: i64::MIN,
@@ -676,6 +682,6 @@ mod tests {
                 track.advance(sealed, sealed - 2_000, by_sequence, &Stretch::new());
             }
         }
-        assert_eq!((track.received.capacity(), track.output.capacity()), (8_192, 4_096));
+        assert_eq!((track.received.capacity(), track.output.capacity()), (7_200, 2_560));
     }
 }

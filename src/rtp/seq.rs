@@ -1,5 +1,7 @@
 //! Sequence numbers and timestamps wrap around; this file is the only one that computes with that.
 
+use std::time::Duration;
+
 /// How far `a` is ahead of `b`; negative when it is behind. Exact while they are less than 32,768 apart.
 pub fn sequence_ahead(a: u16, b: u16) -> i16 {
     a.wrapping_sub(b) as i16
@@ -27,6 +29,11 @@ pub fn whole_packets(ticks: u64, ticks_per_packet: u32) -> u32 {
     let packets = ((ticks + step / 2) / step).max(1);
     // A pause of more than 2³² ticks wraps as the stream itself would have.
     (packets * step) as u32
+}
+
+/// Clock ticks in a time. In two parts, because a division of 128 bits would be the dearest of a packet's instructions.
+pub fn ticks(time: Duration, clock_rate: u32) -> u64 {
+    time.as_secs() * u64::from(clock_rate) + u64::from(time.subsec_nanos()) * u64::from(clock_rate) / 1_000_000_000
 }
 
 /// Turns 16-bit sequence numbers into ones that never wrap.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::rtcp::ReportBlock;
-use super::seq::{sequence_ahead, sequence_plus};
+use super::seq::{sequence_ahead, sequence_plus, ticks};
 
 /// A forward jump of this many packets or more is a restart, not a loss (A.1 MAX_DROPOUT).
 pub const MAX_DROPOUT: i16 = 3_000;
@@ -97,8 +97,7 @@ impl Source {
 
     /// Feeds the jitter estimate (A.8): `arrival` since any fixed instant, the timestamp and its clock in Hz.
     pub fn measure(&mut self, arrival: Duration, timestamp: u32, clock_rate: u32) {
-        let ticks = arrival.as_nanos() * u128::from(clock_rate) / 1_000_000_000;
-        let transit = (ticks as u32).wrapping_sub(timestamp);
+        let transit = (ticks(arrival, clock_rate) as u32).wrapping_sub(timestamp);
         if let Some(before) = self.transit.replace(transit) {
             let difference = (transit.wrapping_sub(before) as i32).unsigned_abs();
             // A jump of the timestamps is not jitter; ten seconds are beyond any network's.

@@ -31,7 +31,7 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Between two looks at memory that the rings can give back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 /// Upper bounds of [`Counters::lateness`] in µs; beyond the last one is one more.
-pub const LATENESS_US: [u64; 7] = [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000];
+pub const LATENESS_US: [u64; 11] = [50, 100, 250, 500, 1_000, 1_500, 2_000, 3_000, 4_000, 8_000, 16_000];
 
 /// What one mixer thread is given at its start.
 #[derive(Debug, Clone)]

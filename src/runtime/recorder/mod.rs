@@ -50,6 +50,9 @@ const PASS: Duration = Duration::from_millis(20);
 /// Time between two passes while nothing is recorded; a mark ends it at once.
 const IDLE: Duration = Duration::from_millis(100);
 
+/// Empty buffers kept between writer and recorder: some more than sessions commit in one pass.
+const MAX_SPARES: usize = 256;
+
 /// Longest time that a stopping recorder waits for its sessions' ends; they come within the reorder window.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -96,7 +99,7 @@ pub fn spawn(
     let (marks, inbox) = mpsc::channel();
     let (jobs, work) = mpsc::channel();
     let (broken_in, broken) = mpsc::channel();
-    let (spare_in, spare) = mpsc::channel();
+    let (spare_in, spare) = mpsc::sync_channel(MAX_SPARES);
 
     let files = writer::Files::new(keeper, shared.clone(), broken_in, spare_in, notices.clone());
     let writer = std::thread::Builder::new().name(format!("writer-{number}")).spawn(move || files.run(&work))?;

@@ -140,11 +140,7 @@ impl QueueSink {
             self.slow.remove(&id);
             self.shared.queued.fetch_add(bytes, Ordering::Relaxed);
         }
-        let spare = &self.spare;
-        let files = staged.files.iter_mut().map(|file| {
-            let next = Samples { lost_frames: 0, interleaved: spare.try_recv().unwrap_or_default() };
-            std::mem::replace(&mut file.samples, next)
-        });
+        let files = staged.files.iter_mut().map(|file| std::mem::take(&mut file.samples));
         let job = Job::Commit { id, files: files.collect(), metadata: staged.metadata.take() };
         self.send(job);
     }
@@ -170,10 +166,13 @@ impl Sink for QueueSink {
     }
 
     fn frames(&mut self, id: RecordingId, file: usize, interleaved: &[i16]) {
-        let staged = self.sessions.get_mut(&id).and_then(|s| s.files.get_mut(file));
-        if let Some(staged) = staged {
-            staged.samples.interleaved.extend_from_slice(interleaved);
+        let Some(staged) = self.sessions.get_mut(&id).and_then(|s| s.files.get_mut(file)) else { return };
+        let staged = &mut staged.samples.interleaved;
+        if staged.capacity() == 0 {
+            // Taken now and not when the last one was handed over: of all sessions few have frames at a time.
+            *staged = self.spare.try_recv().unwrap_or_default();
         }
+        staged.extend_from_slice(interleaved);
     }
 
     fn roll(&mut self, id: RecordingId, files: &[FileSpec]) {

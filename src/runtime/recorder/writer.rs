@@ -23,7 +23,7 @@ pub(super) struct Files {
     /// Tells the recorder what to stop.
     broken: mpsc::Sender<(RecordingId, StopCause)>,
     /// Gives empty buffers back.
-    spare: mpsc::Sender<Vec<i16>>,
+    spare: mpsc::SyncSender<Vec<i16>>,
     publisher: Publisher,
     notices: Notices,
     /// Bytes written by all recorders.
@@ -44,7 +44,7 @@ impl Files {
         keeper: &Keeper,
         shared: Arc<Shared>,
         broken: mpsc::Sender<(RecordingId, StopCause)>,
-        spare: mpsc::Sender<Vec<i16>>,
+        spare: mpsc::SyncSender<Vec<i16>>,
         notices: Notices,
     ) -> Self {
         Self {
@@ -103,7 +103,8 @@ impl Files {
         for Samples { mut interleaved, .. } in files {
             if interleaved.capacity() <= MAX_SPARE {
                 interleaved.clear();
-                let _ = self.spare.send(interleaved);
+                // Where enough are kept this one is given back to the system.
+                let _ = self.spare.try_send(interleaved);
             }
         }
     }

@@ -1,0 +1,347 @@
+//! What setting a call up and tearing it down costs: INVITE, 200, ACK, BYE, 200 through the whole server, and its CPU time
+//! per call.
+//!
+//! `cargo bench --bench call_setup -- --rates 25,200,500 --seconds 10 --json out.json`
+//!
+//! Caller and callee are two threads of this program on one core, the server is a process of its own on another. No call is
+//! ever repeated by the caller: what gets no answer within two seconds has failed. What the server sends twice was late.
+//! With SDP each call binds its RTP ports, but nothing is sent there; `recorded` writes a file for each.
+
+mod steps;
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use steps::pinning;
+use stickytape::clock;
+
+/// Between the answer and the BYE.
+const TALK: Duration = Duration::from_millis(200);
+/// What is not answered by then has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Before the measurement.
+const WARM_UP: Duration = Duration::from_secs(2);
+/// The clock's step of the caller.
+const STEP: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Plain,
+    Recorded,
+}
+
+struct Arguments {
+    rates: Vec<u64>,
+    seconds: u64,
+}
+
+struct Outcome {
+    case: Case,
+    rate: u64,
+    cpu_ms: f64,
+    calls: u64,
+    failed: u64,
+    repeated: u64,
+    answered_ms: [f64; 2],
+}
+
+fn main() {
+    let mut arguments = Arguments { rates: vec![25, 200, 500], seconds: 10 };
+    let given: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if given.first().is_some_and(|argument| argument == "--test") {
+        return;
+    }
+    for pair in given.chunks(2) {
+        match pair {
+            [name, rates] if name == "--rates" => {
+                arguments.rates = rates.split(',').map(|rate| rate.parse().expect("a number")).collect();
+            }
+            [name, seconds] if name == "--seconds" => arguments.seconds = seconds.parse().expect("a number"),
+            [name, _] if name == "--json" => {}
+            other => panic!("--rates N,N  --seconds N  --json FILE; not {other:?}"),
+        }
+    }
+    pinning::pin_myself();
+    println!(
+        "CPU-ms of the server per call: INVITE, 200, ACK, BYE, 200 with SDP; the caller hears its 200 after p50 / p99 ms"
+    );
+    println!(
+        "{:<10} {:>7} {:>7} {:>9} {:>7} {:>9} {:>8} {:>8}",
+        "case", "calls/s", "calls", "CPU-ms", "failed", "repeated", "p50 ms", "p99 ms"
+    );
+    let mut rows = vec![];
+    for rate in &arguments.rates {
+        for case in [Case::Plain, Case::Recorded] {
+            let outcome = measure(case, *rate, arguments.seconds);
+            let Outcome { cpu_ms, calls, failed, repeated, answered_ms: [p50, p99], .. } = outcome;
+            println!(
+                "{:<10} {rate:>7} {calls:>7} {cpu_ms:>9.3} {failed:>7} {repeated:>9} {p50:>8.2} {p99:>8.2}",
+                outcome.case.name()
+            );
+            rows.push(json!({
+                "case": outcome.case.name(),
+                "callsPerSecond": outcome.rate,
+                "calls": calls,
+                "cpuMsPerCall": cpu_ms,
+                "failed": failed,
+                "repeatedByServer": repeated,
+                "answeredMs": { "p50": p50, "p99": p99 },
+            }));
+        }
+    }
+    steps::write_json(&json!(rows));
+}
+
+impl Case {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Recorded => "recorded",
+        }
+    }
+}
+
+fn measure(case: Case, rate: u64, seconds: u64) -> Outcome {
+    let (caller, callee) = (socket(), socket());
+    let server = Server::start(case, callee.local_addr().expect("bound").port());
+    let repeated = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let mut cpu = [0; 2];
+    let time = WARM_UP + Duration::from_secs(seconds);
+    let (mut done, failed, mut answered) = std::thread::scope(|scope| {
+        scope.spawn(|| answer(&callee, &repeated, &stop));
+        let caller = scope.spawn(|| Caller::new(&caller, server.sip, rate).run(time, &repeated));
+        std::thread::sleep(WARM_UP);
+        cpu[0] = server.cpu_ns();
+        std::thread::sleep(Duration::from_secs(seconds));
+        cpu[1] = server.cpu_ns();
+        let result = caller.join().expect("the caller");
+        stop.store(true, Relaxed);
+        result
+    });
+    done -= failed;
+    answered.sort_unstable();
+    let part =
+        |part: f64| answered.get((answered.len() as f64 * part) as usize).map_or(0.0, Duration::as_secs_f64) * 1e3;
+    Outcome {
+        case,
+        rate,
+        cpu_ms: (cpu[1] - cpu[0]) as f64 / 1e6 / (rate * seconds) as f64,
+        calls: done,
+        failed,
+        repeated: repeated.load(Relaxed),
+        answered_ms: [part(0.5), part(0.99)],
+    }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    socket.set_read_timeout(Some(STEP)).expect("a timeout");
+    socket
+}
+
+/// A header of a message by its name, as written.
+fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
+    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// The lines of a message that its answer has too.
+fn echoed(message: &str) -> String {
+    let wanted = |line: &&str| ["Via: ", "From: ", "Call-ID: ", "CSeq: "].iter().any(|name| line.starts_with(name));
+    message.lines().filter(wanted).map(|line| format!("{line}\r\n")).collect()
+}
+
+const SDP: &str = "v=0\r\no=bench 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+    m=audio 9 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n";
+
+fn with_sdp(head: &str) -> String {
+    format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len())
+}
+
+/// Answers every INVITE and BYE at once.
+fn answer(socket: &UdpSocket, repeated: &AtomicU64, stop: &AtomicBool) {
+    let port = socket.local_addr().expect("bound").port();
+    let (mut buffer, mut seen) = ([0; 4_096], HashSet::new());
+    while !stop.load(Relaxed) {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+        let text = String::from_utf8_lossy(&buffer[..len]);
+        if text.starts_with("ACK ") {
+            continue;
+        }
+        let (to, branch) = (header(&text, "To").unwrap_or_default(), header(&text, "Via").unwrap_or_default());
+        repeated.fetch_add(u64::from(!seen.insert(branch.to_owned())), Relaxed);
+        let tag = if to.contains(";tag=") { "" } else { ";tag=callee" };
+        let head =
+            format!("SIP/2.0 200 OK\r\n{}To: {to}{tag}\r\nContact: <sip:2001@127.0.0.1:{port}>\r\n", echoed(&text));
+        let whole =
+            if text.starts_with("INVITE ") { with_sdp(&head) } else { format!("{head}Content-Length: 0\r\n\r\n") };
+        let _ = socket.send_to(whole.as_bytes(), from);
+    }
+}
+
+/// A call of the caller, by its number.
+struct Call {
+    began: Instant,
+    /// To of the answer, and when BYE is due; `None` before the answer.
+    answered: Option<(String, Instant)>,
+    said_bye: bool,
+}
+
+struct Caller<'a> {
+    socket: &'a UdpSocket,
+    server: SocketAddr,
+    rate: u64,
+    calls: HashMap<u64, Call>,
+    begun: u64,
+    done: u64,
+    failed: u64,
+    answered: Vec<Duration>,
+}
+
+impl<'a> Caller<'a> {
+    fn new(socket: &'a UdpSocket, sip: u16, rate: u64) -> Self {
+        let server = (Ipv4Addr::LOCALHOST, sip).into();
+        Self { socket, server, rate, calls: HashMap::new(), begun: 0, done: 0, failed: 0, answered: Vec::new() }
+    }
+
+    /// Calls for so long; calls that ended, those of them that failed, and how long each waited for its answer.
+    fn run(mut self, time: Duration, repeated: &AtomicU64) -> (u64, u64, Vec<Duration>) {
+        let begin = clock::now();
+        let mut buffer = [0; 4_096];
+        loop {
+            let now = clock::now();
+            let since = now - begin;
+            if since >= time && self.calls.is_empty() {
+                return (self.done, self.failed, self.answered);
+            }
+            while since < time && self.begun < (since.as_secs_f64() * self.rate as f64) as u64 {
+                self.invite(now);
+            }
+            self.hang_up(now);
+            if let Ok((len, _)) = self.socket.recv_from(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                self.take(&text, clock::now(), repeated);
+            }
+        }
+    }
+
+    fn request(&self, method: &str, number: u64, sequence: u64, to: &str) -> String {
+        let port = self.socket.local_addr().expect("bound").port();
+        format!(
+            "{method} sip:2001@{} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{method}{number}\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:1001@127.0.0.1>;tag=c{number}\r\nTo: {to}\r\nCall-ID: {number}@bench\r\n\
+             CSeq: {sequence} {method}\r\nContact: <sip:1001@127.0.0.1:{port}>\r\n",
+            self.server
+        )
+    }
+
+    fn send(&self, text: &str) {
+        let _ = self.socket.send_to(text.as_bytes(), self.server);
+    }
+
+    fn invite(&mut self, now: Instant) {
+        let number = self.begun;
+        self.begun += 1;
+        self.send(&with_sdp(&self.request("INVITE", number, 1, "<sip:2001@127.0.0.1>")));
+        self.calls.insert(number, Call { began: now, answered: None, said_bye: false });
+    }
+
+    fn hang_up(&mut self, now: Instant) {
+        let due = |call: &Call| call.answered.as_ref().is_some_and(|(_, at)| *at <= now) && !call.said_bye;
+        let over: Vec<u64> = self.calls.iter().filter(|(_, call)| due(call)).map(|(number, _)| *number).collect();
+        for number in over {
+            let Some((to, _)) = self.calls.get(&number).and_then(|call| call.answered.clone()) else { continue };
+            self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("BYE", number, 2, &to)));
+            self.calls.entry(number).and_modify(|call| call.said_bye = true);
+        }
+        let before = self.calls.len();
+        self.calls.retain(|_, call| now - call.began < PATIENCE + TALK);
+        let gone = (before - self.calls.len()) as u64;
+        (self.failed, self.done) = (self.failed + gone, self.done + gone);
+    }
+
+    fn take(&mut self, text: &str, now: Instant, repeated: &AtomicU64) {
+        if !text.starts_with("SIP/2.0 ") || text.starts_with("SIP/2.0 1") {
+            return;
+        }
+        let number = header(text, "Call-ID").and_then(|id| id.split('@').next()?.parse().ok());
+        let Some(number) = number else { return };
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        let ok = text.starts_with("SIP/2.0 200");
+        if !ok || header(text, "CSeq").is_some_and(|value| value.ends_with("BYE")) {
+            self.failed += u64::from(!ok);
+            self.done += 1;
+            self.calls.remove(&number);
+            return;
+        }
+        let to = header(text, "To").unwrap_or_default().to_owned();
+        if call.answered.is_some() {
+            repeated.fetch_add(1, Relaxed);
+        } else {
+            self.answered.push(now - call.began);
+            call.answered = Some((to.clone(), now + TALK));
+        }
+        self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("ACK", number, 1, &to)));
+    }
+}
+
+/// The program under measurement, with its own folder.
+struct Server {
+    _folder: tempfile::TempDir,
+    process: Child,
+    sip: u16,
+}
+
+impl Server {
+    fn start(case: Case, callee: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Asked for and given back: the configuration names its ports.
+        let free =
+            || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a port").port();
+        let (sip, api) = (free(), free());
+        let recording = if case == Case::Recorded { "origination" } else { "none" };
+        let config = format!(
+            "[sip]\nlisten = [\"udp:127.0.0.1:{sip}\"]\ndrain-timeout = \"1s\"\n\
+             [media]\nworkers = 1\nports = \"10000-32767\"\nport-cooldown = \"2s\"\n\
+             [recording]\nmin-free-space = \"1MiB\"\ndefault = \"{recording}\"\n[api]\nlisten = \"127.0.0.1:{api}\"\n\
+             [[trunk]]\nname = \"callers\"\nfrom = [\"127.0.0.1\"]\n\
+             [[dn]]\nnumber = \"2001\"\ncontact = \"sip:2001@127.0.0.1:{callee}\"\n"
+        );
+        std::fs::write(folder.path().join("stickytape.toml"), config).expect("the folder can be written");
+        let mut command = pinning::pinned(env!("CARGO_BIN_EXE_stickytape"), 0);
+        let command = command.arg("serve").current_dir(folder.path()).env("RUST_LOG", "warn");
+        let process =
+            command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("the server can be started");
+        let server = Self { _folder: folder, process, sip };
+        let deadline = clock::now() + Duration::from_secs(20);
+        while !is_ready(api) {
+            assert!(clock::now() < deadline, "the server does not get ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        steps::cpu_by_thread(self.process.id()).values().sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // SIGTERM lets it end what it writes.
+        let _ = Command::new("kill").arg(self.process.id().to_string()).status();
+        let _ = self.process.wait();
+    }
+}
+
+fn is_ready(api: u16) -> bool {
+    let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, api)) else { return false };
+    let mut text = String::new();
+    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    asked.and_then(|()| stream.read_to_string(&mut text)).is_ok() && text.starts_with("HTTP/1.1 200")
+}
