@@ -13,7 +13,7 @@ use steps::sip::{messages, read_and_write};
 use stickytape::sip::message::Message;
 
 const ROUNDS: usize = 20;
-const TIMES: u64 = 5_000;
+const TIMES: u64 = 2_000;
 
 fn main() {
     println!(

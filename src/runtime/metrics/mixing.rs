@@ -119,12 +119,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lateness_is_a_histogram_with_bounds_in_seconds_down_to_a_quarter_of_a_millisecond() {
+    fn lateness_is_a_histogram_with_bounds_in_seconds_down_to_fifty_microseconds() {
         let mut registry = Registry::default();
         let mixing = Mixing::register(&mut registry);
         let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
         counters[0].lateness[0].store(5, Relaxed);
-        counters[1].lateness[3].store(2, Relaxed);
+        counters[1].lateness[6].store(2, Relaxed);
         counters[1].lateness[LATENESS_US.len()].store(1, Relaxed);
         counters[1].late_us.store(30_500, Relaxed);
         mixing.set(&counters);
