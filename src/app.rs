@@ -303,11 +303,10 @@ impl Server {
             let _ = stop.send(());
             let _ = task.await;
         }
-        let Agents { desks, reporting, keeping, stop, timing } = self.agents;
+        let Agents { desks, keeping, stop, timing, .. } = self.agents;
         let _ = stop.send(());
         let _ = timing.await;
-        // What keeps them ends when nothing more can be told.
-        drop((desks, reporting));
+        desks.close();
         let _ = keeping.await;
         let _ = self.levels.await;
         // What TCP still has to write is written first.

@@ -61,7 +61,7 @@ impl Desk {
     fn empty() -> Self {
         Self {
             model: Interactions::new(options()),
-            now: Instant::now(),
+            now: stickytape::clock::now(),
             connections: Vec::new(),
             told: Vec::new(),
             tickets: Vec::new(),

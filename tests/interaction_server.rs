@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -361,7 +362,8 @@ async fn a_desktop_shows_the_token_as_every_client_does() {
 #[tokio::test]
 async fn a_desktop_that_does_not_read_loses_only_its_own_connection() {
     let (inbox, _queue) = signaling::inbox();
-    let (_reporting, publisher, _kept) = events::events(1);
+    let (_reporting, publisher, kept) = events::events(1);
+    let keeping = tokio::spawn(events::run(kept, None));
     let options = Options {
         invitation_timeout: Duration::from_secs(30),
         is_dn: Box::new(|_| true),
@@ -384,4 +386,52 @@ async fn a_desktop_that_does_not_read_loses_only_its_own_connection() {
     assert_eq!(desks.agents(), 2);
     drop(slow);
     assert_eq!(desks.agents(), 1);
+    // A desktop that does not take its farewell keeps nobody waiting.
+    desks.close();
+    timeout(LONG, keeping).await.expect("nothing more is reported").unwrap();
+    assert_eq!(other.next().await, Err(LineEnd::Stopping));
+}
+
+/// A line of the example desktop that begins so.
+fn line(lines: &mut impl Iterator<Item = std::io::Result<String>>, begins: &str) -> String {
+    block_in_place(|| lines.map(Result::unwrap).find(|line| line.starts_with(begins))).expect("the example says it")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_desktops_invite_accept_and_leave_on_the_live_server() {
+    let office = Office::open("").await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/agent_desktop.py");
+    let server = office.http().to_string();
+    let start = |agent: &str, dn: &str, more: &[&str]| {
+        let mut command = Command::new("python3");
+        command.args([script, "--server", &server, "--agent", agent, "--dn", dn]).args(more);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("this test needs python3");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        line(&mut lines, "registered");
+        (child, lines)
+    };
+    let (mut anna, mut annas) = start("anna", "2001", &[]);
+    let (mut ben, mut bens) = start("ben", "2002", &["--accept"]);
+    let interaction = office.call().await;
+    writeln!(anna.stdin.as_mut().unwrap(), "invite {interaction} ben").unwrap();
+    line(&mut bens, r#"-> {"request": "RequestAccept""#);
+    for lines in [&mut annas, &mut bens] {
+        let added = loop {
+            let told = line(lines, "<- ");
+            if told.contains("EventPartyAdded") {
+                break told;
+            }
+        };
+        assert!(added.contains(r#""AgentID": "ben""#), "{added}");
+    }
+    writeln!(ben.stdin.as_mut().unwrap(), "leave {interaction}").unwrap();
+    assert!(line(&mut bens, "<- ").contains("EventAck"));
+    assert!(line(&mut annas, "<- ").contains("EventPartyRemoved"));
+    // At the end of their input they go.
+    for (mut child, rest) in [(anna, annas), (ben, bens)] {
+        drop(child.stdin.take());
+        assert!(block_in_place(|| child.wait()).unwrap().success());
+        assert_eq!(block_in_place(|| rest.count()), 0);
+    }
+    office.close().await;
 }

@@ -42,7 +42,8 @@ pub struct AgentQuery {
 #[serde(tag = "request", deny_unknown_fields)]
 pub enum AgentRequest {
     /// Invites another registered agent into an interaction of the sender's.
-    RequestConference {
+    #[serde(rename = "RequestConference")]
+    Conference {
         /// Stands in the events that answer it.
         #[serde(rename = "ReferenceID", default, skip_serializing_if = "Option::is_none")]
         reference_id: Option<String>,
@@ -54,7 +55,8 @@ pub enum AgentRequest {
         agent_id: String,
     },
     /// Accepts an invitation: the sender's DN is called into the conference.
-    RequestAccept {
+    #[serde(rename = "RequestAccept")]
+    Accept {
         /// Stands in the events that answer it.
         #[serde(rename = "ReferenceID", default, skip_serializing_if = "Option::is_none")]
         reference_id: Option<String>,
@@ -63,7 +65,8 @@ pub enum AgentRequest {
         ticket_id: String,
     },
     /// Rejects an invitation.
-    RequestReject {
+    #[serde(rename = "RequestReject")]
+    Reject {
         /// Stands in the events that answer it.
         #[serde(rename = "ReferenceID", default, skip_serializing_if = "Option::is_none")]
         reference_id: Option<String>,
@@ -72,7 +75,8 @@ pub enum AgentRequest {
         ticket_id: String,
     },
     /// Leaves an interaction: the sender's leg is released.
-    RequestLeaveInteraction {
+    #[serde(rename = "RequestLeaveInteraction")]
+    Leave {
         /// Stands in the events that answer it.
         #[serde(rename = "ReferenceID", default, skip_serializing_if = "Option::is_none")]
         reference_id: Option<String>,
@@ -87,12 +91,12 @@ impl AgentRequest {
     fn read(text: &str) -> Result<(Option<String>, Message), String> {
         let request: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let (reference, message) = match request {
-            Self::RequestConference { reference_id, interaction_id, agent_id } => {
+            Self::Conference { reference_id, interaction_id, agent_id } => {
                 (reference_id, Message::Conference { interaction: interaction_id, agent: agent_id })
             }
-            Self::RequestAccept { reference_id, ticket_id } => (reference_id, Message::Accept { ticket: ticket_id }),
-            Self::RequestReject { reference_id, ticket_id } => (reference_id, Message::Reject { ticket: ticket_id }),
-            Self::RequestLeaveInteraction { reference_id, interaction_id } => {
+            Self::Accept { reference_id, ticket_id } => (reference_id, Message::Accept { ticket: ticket_id }),
+            Self::Reject { reference_id, ticket_id } => (reference_id, Message::Reject { ticket: ticket_id }),
+            Self::Leave { reference_id, interaction_id } => {
                 (reference_id, Message::Leave { interaction: interaction_id })
             }
         };

@@ -39,7 +39,8 @@ pub struct Desks {
 struct Inner {
     model: Interactions,
     desktops: HashMap<ConnectionId, Desktop>,
-    reporting: Publisher<Event>,
+    /// `None`: the server stops.
+    reporting: Option<Publisher<Event>>,
     /// The last connection.
     last: u64,
 }
@@ -65,7 +66,7 @@ impl Desks {
     /// Without agents and calls. `inbox` is asked what agents ask; `reporting` is told what reporting is told.
     pub fn new(inbox: Inbox, reporting: Publisher<Event>, options: Options) -> Arc<Self> {
         let model = Interactions::new(options);
-        let inner = Inner { model, desktops: HashMap::new(), reporting, last: 0 };
+        let inner = Inner { model, desktops: HashMap::new(), reporting: Some(reporting), last: 0 };
         Arc::new(Self { inner: Mutex::new(inner), inbox, changed: Notify::new() })
     }
 
@@ -106,6 +107,13 @@ impl Desks {
         Ok(Box::new(Line { desks: self.clone(), id, events, end }))
     }
 
+    /// Nothing is told any more: every desktop's line ends after what it has been told, and so does what reporting is told.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.reporting = None;
+        inner.desktops.clear();
+    }
+
     fn input(self: &Arc<Self>, input: Input<'_>) {
         let mut inner = self.lock();
         let before = inner.model.poll_timeout();
@@ -120,7 +128,11 @@ impl Desks {
         while let Some(output) = inner.model.poll_output() {
             match output {
                 Output::Tell(id, event) => inner.tell(id, &event),
-                Output::Report(event) => inner.reporting.publish(clock::wall(), event),
+                Output::Report(event) => {
+                    if let Some(reporting) = &mut inner.reporting {
+                        reporting.publish(clock::wall(), event);
+                    }
+                }
                 Output::Ask(id, request) => {
                     let desks = self.clone();
                     self.inbox.submit_then(request, move |answer| desks.input(Input::Answered(id, answer)));
