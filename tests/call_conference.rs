@@ -677,7 +677,7 @@ fn when_the_agent_leaves_a_call_that_goes_on_scope_decides_about_the_supervisor(
 
 #[test]
 fn a_supervisor_goes_into_a_consultation_only_when_the_agent_s_dn_says_so() {
-    for follows in [MonitorConsult::None, MonitorConsult::All] {
+    for follows in [MonitorConsult::None, MonitorConsult::Orig, MonitorConsult::Dest, MonitorConsult::All] {
         let mut world = supervised(
             |o| {
                 o.plan.dns[1].monitor_consult = follows;
@@ -687,7 +687,7 @@ fn a_supervisor_goes_into_a_consultation_only_when_the_agent_s_dn_says_so() {
             |wish| wish.mode = Some(MonitorMode::Connect),
         );
         let second = consulted(&mut world);
-        let moved = follows == MonitorConsult::All;
+        let moved = matches!(follows, MonitorConsult::Orig | MonitorConsult::All);
         let (customer, agent) = if moved { ("1c 2a-held", "2a 4x 3s") } else { ("1c 2a-held 3s", "2a 4x") };
         let sorted = |text: &str| {
             let mut members: Vec<String> = text.split(' ').map(ToOwned::to_owned).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use call_world::*;
 use stickytape::call::Input;
-use stickytape::call::options::{Conference, DefaultOwner, DnRole, Options, WhenAlone};
+use stickytape::call::options::{Conference, DefaultOwner, DnRole, MonitorConsult, Options, WhenAlone};
 use stickytape::call::request::{
     Accepted, Ask, Code, Denied, DnAsk, DnRequest, MonitorNextCall, OwnerWish, Request, Ticket,
 };
@@ -654,6 +654,40 @@ fn a_call_that_is_not_made_is_an_error_without_a_connection() {
     let event = Telephony::error(&request, &denied).expect("told to a DN that is configured");
     assert_eq!((event.conn_id, event.request, event.code), (None, Some("make-call"), Some("unknown-target")));
     office.close();
+}
+
+#[test]
+fn rows_19_and_6_the_supervisor_of_who_is_consulted_joins_the_consult_call_and_goes_on_with_it() {
+    let mut options = unrecorded();
+    options.plan.dns[4].role = DnRole::Supervisor;
+    options.plan.dns[2].monitor_consult = MonitorConsult::Dest;
+    let mut office = Office { world: World::new(options), ..Office::new() };
+    for n in [1, 2, 3, 5] {
+        office.world.phone(n, |o| o.lines = 2);
+    }
+    let wish = MonitorNextCall { agent: "2003".into(), mode: None, scope: None, all: false, intrusion: false };
+    let request = DnRequest { this_dn: "2005".into(), reference: None, ask: DnAsk::MonitorNextCall(wish) };
+    office.world.tell(Input::DnRequest(Ticket(1), Box::new(request)));
+    office.act(0, Action::call("2002"));
+    office.events(1_000);
+    office.asks("2002", 1, Ask::InitiateTransfer { to: "2003".into() });
+    let joined = [
+        "S Ringing C2 Consult Observer Bridged",
+        "C PartyAdded C2 Consult Destination OtherDN=S OtherDNRole=Observer Bridged",
+        "S Established C2 Consult Observer Bridged",
+    ];
+    assert_eq!(office.events(1_000)[5..], joined);
+    office.asks("2002", 2, Ask::CompleteTransfer { other: None });
+    let expected = [
+        "B Released C2 Consult Origination OtherDN=C OtherDNRole=Destination Transferred ReferenceID=r2",
+        "S PartyChanged C1 Internal Observer ThirdPartyDN=B ThirdPartyDNRole=TransferredBy PreviousConnID=C2 Transferred",
+    ];
+    let told = office.events(500);
+    assert!(expected.iter().all(|event| told.iter().any(|line| line == event)), "{told:#?}");
+    office.act(0, Action::HangUp);
+    let told = office.events(500);
+    assert!(told.contains(&"S Released C1 Internal Observer OK".to_owned()), "{told:#?}");
+    assert_eq!(office.view.calls(), 0);
 }
 
 #[test]

@@ -114,7 +114,7 @@ impl Call {
             self.fact(core, What::Held { leg: by });
             self.note(core, "held", by);
         }
-        self.fact(core, What::PartyInvited { by, to: to.clone(), observer });
+        core.fact(Some(self.told_as(by)), What::PartyInvited { by, to: to.clone(), observer });
         if let Some(talk) = self.talk_mut() {
             talk.invited.push(Invited { dial: Box::new(dial), by, to, joins, report });
         }
@@ -169,7 +169,7 @@ impl Call {
     pub(super) fn invited_failed(&mut self, core: &mut Core, id: DialId, cause: ReleaseCause, answer: &Response) {
         let Some(invited) = self.take_invited(id) else { return };
         let by = invited.by;
-        self.fact(core, What::PartyNotAdded { by, to: invited.to, cause });
+        core.fact(Some(self.told_as(by)), What::PartyNotAdded { by, to: invited.to, cause });
         self.notify(core, &invited.report, mapped(answer.code), &answer.reason);
         let holds = matches!(invited.joins, Joins::Member { holds: true });
         if matches!(invited.joins, Joins::Member { .. }) {

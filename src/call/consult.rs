@@ -188,6 +188,7 @@ impl Call {
 
     /// The consultation is over: its ConnID and its fact.
     fn end_of_consult(&mut self, core: &mut Core, cause: ReleaseCause, answered: bool) -> Option<Consult> {
+        self.consulted_is_let_go(core);
         let talk = self.talk_mut()?;
         let Doing::Consult(consult) = std::mem::replace(&mut talk.doing, Doing::Nothing) else { return None };
         core.fact(Some(consult.conn_id), What::Released { cause, by: None, answered });

@@ -472,7 +472,7 @@ pub enum DnRole {
     Supervisor,
 }
 
-/// `dn.monitor-consult-calls`: which consultations of an agent its supervisors go into with it.
+/// `dn.monitor-consult-calls`: which consultations of an agent its supervisors are in with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MonitorConsult {
     /// None: they stay with the customer.
@@ -484,6 +484,18 @@ pub enum MonitorConsult {
     Dest,
     /// Both.
     All,
+}
+
+impl MonitorConsult {
+    /// Those that the agent places.
+    pub(super) fn has_placed(self) -> bool {
+        matches!(self, Self::Orig | Self::All)
+    }
+
+    /// Those that it is called for.
+    pub(super) fn has_reached(self) -> bool {
+        matches!(self, Self::Dest | Self::All)
+    }
 }
 
 /// `[supervision]`: what a MonitorNextCall means that says nothing.

@@ -14,11 +14,11 @@ use super::core::{Core, Key};
 use super::dial::DialId;
 use super::fact::What;
 use super::mixing::Place;
-use super::options::{DnRole, MonitorConsult};
+use super::options::DnRole;
 use super::request::{Code, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope, Ticket};
 use super::talk::Doing;
 use crate::bridge::command::mix::Mode;
-use crate::id::LegId;
+use crate::id::{ConnId, LegId};
 
 /// Most subscriptions of all supervisors.
 const MAX_MONITORS: usize = 10_000;
@@ -143,13 +143,31 @@ impl Call {
         self.talk()?.observers.iter().find(|o| o.leg == leg)
     }
 
-    /// Which conversation a supervisor is in: it goes into a consultation of its agent when that one's DN says so.
+    /// Which conversation a supervisor is in: with an agent that consults it goes when that one's DN says so; with one
+    /// that is consulted it came.
     pub(super) fn place_of(&self, observer: &Observer) -> Place {
-        let follows = |agent| self.leg(agent).is_some_and(|l| l.identity.monitor_consult != MonitorConsult::None);
+        let follows = |agent| self.leg(agent).is_some_and(|l| l.identity.monitor_consult.has_placed());
         match self.consult() {
+            Some(_) if self.consulted() == Some(observer.agent) => Place::Consult,
             Some(consult) if consult.is_active && consult.by == observer.agent && follows(consult.by) => Place::Consult,
             _ => Place::Main,
         }
+    }
+
+    /// The ConnID under which a party and its supervisors are told of the call: a consulted one has no other than the
+    /// consult call's.
+    pub(super) fn told_as(&self, leg: LegId) -> ConnId {
+        let agent = self.observer(leg).map_or(leg, |observer| observer.agent);
+        match self.consult() {
+            Some(consult) if self.consulted() == Some(agent) => consult.conn_id,
+            _ => self.conn_id,
+        }
+    }
+
+    /// The consultation ends: the supervisors of who was consulted leave with it.
+    pub(super) fn consulted_is_let_go(&mut self, core: &mut Core) {
+        let Some(consulted) = self.consulted() else { return };
+        self.let_go(core, consulted, |_| true);
     }
 
     pub(super) fn observers_at(&self, place: Place) -> Vec<LegId> {
@@ -159,14 +177,17 @@ impl Call {
 
     /// Calls in the supervisors that wait for a call of one of the parties.
     pub(super) fn call_supervisors(&mut self, core: &mut Core) {
-        if core.monitors.is_empty() || self.consults.is_some() || self.is_at_door() {
+        if core.monitors.is_empty() || self.is_at_door() {
             return;
         }
         let Some(talk) = self.talk() else { return };
         if talk.waits_for_answer() || matches!(talk.doing, Doing::Transfer(_) | Doing::Make(_)) {
             return;
         }
-        for agent in talk.members.clone() {
+        for agent in talk.members.iter().copied().chain(self.consulted()).collect::<Vec<_>>() {
+            if !self.may_be_supervised(core, agent) {
+                continue;
+            }
             let Some(dn) = self.leg(agent).and_then(|l| l.identity.dn.clone()) else { continue };
             let mut waiting = Vec::new();
             core.monitors.retain(|monitor| {
@@ -180,6 +201,14 @@ impl Call {
                 self.call_supervisor(core, agent, supervisor, watch);
             }
         }
+    }
+
+    /// In a consult call, over the same dialog or one of its own, supervisors come for who is consulted, when its DN says
+    /// so. Those of who consults are in the call that it holds.
+    fn may_be_supervised(&self, core: &Core, agent: LegId) -> bool {
+        let is_reached = self.consulted() == Some(agent) || self.consults.is_some();
+        let is_consulting = self.consults.is_some() && core.pairs.main_of(agent).is_some();
+        !is_consulting && (!is_reached || self.leg(agent).is_some_and(|l| l.identity.monitor_consult.has_reached()))
     }
 
     /// A supervisor has not been called into this call for this agent yet.
@@ -220,7 +249,7 @@ impl Call {
             talk.observers.push(Observer { leg, agent, mode, scope });
         }
         self.note(core, "supervisor-joined", leg);
-        self.fact(core, What::ObserverJoined { leg, party, agent, mode: told(mode) });
+        core.fact(Some(self.told_as(leg)), What::ObserverJoined { leg, party, agent, mode: told(mode) });
         if !self.start_own(core, leg) {
             return self.end_leg(core, leg, leg);
         }
@@ -230,13 +259,14 @@ impl Call {
 
     /// A supervisor has left.
     pub(super) fn observer_left(&mut self, core: &mut Core, leg: LegId) {
+        let conn_id = self.told_as(leg);
         if let Some(talk) = self.talk_mut() {
             talk.observers.retain(|o| o.leg != leg);
         }
         self.hand_over(core, leg, None);
         self.note(core, "supervisor-left", leg);
         self.remove_leg(core, leg);
-        self.fact(core, What::ObserverLeft { leg });
+        core.fact(Some(conn_id), What::ObserverLeft { leg });
         self.settle(core);
         if let Some(first) = self.talk().and_then(|t| t.members.first().copied()) {
             self.rebridge(core, first);
@@ -246,9 +276,14 @@ impl Call {
     /// An agent has left a call that goes on: those who supervise the agent leave too, those who supervise the call stay
     /// (spec/events.md §1 row 20).
     pub(super) fn agent_left(&mut self, core: &mut Core, agent: LegId) {
+        self.let_go(core, agent, |observer| observer.scope == MonitorScope::Agent);
+    }
+
+    /// Supervisors of a party leave, and none is called in for it any more.
+    fn let_go(&mut self, core: &mut Core, agent: LegId, leaves: impl Fn(&Observer) -> bool) {
         let Some(talk) = self.talk() else { return };
-        let leaves = |o: &&Observer| o.agent == agent && o.scope == MonitorScope::Agent;
-        let leaving: Vec<LegId> = talk.observers.iter().filter(leaves).map(|o| o.leg).collect();
+        let leaving = talk.observers.iter().filter(|o| o.agent == agent && leaves(o));
+        let leaving: Vec<LegId> = leaving.map(|o| o.leg).collect();
         let is_called = |joins: &Joins| matches!(joins, Joins::Observer(_));
         let called = talk.invited.iter().filter(|i| i.by == agent && is_called(&i.joins));
         let called: Vec<DialId> = called.map(|i| i.dial.id).collect();
@@ -270,8 +305,9 @@ impl Call {
             return;
         }
         let agent = observer.agent;
-        self.fact(core, What::MuteChanged { leg, muted });
-        self.fact(core, What::MonitorMode { leg, agent, mode: told(mode) });
+        let conn_id = self.told_as(leg);
+        core.fact(Some(conn_id), What::MuteChanged { leg, muted });
+        core.fact(Some(conn_id), What::MonitorMode { leg, agent, mode: told(mode) });
         self.note(core, "monitor-mode", leg);
         self.settle(core);
         self.rebridge(core, leg);

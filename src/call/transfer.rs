@@ -397,7 +397,10 @@ impl Call {
     pub(super) fn dialled_as(&self, dial: DialId) -> ConnId {
         match self.consult() {
             Some(consult) if consult.dial().is_some_and(|d| d.id == dial) => consult.conn_id,
-            _ => self.conn_id,
+            _ => {
+                let invited = self.talk().and_then(|t| t.invited.iter().find(|i| i.dial.id == dial));
+                invited.map_or(self.conn_id, |invited| self.told_as(invited.by))
+            }
         }
     }
 

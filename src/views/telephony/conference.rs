@@ -155,7 +155,24 @@ fn completed(told: &mut Told<'_>, call: &mut Call, (leg, by): (LegId, LegId), co
     if let Some(event) = told.tell(call, before, &rows::CONFERENCED, Some(&by_who)) {
         event.previous_conn_id = Some(consult_id);
     }
+    supervisors_come(told, call, leg, (consult_id, &consult), (&rows::CONFERENCED, Some(&by_who)));
     call.recordings.extend(consult.recordings);
+}
+
+/// The consult call of a party ends in another call: its supervisors go on with it there.
+pub(super) fn supervisors_come(
+    told: &mut Told<'_>,
+    call: &mut Call,
+    agent: LegId,
+    (consult_id, consult): (ConnId, &Call),
+    (row, by): (&Row, Option<&Who>),
+) {
+    for member in consult.members.iter().filter(|member| member.agent == Some(agent) && !member.is_called()) {
+        let Some(at) = call.add(member.clone()) else { continue };
+        if let Some(event) = told.tell(call, at, row, by) {
+            event.previous_conn_id = Some(consult_id);
+        }
+    }
 }
 
 /// Who was called in does not come: it is told, and so are those who have been told that it comes.

@@ -313,7 +313,8 @@ fn transferred(told: &mut Told<'_>, call: &mut Call, what: &What, consult: Optio
     }
     if let Some((consult_id, consult)) = &consult {
         told.conn_id = *consult_id;
-        for at in (0..consult.members.len()).filter(|at| consult.members[*at].leg != Some(*target)) {
+        let leaves = |member: &Member| member.leg != Some(*target) && member.agent != Some(*target);
+        for at in (0..consult.members.len()).filter(|at| leaves(&consult.members[*at])) {
             told.tell(consult, at, &rows::CONSULT_TRANSFERRED, None);
         }
         told.conn_id = conn_id;
@@ -334,6 +335,8 @@ fn transferred(told: &mut Told<'_>, call: &mut Call, what: &What, consult: Optio
         if let Some(event) = told.tell(call, target_at, &rows::PARTY_CHANGED, transferor.as_ref()) {
             event.previous_conn_id = Some(consult_id);
         }
+        let why = (&rows::PARTY_CHANGED, transferor.as_ref());
+        conference::supervisors_come(told, call, *target, (consult_id, &consult), why);
         call.recordings.extend(consult.recordings);
         if before == Stage::Talking {
             return;
