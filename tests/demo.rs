@@ -82,7 +82,9 @@ fn the_demo_records_its_calls_and_tells_when_a_recording_is_damaged() {
     // The supervisor's voice has a file of its own; what it coaches the agent hears, and not the customer.
     assert!(!strip(&text, "Kim", "mixed.wav").contains('#'), "{text}");
     let coached_at = strip(&text, "Kim", "supervisor-1.wav").find('#').expect("the supervisor speaks");
-    assert_eq!(strip(&text, "Kim", "as Jack heard it").find('#'), Some(coached_at), "{text}");
+    let agent_heard_at = strip(&text, "Kim", "as Jack heard it").find('#').expect("the agent hears it coach");
+    // A mix is heard later, by tens of milliseconds: perhaps in the next second.
+    assert!((coached_at..=coached_at + 1).contains(&agent_heard_at), "{text}");
     let connected_at = strip(&text, "Kim", "as Ivy heard it").find('#').expect("the customer hears it in the end");
     assert!(connected_at > coached_at + 1, "{text}");
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
