@@ -607,3 +607,146 @@ fn a_refer_to_the_focus_is_refused_where_nobody_can_come_in() {
     leave(&mut full, D2);
     full.settle();
 }
+
+// INVITE with Join.
+
+/// D1 has called D2; both and D3 are of one pick-up group.
+fn two_talk(change: impl FnOnce(&mut Options)) -> World {
+    let mut world = world_with(|o| {
+        o.plan.dns[..3].iter_mut().for_each(|dn| dn.pickup_group = "desk".into());
+        change(o);
+    });
+    world.act(D1, Action::call("2002"));
+    world.run(ms(100));
+    world.act(D2, Action::Answer);
+    world.run(ms(300));
+    assert!(world.phones[D2].is_talking());
+    world
+}
+
+/// Its dialog as Join names it to us.
+fn dialog(world: &World, phone: usize) -> String {
+    world.phones[phone].dialog(0).expect("a dialog").replaces()
+}
+
+fn join(world: &mut World, phone: usize, join: &str, offer: bool) -> Response {
+    let line = |name: &str, value: &str| (name.to_owned(), value.to_owned().into());
+    let headers = vec![line("Require", "join"), line("Join", join)];
+    world.act(phone, Action::Call { to: "2002".into(), offer, headers });
+    world.run(ms(500));
+    world.phones[phone].responses().last().expect("an answer").clone()
+}
+
+fn subscribes_in_dialog(world: &mut World, phone: usize) -> u16 {
+    let headers = vec![("Event".to_owned(), "conference".into())];
+    world.act(phone, Action::Request { method: Method::Subscribe, headers, body: None });
+    world.run(ms(300));
+    world.phones[phone].responses().last().unwrap().code
+}
+
+#[test]
+fn who_joins_a_call_makes_a_conference_that_says_so_to_it_alone() {
+    for (joined, offer) in [(D1, true), (D2, true), (D2, false)] {
+        let mut world = two_talk(|_| {});
+        let named = dialog(&world, joined);
+        let answer = join(&mut world, D3, &named, offer);
+        let says = contact(&answer.headers);
+        assert!(answer.code == 200 && says.ends_with(">;isfocus"), "{says}");
+        assert_eq!((state(&world), mixed(&world).0), ("conference", vec![1, 2, 3]));
+        assert!(world.phones[..2].iter().all(|phone| phone.is_talking()));
+        assert_eq!(subscribes_in_dialog(&mut world, D3), 200);
+        let notify = world.phones[D3].requests().iter().rfind(|r| r.method == Method::Notify).unwrap().clone();
+        let document = String::from_utf8(notify.body.to_vec()).unwrap();
+        let uri = says.trim_start_matches('<').split('>').next().unwrap();
+        assert!(document.contains(&format!("entity=\"{uri}\"")), "{document}");
+        assert_eq!(document.matches("<status>connected</status>").count(), 3);
+        assert_eq!(subscribes_in_dialog(&mut world, D1), 403);
+        // It is one with two as well, and the call goes on without who has come.
+        leave(&mut world, D3);
+        assert_routed(&world, 1, 2);
+        assert_eq!(join(&mut world, D3, &named, true).code, 200);
+        leave(&mut world, D1);
+        assert_eq!(mixed(&world).0.len(), 0);
+        leave(&mut world, D2);
+        world.settle();
+    }
+}
+
+#[test]
+fn who_joins_a_member_of_a_room_is_in_the_room() {
+    let mut world = world_with(|o| {
+        o.plan.dns[..3].iter_mut().for_each(|dn| dn.pickup_group = "desk".into());
+        let mut room = Conference::new("800");
+        room.max_members = 3;
+        o.plan.conferences[0] = Arc::new(room);
+    });
+    for phone in [D1, D2] {
+        enter(&mut world, phone);
+    }
+    let named = dialog(&world, D1);
+    let answer = join(&mut world, D3, &named, true);
+    assert_eq!((answer.code, contact(&answer.headers)), (200, FOCUS.to_owned()));
+    assert_eq!(mixed(&world).0.len(), 3);
+    assert_eq!(join(&mut world, D4, &named, true).code, 403);
+    // Another device of 2003: the room is full.
+    let second = world.phone(3, |o| {
+        (o.sip, o.rtp) = (addr("10.0.0.3:5080"), addr("10.0.0.3:4100"));
+        o.seed = 33;
+    });
+    assert_eq!(join(&mut world, second, &named, true).code, 486);
+    for phone in [D1, D2, D3] {
+        leave(&mut world, phone);
+    }
+    world.settle();
+}
+
+#[test]
+fn a_join_is_refused_as_rfc_3911_says() {
+    let mut world = two_talk(|_| {});
+    let named = dialog(&world, D1);
+    let unknown = named.replace("to-tag=", "to-tag=x");
+    for (phone, value, code) in
+        [(D4, named.as_str(), 403), (D3, unknown.as_str(), 481), (D3, "malformed", 400), (D3, "a;to-tag=1", 400)]
+    {
+        assert_eq!(join(&mut world, phone, value, true).code, code, "{value}");
+        assert_routed(&world, 1, 2);
+    }
+    // While somebody consults there is nothing to join.
+    ask(&mut world, "2002", Ask::InitiateTransfer { to: "2004".into() }).unwrap();
+    world.run(ms(100));
+    assert_eq!(join(&mut world, D3, &named, true).code, 491);
+    leave(&mut world, D1);
+    for phone in [D2, D4] {
+        world.act(phone, Action::HangUp);
+    }
+    world.run(ms(500));
+    assert_eq!(join(&mut world, D3, &named, true).code, 603);
+    // One that only rings.
+    world.act(D1, Action::call("2002"));
+    world.run(ms(100));
+    world.act(D2, Action::Ring);
+    world.run(ms(100));
+    let early = dialog(&world, D2);
+    assert_eq!(join(&mut world, D3, &early, true).code, 481);
+    world.act(D1, Action::HangUp);
+    world.settle();
+}
+
+#[test]
+fn who_joins_without_a_codec_for_a_conference_changes_nothing() {
+    let mut world = two_talk(|_| {});
+    let named = dialog(&world, D1);
+    let raw = world.raw("10.0.0.3:5070");
+    let mut invite = world.raws[raw].invite("2002", "join-1", Some(&sdp("10.0.0.3", 4000, "18 101", "sendrecv")));
+    invite.headers.set(Name::From, "<sip:2003@10.0.0.3>;tag=j");
+    invite.headers.push(Name::Join, named);
+    world.raws[raw].send(invite.clone());
+    world.run(ms(300));
+    let refused = world.raws[raw].responses("INVITE").pop().unwrap();
+    assert_eq!(refused.code, 488);
+    let ack = world.raws[raw].in_dialog(&invite, &refused, Method::Ack, 1);
+    world.raws[raw].send(ack);
+    assert_routed(&world, 1, 2);
+    leave(&mut world, D1);
+    world.settle();
+}

@@ -8,6 +8,7 @@
 //! Nothing here is told what happens: after every input the conference is compared with what was told last.
 
 mod document;
+mod joining;
 mod refer;
 
 use std::sync::Arc;
@@ -241,6 +242,12 @@ impl Call {
     pub(super) fn focus_of(&self, dial: DialId) -> Option<bytes::Bytes> {
         let is_member = self.talk()?.invited.iter().any(|i| i.dial.id == dial && i.is_member());
         self.focus.as_ref().filter(|_| is_member).map(|focus| focus.user.clone().into())
+    }
+
+    /// What our Contact says in the dialog of this leg, where it is that of a conference.
+    pub(super) fn focus_said_to(&self, core: &Core, leg: LegId) -> Option<bytes::Bytes> {
+        let is_said = core.endpoint.is_focus(self.leg(leg)?.dialog?);
+        self.focus.as_ref().filter(|_| is_said).map(|focus| focus.user.clone().into())
     }
 
     /// A party of the conference, or a supervisor in it: not who is only called or consulted.

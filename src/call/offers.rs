@@ -271,7 +271,7 @@ impl Call {
             }
             self.align(core, leg);
             self.align_next(core);
-        } else if first && self.is_room() && self.goes_on_without(leg) {
+        } else if first && self.focus.is_some() && self.goes_on_without(leg) {
             self.end_leg(core, leg, leg);
         } else if first {
             self.release(core, ReleaseCause::Media, StopCause::Released, None, Ending::default());

@@ -1,4 +1,5 @@
-//! INVITE with Replaces: somebody takes another one's place in a call (RFC 3891, spec/sip.md §5).
+//! INVITE with Replaces: somebody takes another one's place in a call (RFC 3891, spec/sip.md §5). One with Join begins here
+//! as well ([`super::focus`]).
 //!
 //! | The dialog named is | and the newcomer is | then |
 //! |---|---|---|
@@ -37,16 +38,23 @@ use crate::sip::dialog;
 use crate::sip::endpoint::NotReplaced;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
-use crate::sip::values::Replaces;
+use crate::sip::values::{Join, Replaces};
 
-/// An INVITE with Replaces.
+/// An INVITE with Replaces or Join.
 #[derive(Debug)]
 pub(super) struct Newcomer {
     /// It, with its sender.
     pub arrival: Arrival,
-    pub replaces: Replaces,
+    pub wish: Wish,
     /// The number of its Referred-By.
     pub referrer: Option<String>,
+}
+
+/// What it wants of the dialog that it names.
+#[derive(Debug)]
+pub(super) enum Wish {
+    Replaces(Replaces),
+    Join(Join),
 }
 
 /// Whose place is taken.
@@ -60,7 +68,7 @@ enum Place {
 
 impl Newcomer {
     /// May it take the place of this leg: the same DN, one of its pick-up group, or sent by it.
-    fn may_replace(&self, leg: &Leg) -> bool {
+    pub(super) fn may_replace(&self, leg: &Leg) -> bool {
         let group = &self.arrival.identity.pickup_group;
         let number = leg.identity.dn.as_ref().unwrap_or(&leg.number);
         self.is_same_dn(leg)
@@ -73,33 +81,39 @@ impl Newcomer {
     }
 }
 
-fn not_replaced(why: NotReplaced) -> Refusing {
-    let reason = match why {
-        NotReplaced::NoDialog => "Replaces names no dialog",
-        NotReplaced::Answered => "Replaces wants an early dialog and names an answered one",
-        NotReplaced::Ended => "Replaces names a dialog that has ended",
+pub(super) fn not_found(wish: &Wish, why: NotReplaced) -> Refusing {
+    let reason = match (wish, why) {
+        (Wish::Replaces(_), NotReplaced::NoDialog) => "Replaces names no dialog",
+        (_, NotReplaced::Answered) => "Replaces wants an early dialog and names an answered one",
+        (Wish::Replaces(_), NotReplaced::Ended) => "Replaces names a dialog that has ended",
+        (Wish::Join(_), NotReplaced::NoDialog) => "Join names no answered dialog",
+        (Wish::Join(_), NotReplaced::Ended) => "Join names a dialog that has ended",
     };
     refuse(why.code(), reason)
 }
 
 impl Calls {
-    /// An INVITE with Replaces, from somebody that we know.
+    /// An INVITE with Replaces or Join, from somebody that we know.
     pub(super) fn on_newcomer(&mut self, newcomer: Box<Newcomer>) {
         let core = &mut self.core;
-        let found = core.endpoint.find_replaced(&newcomer.replaces, core.now);
+        let found = match &newcomer.wish {
+            Wish::Replaces(replaces) => core.endpoint.find_replaced(replaces, core.now).map(|(dialog, _)| dialog),
+            Wish::Join(join) => core.endpoint.find_joined(join, core.now),
+        };
         // A dialog that no call has any more waits for its last answer only.
-        let key = found.and_then(|(dialog, _)| core.index.dialogs.get(&dialog).copied().ok_or(NotReplaced::Ended));
+        let key = found.and_then(|dialog| core.index.dialogs.get(&dialog).copied().ok_or(NotReplaced::Ended));
         match key {
             Ok(key) => self.with(Some(key), |call, core| call.on_newcomer(core, *newcomer)),
-            Err(why) => not_replaced(why).tell(core, newcomer.arrival.tx),
+            Err(why) => not_found(&newcomer.wish, why).tell(core, newcomer.arrival.tx),
         }
     }
 }
 
 impl Call {
-    /// An INVITE with Replaces that names a dialog of this call.
-    pub(super) fn on_newcomer(&mut self, core: &mut Core, newcomer: Newcomer) {
-        let place = match self.place(core, &newcomer) {
+    /// An INVITE with Replaces or Join that names a dialog of this call.
+    pub(super) fn on_newcomer(&mut self, core: &mut Core, mut newcomer: Newcomer) {
+        let Wish::Replaces(replaces) = &newcomer.wish else { return self.on_joiner(core, newcomer) };
+        let place = match self.place(core, &newcomer, replaces) {
             Ok(place) => place,
             Err(refusing) => return refusing.tell(core, newcomer.arrival.tx),
         };
@@ -107,6 +121,10 @@ impl Call {
             return self.wait(core, Waiting::Newcomer(Box::new(newcomer)));
         }
         let tx = newcomer.arrival.tx;
+        if let Place::Party(leg) = place {
+            // What was said to be a conference stays one (RFC 4579 §5.9).
+            newcomer.arrival.focus = self.focus_said_to(core, leg);
+        }
         let done = match place {
             Place::Ringing(dial, leg) => self.pick_up(core, dial, leg, newcomer),
             Place::Party(leg) if self.leg(leg).is_some_and(|leg| newcomer.is_same_dn(leg)) => {
@@ -120,15 +138,15 @@ impl Call {
     }
 
     /// Whose place it is that the newcomer wants and may have.
-    fn place(&self, core: &Core, newcomer: &Newcomer) -> Result<Place, Refusing> {
-        let found = core.endpoint.find_replaced(&newcomer.replaces, core.now);
-        let (dialog, state) = found.map_err(not_replaced)?;
+    fn place(&self, core: &Core, newcomer: &Newcomer, replaces: &Replaces) -> Result<Place, Refusing> {
+        let found = core.endpoint.find_replaced(replaces, core.now);
+        let (dialog, state) = found.map_err(|why| not_found(&newcomer.wish, why))?;
         let place = match state {
             dialog::State::Early => self.dials().find_map(|d| Some(Place::Ringing(d.id, d.leg_of(dialog)?))),
             _ => self.legs.iter().find(|leg| leg.dialog == Some(dialog)).map(|leg| Place::Party(leg.id)),
         };
         // Known and nobody's: it has left the call, or is ringing no more.
-        let place = place.ok_or_else(|| not_replaced(NotReplaced::Ended))?;
+        let place = place.ok_or_else(|| not_found(&newcomer.wish, NotReplaced::Ended))?;
         let (Place::Party(leg) | Place::Ringing(_, leg)) = place;
         match self.leg(leg).is_some_and(|leg| newcomer.may_replace(leg)) {
             true => Ok(place),
@@ -309,7 +327,7 @@ impl Call {
     }
 
     /// The newcomer is answered, and its leg one of the call's.
-    fn seat(
+    pub(super) fn seat(
         &mut self,
         core: &mut Core,
         mut leg: Leg,
@@ -320,7 +338,7 @@ impl Call {
             Ok(body) => body,
             Err(why) => {
                 leg.end(core);
-                return Err(unusable(why, &newcomer.arrival.local, "no codec for Replaces"));
+                return Err(unusable(why, &newcomer.arrival.local, "no codec for a newcomer"));
             }
         };
         let Some(dialog) = newcomer.arrival.answer(core, body) else {
@@ -351,7 +369,7 @@ impl Call {
     }
 
     /// Our offer stood in the newcomer's 200: its ACK brings the answer.
-    fn await_ack(&mut self, newcomer: &Newcomer, leg: LegId) {
+    pub(super) fn await_ack(&mut self, newcomer: &Newcomer, leg: LegId) {
         if newcomer.arrival.offer.is_none() && self.leg(leg).is_some() {
             self.set_exchange(Some(Exchange::InAck { leg, first: true }));
         }

@@ -16,8 +16,8 @@ mod pin;
 
 use std::sync::Arc;
 
-pub(super) use self::door::knock;
 use self::door::{Door, TurnedAway};
+pub(super) use self::door::{knock, role_of};
 pub(super) use self::pin::{Form, Prompts};
 use super::Calls;
 use super::call::{Call, State};

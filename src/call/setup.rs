@@ -22,7 +22,7 @@ use super::owners::roles;
 use super::peers::Local;
 use super::recording::{Recording, Unable};
 use super::registrar::Origin;
-use super::replaces::Newcomer;
+use super::replaces::{Newcomer, Wish};
 use super::room;
 use super::second::{Held, held_by};
 use crate::codec::{Codec, Direction};
@@ -34,7 +34,7 @@ use crate::sip::endpoint::{Flow, Reply, ServerTx};
 use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::name::Name;
-use crate::sip::values::{NameAddr, Replaces, Uri, Via, address, called_number, referred_by};
+use crate::sip::values::{Join, NameAddr, Replaces, Uri, Via, address, called_number, referred_by};
 use rand::RngExt;
 
 /// Why an INVITE does not become a call.
@@ -167,8 +167,9 @@ fn begin(
         return Err(busy(limit));
     }
     let replaces = Replaces::of(&request.headers).map_err(|_| refuse(400, "malformed Replaces"))?;
-    if let Some(replaces) = replaces {
-        let newcomer = newcomer(arrival(core, (tx, flow), &request, caller)?, replaces)?;
+    let join = Join::of(&request.headers).map_err(|_| refuse(400, "malformed Join"))?;
+    if let Some(wish) = replaces.map(Wish::Replaces).or(join.map(Wish::Join)) {
+        let newcomer = newcomer(arrival(core, (tx, flow), &request, caller)?, wish)?;
         return Ok(Some(Begun::Newcomer(Box::new(newcomer))));
     }
     if let Some(room) = core.directory.room(&caller.identity, &caller.called) {
@@ -274,10 +275,10 @@ fn arrival(
     })
 }
 
-/// Who sends an INVITE with Replaces.
-fn newcomer(arrival: Arrival, replaces: Replaces) -> Result<Newcomer, Refusing> {
+/// Who sends an INVITE with Replaces or Join.
+fn newcomer(arrival: Arrival, wish: Wish) -> Result<Newcomer, Refusing> {
     let referrer = referred_by(&arrival.headers).map_err(|_| refuse(400, "malformed Referred-By"))?;
-    Ok(Newcomer { arrival, replaces, referrer: referrer.and_then(|by| called_number(by.uri())) })
+    Ok(Newcomer { arrival, wish, referrer: referrer.and_then(|by| called_number(by.uri())) })
 }
 
 /// The caller's leg and the first branch.

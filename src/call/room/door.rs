@@ -159,7 +159,7 @@ fn full(arrival: &Arrival) -> Refusing {
 
 /// Who comes by a trunk is a customer everywhere (spec/sip.md §1); the others are members, supervisors' DNs too: one
 /// that dials in is heard.
-fn role_of(identity: &Identity) -> Role {
+pub(in crate::call) fn role_of(identity: &Identity) -> Role {
     match identity.class {
         Class::Trunk => Role::Customer,
         Class::Dn | Class::Other => Role::Member,
