@@ -142,7 +142,9 @@ fn a_room_that_waits_goes_on_with_one_and_ends_when_it_is_empty() {
 #[test]
 fn hold_audio_is_played_to_who_is_alone() {
     let mut world = meeting(1, |o| o.media.hold_audio = Some(vec![1; 8_000].into()));
+    let plays_it = |(_, command): &(_, Command)| matches!(command, Command::Play { leg: LegId(1), what: Playback::Samples { samples, .. } } if samples[..] == [1; 8_000]);
     assert_eq!(hears(&world, 1), "a sound");
+    assert!(world.proxy.commands.iter().any(plays_it));
     enter(&mut world, D2);
     assert_eq!((hears(&world, 1), hears(&world, 2)), ("nothing", "nothing"));
     leave(&mut world, D1);

@@ -88,6 +88,25 @@ fn more_calls_than_the_ports_carry_is_exit_64_with_the_number_needed() {
 }
 
 #[test]
+fn rooms_are_explained_without_their_pin() {
+    let folder = tempfile::tempdir().unwrap();
+    let rooms = "[[conference]]\nnumber = \"800\"\npin = \"90817263\"\nmax-members = 5\nwhen-alone = \"wait\"\n\
+                 [[conference]]\nnumber = \"801\"\nrecord = false\n";
+    std::fs::write(folder.path().join("stickytape.toml"), rooms).unwrap();
+    let output = stickytape(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let page = text(&output.stdout);
+    let rest = "at most 5 members; goes on while one is left; recorded by default";
+    for line in [
+        format!("  800          who may call and enters the PIN; {rest}"),
+        "  801          everybody who may call; at most 64 members; ends when one is left; not recorded".to_owned(),
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\nis not in\n{page}");
+    }
+    assert!(!page.contains("90817263"));
+}
+
+#[test]
 fn a_secret_is_in_no_output() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "correct-horse\n").unwrap();

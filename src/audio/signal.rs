@@ -86,4 +86,15 @@ mod tests {
             assert!(tone.iter().all(|s| s.unsigned_abs() < 4_200));
         }
     }
+
+    #[test]
+    fn a_melody_is_its_notes_one_after_the_other_and_a_pause() {
+        let note = |hertz, ms| Note { hertz, length: Duration::from_millis(ms) };
+        let samples = melody(&[note(440.0, 150), note(0.0, 50), note(660.0, 150)], Duration::from_secs(1));
+        assert_eq!(samples.len(), 1_200 + 400 + 1_200 + 8_000);
+        for (range, hertz, other) in [(0..1_200, 440.0, 660.0), (1_600..2_800, 660.0, 440.0)] {
+            assert!(level(&samples[range.clone()], hertz) > -20.0 && level(&samples[range], other) < -40.0);
+        }
+        assert!(samples[1_200..1_600].iter().chain(&samples[2_800..]).all(|s| *s == 0));
+    }
 }
