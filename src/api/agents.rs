@@ -10,6 +10,7 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use utoipa::{IntoParams, ToSchema};
 
@@ -89,7 +90,9 @@ pub enum AgentRequest {
 impl AgentRequest {
     /// Reads a frame. `Err`: what is wrong with it, for people.
     fn read(text: &str) -> Result<(Option<String>, Message), String> {
-        let request: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        // Only an object: serde would take an array, too, whose first item is the tag.
+        let object: Map<String, Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let request: Self = serde_json::from_value(Value::Object(object)).map_err(|error| error.to_string())?;
         let (reference, message) = match request {
             Self::Conference { reference_id, interaction_id, agent_id } => {
                 (reference_id, Message::Conference { interaction: interaction_id, agent: agent_id })
@@ -223,7 +226,8 @@ mod tests {
         let long = format!(r#"{{"request": "RequestAccept", "TicketID": "{}"}}"#, "x".repeat(MAX_CHARS + 1));
         for (wrong, reason) in [
             ("", "EOF"),
-            ("[]", "expected"),
+            ("[]", "expected a map"),
+            (r#"["RequestAccept", null, "t"]"#, "expected a map"),
             ("{}", "missing field `request`"),
             (r#"{"request": "RequestAgent"}"#, "unknown variant `RequestAgent`"),
             (r#"{"request": "RequestAccept"}"#, "missing field `TicketID`"),

@@ -18,7 +18,7 @@
 //! | the inviter's connection is lost | its invitations stay open as long as its leg is in the call |
 //! | a party leaves without RequestLeaveInteraction | it is told EventPartyRemoved, as the others are |
 //! | a call that goes on inside another one (transfer, merge) | its parties leave it and join the other one; nothing is placed |
-//! | a route without `origin`, or a call that nobody has answered | nothing is placed |
+//! | a route without `origin`, a dial-in room, or a call that nobody has answered | nothing is placed |
 
 pub mod event;
 mod facts;
