@@ -2,7 +2,8 @@
 //! (spec/sip.md §7).
 //!
 //! What comes from one source keeps its distances, so that the peer sees the source's own loss and reordering. Where
-//! the source changes, the next packet has sequence + 1 and a timestamp later by the elapsed time in whole packets.
+//! the source changes, the next packet has sequence + 1 and a timestamp later by the elapsed time in whole packets. What
+//! that rounds up does not add up over many changes: once it is a packet, one packet of the new source is left out.
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,10 @@ pub struct Outgoing {
     /// When the newest packet was sent.
     sent_at: Option<Instant>,
     stream: Option<Stream>,
+    /// By how many nanoseconds changes of the source have put the timestamp ahead of the time that has passed.
+    ahead: i64,
+    /// The first packet of the present source was left out.
+    has_left_out: bool,
     packets: u64,
     octets: u64,
     /// Packets at the last two reports, to tell whether we are a sender (RFC 3550 §6.4).
@@ -79,6 +84,8 @@ impl Outgoing {
             clock_rate: 8_000,
             sent_at: None,
             stream: None,
+            ahead: 0,
+            has_left_out: false,
             packets: 0,
             octets: 0,
             reported: [0; 2],
@@ -105,7 +112,8 @@ impl Outgoing {
         self.stream = None;
     }
 
-    /// The header under which a packet goes on; `None` when it is older than the run that it belongs to.
+    /// The header under which a packet goes on; `None` when it is older than the run that it belongs to, and for the first
+    /// one of a run when there has been sound for its time already.
     pub fn forward(
         &mut self,
         packet: Incoming<'_>,
@@ -117,6 +125,10 @@ impl Outgoing {
         let going_on = self.stream.filter(|stream| self.continues(stream, &packet, now));
         let (mut stream, begins) = match going_on {
             Some(stream) => (stream, false),
+            None if self.has_sent_enough(&packet, ptime_ms, now) => {
+                (self.stream, self.has_left_out) = (None, true);
+                return None;
+            }
             None => (self.begin(&packet, ptime_ms, now), true),
         };
         if sequence_ahead(header.sequence, stream.first) < 0 {
@@ -161,7 +173,7 @@ impl Outgoing {
         self.stream = None;
         let advance = match (steps, self.sent_at) {
             (_, None) => 0,
-            (Steps::First, Some(sent_at)) => self.elapsed(sent_at, clock_rate, ticks, now),
+            (Steps::First, Some(sent_at)) => self.elapse(sent_at, clock_rate, ticks, now),
             (Steps::After(steps), Some(_)) => ticks.wrapping_mul(steps),
         };
         self.sequence = sequence_plus(self.sequence, 1);
@@ -227,10 +239,21 @@ impl Outgoing {
         leap >= 0 && u64::from(leap.unsigned_abs()) <= ticks(passed + MAX_LEAP, packet.clock_rate)
     }
 
-    fn begin(&self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> Stream {
+    /// The timestamp is ahead of the time by all the time since the last packet. One packet at most is left out of a run,
+    /// and no event; the peer waits no longer than for two.
+    fn has_sent_enough(&self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> bool {
+        let Some(sent_at) = self.sent_at else { return false };
+        let since = nanos(now, sent_at);
+        !packet.event
+            && !self.has_left_out
+            && (1..=self.ahead).contains(&since)
+            && since < i64::from(ptime_ms) * 1_000_000
+    }
+
+    fn begin(&mut self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> Stream {
         let header = packet.header;
         let per_packet = packet.sent_rate / 1_000 * u32::from(ptime_ms);
-        let advance = self.sent_at.map_or(0, |sent_at| self.elapsed(sent_at, packet.sent_rate, per_packet, now));
+        let advance = self.sent_at.map_or(0, |sent_at| self.elapse(sent_at, packet.sent_rate, per_packet, now));
         let timestamp = timestamp_plus(self.timestamp, advance);
         Stream {
             from: packet.from,
@@ -245,9 +268,19 @@ impl Outgoing {
         }
     }
 
-    fn elapsed(&self, sent_at: Instant, clock_rate: u32, per_packet: u32, now: Instant) -> u32 {
-        whole_packets(ticks(now.saturating_duration_since(sent_at), clock_rate), per_packet)
+    /// How far the timestamp goes on to another source: so that it is where the time is, in whole packets, at least one.
+    fn elapse(&mut self, sent_at: Instant, clock_rate: u32, per_packet: u32, now: Instant) -> u32 {
+        let elapsed = nanos(now, sent_at);
+        let wanted = Duration::from_nanos(u64::try_from(elapsed - self.ahead).unwrap_or(0));
+        let advance = whole_packets(ticks(wanted, clock_rate), per_packet);
+        let advanced = i64::from(advance) * 1_000_000_000 / i64::from(clock_rate.max(1));
+        (self.ahead, self.has_left_out) = (self.ahead + advanced - elapsed, false);
+        advance
     }
+}
+
+fn nanos(now: Instant, since: Instant) -> i64 {
+    i64::try_from(now.saturating_duration_since(since).as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl Stream {
