@@ -39,10 +39,12 @@ pub(super) enum Target {
 }
 
 impl Consult {
-    /// Who is in the conversation of an owner. The consulting party's recording goes where it goes, if its DN says so
-    /// (`record-consult-calls`); everybody else's stays with the call, where the held connection is silent.
+    /// Who is in the conversation of an owner. The recording of the consulting party, or of a supervisor that goes with it,
+    /// goes where its owner goes, if that one's DN says so (`record-consult-calls`); everybody else's stays with the call,
+    /// where the held connection is silent.
     pub(super) fn conversation_of(&self, call: &Call, owner: LegId, members: &[LegId]) -> (Vec<LegId>, Connection) {
-        let follows = owner == self.by && call.leg(owner).is_some_and(|l| l.identity.record_consult);
+        let goes = owner == self.by || call.is_with_consult(owner);
+        let follows = goes && call.leg(owner).is_some_and(|l| l.identity.record_consult);
         match &self.target {
             _ if members.len() < 2 => (members.to_vec(), Connection::Unbridged),
             _ if !self.is_active => (members.to_vec(), Connection::Talking),

@@ -399,8 +399,13 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
     };
     let place = if connection == Connection::Consulting { Place::Consult } else { Place::Main };
     members.extend(call.observers_at(place));
+    if call.is_with_consult(owner) && !members.contains(&owner) {
+        // Its recording stays with the call, in which it is silent meanwhile.
+        members.push(owner);
+    }
     members.sort_by_key(|id| call.legs.iter().position(|l| l.id == *id));
     let consult = connection == Connection::Consulting;
+    let has_gone = |leg| call.consult().is_some_and(|c| c.by == leg) || call.is_with_consult(leg);
     let member = |leg: &Leg| Member {
         leg: leg.recorded(),
         dn: leg.identity.dn.clone(),
@@ -408,7 +413,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         role: if consult && call.consulted() == Some(leg.id) { Role::Consulted } else { leg.role },
         channel: call.channel_in_room(leg.id, owner).unwrap_or(leg.channel),
         holds: leg.holds(),
-        held: leg.on_hold || (connection == Connection::Held && call.consult().is_some_and(|c| c.by == leg.id)),
+        held: leg.on_hold || (connection == Connection::Held && has_gone(leg.id)),
         muted: leg.is_muted && leg.role != Role::Supervisor,
     };
     Conversation {

@@ -170,6 +170,11 @@ impl Call {
         self.let_go(core, consulted, |_| true);
     }
 
+    /// A supervisor that has gone with its agent into a consultation.
+    pub(super) fn is_with_consult(&self, leg: LegId) -> bool {
+        self.observer(leg).is_some_and(|observer| self.place_of(observer) == Place::Consult)
+    }
+
     pub(super) fn observers_at(&self, place: Place) -> Vec<LegId> {
         let observers = self.talk().map(|t| t.observers.as_slice()).unwrap_or_default();
         observers.iter().filter(|o| self.place_of(o) == place).map(|o| o.leg).collect()

@@ -10,10 +10,16 @@ mod whole;
 
 use pending::PENDING;
 use row::{Run, table};
+use stickytape::bridge::command::mix::{Hearing, Mode, Role};
+use whole::Threads;
 
 /// What is wrong with a run; `None`: it is green.
 fn wrong(run: &Run) -> Option<String> {
-    let wrong = match play::play(run) {
+    wrong_with(run, Threads::default())
+}
+
+fn wrong_with(run: &Run, threads: Threads) -> Option<String> {
+    let wrong = match play::play(run, threads) {
         Err(why) => Some(format!("    cannot be played: {why}")),
         Ok(played) => judge::judge(&run.row, &played),
     };
@@ -118,6 +124,11 @@ fn supervisors_hear_and_are_recorded_as_the_table_says() {
 }
 
 #[test]
+fn a_recording_that_a_supervisor_owns_is_as_the_table_says() {
+    hold("supervisor-owner");
+}
+
+#[test]
 fn supervisors_change_their_mode_as_the_table_says() {
     hold("modes");
 }
@@ -169,4 +180,29 @@ fn with_the_wrong_owner_every_row_turns_red_in_which_the_owner_decides() {
     }
     assert_eq!(red, expected);
     assert!(!PENDING.is_empty() || red.len() > 30, "only {} rows depend on the owner", red.len());
+}
+
+/// The hearing rule broken: mixers let everybody hear every supervisor.
+#[test]
+fn with_every_supervisor_heard_by_all_every_row_turns_red_in_which_its_mode_decides() {
+    let connected = |told: Hearing| match told.role {
+        Role::Supervisor { agent, .. } => Hearing { role: Role::Supervisor { mode: Mode::Connect, agent }, ..told },
+        Role::Member => told,
+    };
+    let (mut red, mut expected) = (Vec::new(), Vec::new());
+    for (group, rows) in table() {
+        for row in rows {
+            let watched = row.flow.iter().any(|step| step.contains("monitor-next-call"));
+            assert!(watched || !row.hidden, "{group} / {}: there is no supervisor", row.name);
+            let Some(run) = row.runs(&group).into_iter().next_back().filter(|_| watched) else { continue };
+            if row.hidden {
+                expected.push(row.name);
+            }
+            if wrong_with(&run, Threads { taken_for: connected, ..Threads::default() }).is_some() {
+                red.push(run.row.name);
+            }
+        }
+    }
+    assert_eq!(red, expected);
+    assert!(red.len() > 10, "only {} rows depend on the hearing rule", red.len());
 }

@@ -235,8 +235,8 @@ fn set(run: &Run, config: &mut Table, key: &str, value: &Value) {
 }
 
 /// Plays a run; `Err` when a step cannot be done (a feature that is not there yet).
-pub fn play(run: &Run) -> Result<Played, String> {
-    let mut stage = Stage::new(run)?;
+pub fn play(run: &Run, threads: Threads) -> Result<Played, String> {
+    let mut stage = Stage::new(run, threads)?;
     for line in &run.row.flow {
         stage.step(line)?;
     }
@@ -259,8 +259,8 @@ enum Asked {
 }
 
 impl<'a> Stage<'a> {
-    fn new(run: &'a Run) -> Result<Self, String> {
-        let mut world = World::new(options(run)?, Threads::default());
+    fn new(run: &'a Run, threads: Threads) -> Result<Self, String> {
+        let mut world = World::new(options(run)?, threads);
         let mut phones = HashMap::new();
         for (who, (_, hz)) in PARTIES.into_iter().zip(TONES) {
             let host = sip_address(run, who);

@@ -37,6 +37,9 @@ pub struct Row {
     /// Whose leg owns decides: with the wrong owner the row turns red, and no other does.
     #[serde(default)]
     pub sticky: bool,
+    /// A supervisor's mode decides who hears it: were every supervisor connected, the row would turn red.
+    #[serde(default)]
+    pub hidden: bool,
 }
 
 /// One expected recording.

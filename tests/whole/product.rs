@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use mixers::MixerThread;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use stickytape::bridge::command::mix::{MixCommand, MixNotice};
+use stickytape::bridge::command::mix::{Hearing, MixCommand, MixNotice};
 use stickytape::bridge::command::{Command, LegStats, NewLeg, Notice, PortPair};
 use stickytape::bridge::relay::{self, Channel, Detached, MAX_TRANSMIT, Relay, Slot, TAP_AT, Tapped};
 use stickytape::call::fact::Fact;
@@ -53,11 +53,13 @@ pub struct Threads {
     pub latency: Duration,
     /// Decides over the latencies, and seeds what is random in the program.
     pub seed: u64,
+    /// What the mixers take a member for: a test breaks the hearing rule by another answer than what they are told.
+    pub taken_for: fn(Hearing) -> Hearing,
 }
 
 impl Default for Threads {
     fn default() -> Self {
-        Self { media: 2, mixers: 1, recorders: 1, latency: Duration::from_millis(3), seed: 1 }
+        Self { media: 2, mixers: 1, recorders: 1, latency: Duration::from_millis(3), seed: 1, taken_for: |told| told }
     }
 }
 

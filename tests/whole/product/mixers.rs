@@ -71,7 +71,12 @@ impl MixerThread {
 }
 
 impl Product {
-    pub(super) fn mix_command(&mut self, n: usize, command: MixCommand, now: Instant) {
+    pub(super) fn mix_command(&mut self, n: usize, mut command: MixCommand, now: Instant) {
+        match &mut command {
+            MixCommand::Join(join) => join.hearing = (self.threads.taken_for)(join.hearing),
+            MixCommand::Hearing { hearing, .. } => *hearing = (self.threads.taken_for)(*hearing),
+            _ => {}
+        }
         self.mixers[n].mixer.command(command, now);
         self.mixer_pass(n, now);
     }
