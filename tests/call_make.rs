@@ -2,10 +2,12 @@
 
 mod call_world;
 
+use std::sync::Arc;
+
 use call_world::*;
 use stickytape::bridge::command::{Command, Playback};
 use stickytape::call::Input;
-use stickytape::call::options::{DefaultOwner, Options};
+use stickytape::call::options::{Conference, DefaultOwner, Options, Route, RouteTarget};
 use stickytape::call::request::{Accepted, Ask, Code, Denied, OwnerWish, Request as Asked, Ticket};
 use stickytape::codec::Codec;
 use stickytape::id::{ConnId, LegId};
@@ -13,7 +15,7 @@ use stickytape::record::mark::{Channel, Role, Side};
 use stickytape::sip::message::Request;
 use stickytape::sip::method::Method;
 use stickytape::sip::name::Name;
-use stickytape::testing::phone::{self, Action, Incoming};
+use stickytape::testing::phone::{self, Action, Incoming, Refer};
 
 /// 2001, who asks; 2002, whom it wants; 2003.
 const A: usize = 0;
@@ -299,6 +301,40 @@ fn a_call_that_cannot_be_made_is_refused_and_rings_nowhere() {
         o.media.codecs = vec![Codec::new("G729", 8_000, 1)];
     };
     assert_eq!(refused(undecodable, "2001", "2002"), Code::Codec);
+}
+
+/// A room goes before routes (spec/sip.md §1): a route that would take its number too does not get the call.
+#[test]
+fn a_dial_in_room_is_no_target_that_could_be_called() {
+    let mut world = world(
+        |o| {
+            o.plan.conferences.push(Arc::new(Conference::new("800")));
+            o.plan.routes.push(Route {
+                from: None,
+                pattern: "^(.*)$".parse().unwrap(),
+                to: RouteTarget::Trunk("carrier".into()),
+                rewrite: None,
+                record: None,
+                required: false,
+                origin: None,
+            });
+        },
+        |_, _| {},
+    );
+    let carrier = world.raw("198.51.100.10:5060");
+    let denied = make(&mut world, "2001", "800").expect_err("refused");
+    assert_eq!(denied.code, Code::UnknownTarget);
+    assert!(denied.detail.contains("room"), "{}", denied.detail);
+    let conn_id = made(&mut world);
+    world.run(ms(1_000));
+    let transfer = ask(&mut world, conn_id, "2001", Ask::SingleStepTransfer { to: "800".into() });
+    assert_eq!(code(transfer), Code::UnknownTarget);
+    world.act(A, Action::Refer(Refer::to("800")));
+    world.run(ms(500));
+    assert!(world.phones[A].is_talking() && world.phones[B].is_talking());
+    assert!(world.raws[carrier].requests(Method::Invite).is_empty());
+    world.act(A, Action::HangUp);
+    world.settle();
 }
 
 #[test]

@@ -354,6 +354,10 @@ impl Directory {
 
     /// Where a caller's number leads: `--to`, DN, route. `None`: 404.
     pub(super) fn route(&self, names: &Names, caller: &Identity, called: &str) -> Option<Destination> {
+        if self.room(caller, called).is_some() {
+            // It goes before DNs and routes, and is no party that could be called.
+            return None;
+        }
         if let Some(to) = &self.plan.to {
             let addresses = names.addresses(&to.host);
             let identity = Identity::other(&addresses, true);

@@ -54,6 +54,9 @@ pub(super) fn asked(request: &Request) -> Arc<Asked> {
 
 /// Where a number leads that a party names; else why nowhere.
 pub(super) fn reachable(core: &Core, by: &Identity, to: &str) -> Result<Destination, &'static str> {
+    if core.directory.room(by, to).is_some() {
+        return Err("OtherDN is a dial-in room: parties enter it by calling it");
+    }
     let destination = core.route(by, to).ok_or("OtherDN leads nowhere")?;
     if destination.identity.dn.is_some() && destination.identity.dn == by.dn {
         return Err("OtherDN is ThisDN itself");
