@@ -78,7 +78,7 @@ fn ask(world: &World, rng: &mut StdRng) -> Ask {
     let running: Vec<RecordingId> =
         world.proxy.calls.snapshot().iter().flat_map(|c| c.recordings.iter().map(|r| r.id)).collect();
     let recording = if running.is_empty() || rng.random() { None } else { Some(pick(rng, &running)) };
-    match rng.random_range(0..24) {
+    match rng.random_range(0..30) {
         0 => Ask::ReleaseCall,
         1 | 2 => Ask::HoldCall,
         3..=5 => Ask::RetrieveCall,
@@ -95,6 +95,9 @@ fn ask(world: &World, rng: &mut StdRng) -> Ask {
         }
         21 => Ask::RecordPause { recording },
         22 => Ask::RecordResume { recording },
+        23..=25 => Ask::MakeCall { to: number(rng) },
+        26 | 27 => Ask::AnswerCall,
+        28 => Ask::SendDtmf { digits: vec![Digit::of_key('7').unwrap(); rng.random_range(1..5)] },
         _ => Ask::RecordStop { recording },
     }
 }
@@ -196,6 +199,7 @@ fn world(rng: &mut StdRng) -> World {
             o.lines = 2;
             o.call_waiting = true;
             o.incoming = incoming;
+            o.talk = n % 2 == 0;
             if usize::from(n) == PHONES {
                 o.number = "0301234".into();
                 o.sip = addr("198.51.100.10:5060");
