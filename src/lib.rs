@@ -89,7 +89,7 @@
 //!
 //! ## What comes next has its place
 //!
-//! The SIP focus of a dial-in room: beside `call/room.rs`. The searchable library: `library/`. Neither has a stub today.
+//! The searchable library: `library/`. It has no stub today.
 #![warn(missing_docs)]
 
 pub mod clock;

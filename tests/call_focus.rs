@@ -180,6 +180,7 @@ fn the_dialogs_of_a_room_say_isfocus_and_those_of_a_conference_made_from_calls_d
     let mut world = meeting(2);
     let answer = world.phones[D1].responses().last().unwrap().clone();
     assert_eq!(contact(&answer.headers), FOCUS);
+    assert_eq!(text(answer.headers.get(Name::AllowEvents)), "conference");
     // What we send in the dialog says so as well.
     ask(&mut world, "2001", Ask::SingleStepConference { to: "2003".into(), hold: false }).unwrap();
     world.run(ms(100));
@@ -429,6 +430,28 @@ fn others_hear_nothing_of_a_supervisor_until_it_speaks_to_all() {
     }
 }
 
+#[test]
+fn options_to_a_room_says_isfocus_to_who_may_enter_it_and_nothing_to_strangers() {
+    let mut world = world_with(|_| {});
+    for (number, address, to, says) in [
+        ("2001", "10.0.0.1:5070", "800", FOCUS),
+        ("4930", "198.51.100.10:5080", "800", FOCUS),
+        ("2001", "10.9.9.9:5070", "800", ""),
+        ("2001", "10.0.0.1:5080", "2002", ""),
+    ] {
+        let mut device = Watcher::new(&mut world, number, address);
+        let options = device.request(&world, Method::Options, to, &[]);
+        world.raws[device.raw].send(options);
+        world.run(ms(100));
+        let answer = world.raws[device.raw].responses("OPTIONS").pop().unwrap();
+        assert_eq!((answer.code, contact(&answer.headers).as_str()), (200, says), "{number} at {address} to {to}");
+        let events = if says.is_empty() { "" } else { "conference" };
+        assert_eq!(text(answer.headers.get(Name::AllowEvents)), events);
+        assert!(answer.headers.has(Name::Allow) && answer.headers.has(Name::Accept));
+    }
+    world.settle();
+}
+
 // REFER to the focus.
 
 /// What the NOTIFYs of a REFER have told a phone.
@@ -606,6 +629,22 @@ fn a_refer_to_the_focus_is_refused_where_nobody_can_come_in() {
     assert_eq!(notified(&full, D1), ["refused 486"]);
     leave(&mut full, D2);
     full.settle();
+    // A call of its own that is up is not pulled in.
+    let mut busy = meeting(2);
+    busy.act(D1, Action::Hold(HoldForm::SendOnly));
+    busy.run(ms(300));
+    busy.act(D1, Action::call("2004"));
+    busy.run(ms(100));
+    busy.act(D4, Action::Answer);
+    busy.run(ms(300));
+    busy.act(D1, Action::On(0, Box::new(Action::Refer(Refer::to_line(1)))));
+    busy.run(ms(300));
+    assert_eq!(notified(&busy, D1), ["refused 501"]);
+    busy.act(D1, Action::On(1, Box::new(Action::HangUp)));
+    busy.act(D1, Action::On(0, Box::new(Action::HangUp)));
+    busy.run(ms(300));
+    leave(&mut busy, D2);
+    busy.settle();
 }
 
 // INVITE with Join.

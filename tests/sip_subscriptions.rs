@@ -11,8 +11,12 @@ use stickytape::sip::name::Name;
 const CONFERENCE: &str = "Event: conference\r\nContact: <sip:them@198.51.100.7:5060>\r\n";
 
 fn notifier() -> Trace {
+    notifier_on(udp())
+}
+
+fn notifier_on(flow: Flow) -> Trace {
     let allow = [Options::default().allow, vec![Method::Subscribe, Method::Notify]].concat();
-    Trace::new(udp(), Options { allow, packages: vec!["conference"], ..options() })
+    Trace::new(flow, Options { allow, packages: vec!["conference"], ..options() })
 }
 
 /// Our peer in a dialog of a conference.
@@ -92,6 +96,19 @@ fn a_subscriber_is_told_the_state_at_once_at_every_refresh_and_a_last_time_at_th
     assert_eq!((body(&last), header(&last, Name::CSeq)), ("three".into(), "3 NOTIFY".into()));
     acknowledged(&mut trace, 130_010, &last);
     assert_eq!(trace.endpoint.load().dialogs, 0, "its dialog ends with its last NOTIFY");
+    trace.ends();
+}
+
+#[test]
+fn over_tcp_the_dialog_of_a_subscribe_outlives_its_transaction() {
+    let mut trace = notifier_on(tcp());
+    let (id, ok) = subscribed(&mut trace, "");
+    assert_eq!(header(&ok, Name::Contact), "<sip:800@192.0.2.1:5060;transport=tcp>;isfocus");
+    let first = told(&mut trace, 0, id, "one");
+    acknowledged(&mut trace, 10, &first);
+    trace.does(20, |endpoint, now| endpoint.end_subscription(id, "noresource", now));
+    let last = told(&mut trace, 20, id, "");
+    acknowledged(&mut trace, 30, &last);
     trace.ends();
 }
 

@@ -49,6 +49,7 @@ impl Calls {
     /// A machine without calls. Its first outputs ask for ports and names: poll before the first input.
     pub fn new(options: Options, seats: Seats, now: Instant) -> Self {
         let mut core = Core::new(options, seats, now);
+        core.endpoint.set_conferences(core.directory.conferences());
         upkeep(&mut core);
         Self { core, calls: BTreeMap::new(), drain: Drain::No, stray: 0 }
     }
@@ -295,6 +296,7 @@ impl Calls {
                 on_register(&mut self.core, tx, Origin { flow, source }, &request);
             }
             Method::Refer => self.on_refer_outside(tx, flow, request),
+            Method::Options => self.on_options(tx, flow, &request),
             // It belongs to no subscription of ours (RFC 6665 §4.1.3).
             Method::Notify => self.core.answer(tx, None, Reply::new(481)),
             _ => self.core.answer(tx, None, Reply::new(405)),
@@ -373,6 +375,7 @@ impl Calls {
         self.core.names.follow(&plan, now);
         self.core.locals.forget();
         self.core.directory = Directory::new(plan);
+        self.core.endpoint.set_conferences(self.core.directory.conferences());
         let directory = &self.core.directory;
         self.core.registrar.retain(|number| directory.account(number).is_some());
         self.refresh_sources();

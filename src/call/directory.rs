@@ -324,6 +324,11 @@ impl Directory {
         best.map(|(_, trunk)| trunk)
     }
 
+    /// The numbers of dial-in rooms.
+    pub(super) fn conferences(&self) -> std::collections::HashSet<String> {
+        self.plan.conferences.iter().map(|room| room.number.clone()).collect()
+    }
+
     /// The dial-in room that a caller's number leads to: its own one, or that of a route to `dn:NUMBER`. Behind `--to`.
     pub(super) fn room(&self, caller: &Identity, called: &str) -> Option<Arc<Conference>> {
         let room = |number: &str| self.plan.conferences.iter().find(|room| room.number == number).cloned();

@@ -26,8 +26,9 @@ use super::talk::Doing;
 use crate::bridge::command::mix::{MAX_MEMBERS, Mode};
 use crate::codec::Direction;
 use crate::id::LegId;
-use crate::sip::endpoint::{DialogId, Flow, Peer, Refused, ServerTx, SubscriptionId, Transport};
+use crate::sip::endpoint::{DialogId, Flow, Peer, Refused, Reply, ServerTx, SubscriptionId, Transport};
 use crate::sip::message::Request;
+use crate::sip::name::Name;
 use crate::sip::values::{Uri, called_number};
 use document::Reading;
 
@@ -103,6 +104,23 @@ impl Calls {
                 refusing.tell(core, tx);
             }
         });
+    }
+
+    /// OPTIONS to the number of a room: who may enter it is told that it is a conference (RFC 4579 §5.13).
+    pub(super) fn on_options(&mut self, tx: ServerTx, flow: Flow, request: &Request) {
+        let core = &mut self.core;
+        let mut reply = Reply::new(200);
+        reply.headers.push(Name::Accept, "application/sdp");
+        // A stranger learns what it would of any number: nothing.
+        let sender = sender(core, &flow, request).ok();
+        if let Some((sender, room)) = sender.and_then(|s| room_named(core, request, &s).map(|room| (s, room))) {
+            let listener = Listener { transport: flow.transport, address: flow.local };
+            let local = core.locals.seen(listener, flow.remote.ip(), sender.identity.overrides);
+            let uri = Uri::sip(Some(room.number.as_bytes()), local.sip);
+            reply.headers.push(Name::Contact, [b"<", &uri.as_bytes()[..], b">;isfocus"].concat());
+            reply.headers.push(Name::AllowEvents, "conference");
+        }
+        core.answer(tx, None, reply);
     }
 
     /// A subscriber is to be told the state.

@@ -339,7 +339,8 @@ pub enum Event {
     },
     /// Any other request that wants an answer: in a dialog (re-INVITE, UPDATE, BYE, INFO, REFER, NOTIFY …) or out of one
     /// (REGISTER, REFER, NOTIFY …).
-    /// OPTIONS is answered by the endpoint. After a BYE the dialog takes and sends no more requests.
+    /// OPTIONS is answered by the endpoint, but outside a dialog to one of
+    /// [`Endpoint::set_conferences`](super::Endpoint::set_conferences). After a BYE the dialog takes and sends no more requests.
     Request {
         /// Answers it.
         tx: ServerTx,

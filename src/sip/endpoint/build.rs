@@ -62,11 +62,12 @@ impl Endpoint {
         headers.push(Name::To, draft.to);
         headers.push(Name::CallId, draft.call_id);
         headers.push(Name::CSeq, format!("{} {}", draft.seq, request.method));
+        let is_focus = draft.contact.as_deref().is_some_and(says_focus);
         if let Some(contact) = draft.contact {
             headers.push(Name::Contact, contact);
         }
         if matches!(request.method, Method::Invite | Method::Update | Method::Options) {
-            self.push_abilities(&mut headers);
+            self.push_abilities(&mut headers, is_focus);
         }
         if !matches!(request.method, Method::Ack | Method::Cancel) {
             headers.push(Name::UserAgent, self.user_agent.clone());
@@ -112,11 +113,14 @@ impl Endpoint {
         })
     }
 
-    /// Allow and Supported.
-    pub(super) fn push_abilities(&self, headers: &mut Headers) {
+    /// Allow and Supported; Allow-Events where we are a focus (RFC 4579 §3.1).
+    fn push_abilities(&self, headers: &mut Headers, is_focus: bool) {
         headers.push(Name::Allow, self.allow.clone());
         if !self.supported.is_empty() {
             headers.push(Name::Supported, self.supported.clone());
+        }
+        if is_focus {
+            headers.push(Name::AllowEvents, self.options.packages.join(", "));
         }
     }
 
@@ -153,13 +157,14 @@ impl Endpoint {
                 headers.push_line(line.clone());
             }
         }
+        let is_focus = contact.as_deref().is_some_and(says_focus);
         if let Some(contact) = contact {
             headers.push(Name::Contact, contact);
         }
         let describes =
             matches!(method, Method::Invite | Method::Update | Method::Options) && (101..=299).contains(&code);
         if describes {
-            self.push_abilities(&mut headers);
+            self.push_abilities(&mut headers, is_focus);
         } else if code == 405 {
             headers.push(Name::Allow, self.allow.clone());
         }
@@ -193,6 +198,13 @@ pub(super) fn via(transport: Transport, sent_by: SocketAddr, branch: &Bytes) -> 
     format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.via_name()).into()
 }
 
+/// How a Contact ends that is a conference's.
+const IS_FOCUS: &[u8] = b">;isfocus";
+
+fn says_focus(contact: &[u8]) -> bool {
+    contact.ends_with(IS_FOCUS)
+}
+
 /// Our Contact: `user` is its user part where we are no focus.
 pub(super) fn contact(user: &Bytes, peer: &Peer, transport: Transport) -> Bytes {
     let uri = Uri::sip(Some(peer.focus.as_ref().unwrap_or(user)), peer.advertised);
@@ -201,7 +213,7 @@ pub(super) fn contact(user: &Bytes, peer: &Peer, transport: Transport) -> Bytes 
         Transport::Tcp => uri.with_param(b"transport", Some(b"tcp")),
         Transport::Tls => uri.with_param(b"transport", Some(b"tls")),
     };
-    let feature: &[u8] = if peer.focus.is_some() { b">;isfocus" } else { b">" };
+    let feature = if peer.focus.is_some() { IS_FOCUS } else { b">" };
     [b"<", &uri.as_bytes()[..], feature].concat().into()
 }
 

@@ -26,7 +26,7 @@ mod subscribe;
 mod tables;
 mod uac;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +82,8 @@ pub struct Endpoint {
     subscriptions: subscribe::Subscriptions,
     names: HashMap<Vec<u8>, Vec<IpAddr>>,
     tcp_refused: HashMap<SocketAddr, Instant>,
+    /// See [`Endpoint::set_conferences`].
+    conferences: HashSet<String>,
     is_available: bool,
     counters: Counters,
 }
@@ -114,6 +116,7 @@ impl Endpoint {
             subscriptions: subscribe::Subscriptions::default(),
             names: HashMap::new(),
             tcp_refused: HashMap::new(),
+            conferences: HashSet::new(),
             is_available: true,
             counters: Counters::default(),
         }
@@ -393,6 +396,12 @@ impl Endpoint {
     /// What OPTIONS outside a dialog is answered: 200 when true, else 503 with Retry-After (draining, overload).
     pub fn set_available(&mut self, available: bool) {
         self.is_available = available;
+    }
+
+    /// The numbers of conferences: OPTIONS to one of them comes as [`Event::Request`] while we are available, since what it
+    /// is told depends on who asks (RFC 4579 §4.3).
+    pub fn set_conferences(&mut self, numbers: HashSet<String>) {
+        self.conferences = numbers;
     }
 
     /// The wait of §14.1 after a 491: 2.1–4 s for the owner of the Call-ID, else 0–2 s, in steps of 10 ms.

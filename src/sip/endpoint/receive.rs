@@ -20,7 +20,7 @@ use crate::sip::timers::{Own, Timer};
 use crate::sip::transaction::key::{MergeKey, Parts, ServerKey};
 use crate::sip::transaction::{InviteServer, Send, Server, Tell};
 use crate::sip::values::transport::default_port;
-use crate::sip::values::{Contacts, Essentials, Join, NameAddr, Replaces, Scheme, Uri, ValueError, Via};
+use crate::sip::values::{Contacts, Essentials, Join, NameAddr, Replaces, Scheme, Uri, ValueError, Via, called_number};
 
 /// The keys of a request.
 struct Keys {
@@ -198,6 +198,9 @@ impl Endpoint {
                 self.send_trying(tx, &incoming);
                 self.event(Event::Invite { tx, flow, request: incoming.request });
             }
+            Method::Options if self.is_available && self.is_for_conference(&incoming.request) => {
+                self.event(Event::Request { tx, dialog: None, flow, request: incoming.request });
+            }
             Method::Options => {
                 let reply = if self.is_available { abilities() } else { self.overloaded() };
                 self.refuse(tx, reply, now);
@@ -207,6 +210,11 @@ impl Endpoint {
             Method::Bye | Method::Update | Method::Info | Method::Prack => self.refuse(tx, Reply::new(481), now),
             _ => self.event(Event::Request { tx, dialog: None, flow, request: incoming.request }),
         }
+    }
+
+    fn is_for_conference(&self, request: &Request) -> bool {
+        let uri = Uri::parse(request.uri.clone()).ok();
+        uri.and_then(|uri| called_number(&uri)).is_some_and(|number| self.conferences.contains(&number))
     }
 
     fn on_in_dialog(&mut self, tx: ServerTx, flow: Flow, incoming: Incoming, now: Instant) {

@@ -113,14 +113,16 @@ impl Endpoint {
         self.counters.responses_sent += 1;
         let target = (refreshes && code >= 200).then(|| contact_of(&incoming.request.headers)).flatten();
         let (flow, seq) = (record.flow, incoming.essentials.cseq.number);
+        if begins && !is_invite && code >= 200 {
+            // Over TCP the transaction ends with its answer, and takes the dialogs along that are its own still.
+            self.subscription_answered(tx, dialog.filter(|_| code < 300), now);
+        }
         self.commit(tx, bytes, code, now);
         if let (Some(id), Some(target), false) = (dialog, target, begins) {
             self.refresh_target(id, target, &flow);
         }
         if is_invite && code >= 200 {
             self.invite_answered(tx, dialog, code, seq, now);
-        } else if begins && code >= 200 {
-            self.subscription_answered(tx, dialog.filter(|_| code < 300), now);
         }
         Ok(())
     }
