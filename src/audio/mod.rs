@@ -4,6 +4,7 @@ pub mod coding;
 pub mod conceal;
 pub mod convert;
 pub mod g711;
+pub mod level;
 pub mod mix;
 pub mod pcm;
 pub mod pitch;

@@ -1,6 +1,7 @@
 //! Level meters of what a session writes: peak and RMS of each channel of each file, about once a second.
 
 use super::mark::Level;
+use crate::audio::level::{self, LANES, Lanes};
 
 /// Full scale of 16-bit samples.
 const FULL_SCALE: f64 = 32_768.0;
@@ -31,13 +32,15 @@ impl Meters {
 
     /// Takes what is written to a file.
     pub fn take(&mut self, file: usize, channels: usize, interleaved: &[i16]) {
+        debug_assert!(LANES.is_multiple_of(channels), "one or two");
+        let lanes = level::lanes(interleaved);
         for number in 0..channels {
             let known = self.channels.iter().position(|c| (c.file, usize::from(c.number)) == (file, number));
             let at = known.unwrap_or_else(|| {
                 self.channels.push(Channel { file, number: number as u16, samples: 0, peak: 0, squares: 0 });
                 self.channels.len() - 1
             });
-            self.channels[at].take(interleaved.iter().skip(number).step_by(channels));
+            self.channels[at].take(&lanes, channels, interleaved.len() / channels);
         }
     }
 
@@ -65,12 +68,11 @@ impl Meters {
 }
 
 impl Channel {
-    fn take<'a>(&mut self, samples: impl Iterator<Item = &'a i16>) {
-        for sample in samples {
-            let size = sample.unsigned_abs();
-            self.samples += 1;
-            self.peak = self.peak.max(size);
-            self.squares += u64::from(size).pow(2);
+    fn take(&mut self, lanes: &Lanes, channels: usize, samples: usize) {
+        self.samples += samples as u64;
+        for lane in (usize::from(self.number)..LANES).step_by(channels) {
+            self.peak = self.peak.max(lanes.peaks[lane]);
+            self.squares += lanes.squares[lane];
         }
     }
 }
