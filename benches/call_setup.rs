@@ -9,7 +9,7 @@
 
 mod steps;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
@@ -44,6 +44,8 @@ struct Outcome {
     case: Case,
     rate: u64,
     cpu_ms: f64,
+    /// The same by thread.
+    threads: Vec<(String, f64)>,
     calls: u64,
     failed: u64,
     repeated: u64,
@@ -78,16 +80,19 @@ fn main() {
     for rate in &arguments.rates {
         for case in [Case::Plain, Case::Recorded] {
             let outcome = measure(case, *rate, arguments.seconds);
-            let Outcome { cpu_ms, calls, failed, repeated, answered_ms: [p50, p99], .. } = outcome;
+            let Outcome { cpu_ms, calls, failed, repeated, answered_ms: [p50, p99], ref threads, .. } = outcome;
             println!(
                 "{:<10} {rate:>7} {calls:>7} {cpu_ms:>9.3} {failed:>7} {repeated:>9} {p50:>8.2} {p99:>8.2}",
                 outcome.case.name()
             );
+            let parts: Vec<String> = threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
+            println!("{:>18} {}", "of that", parts.join(", "));
             rows.push(json!({
                 "case": outcome.case.name(),
                 "callsPerSecond": outcome.rate,
                 "calls": calls,
                 "cpuMsPerCall": cpu_ms,
+                "cpuMsPerCallByThread": threads.iter().cloned().collect::<BTreeMap<_, _>>(),
                 "failed": failed,
                 "repeatedByServer": repeated,
                 "answeredMs": { "p50": p50, "p99": p99 },
@@ -111,15 +116,15 @@ fn measure(case: Case, rate: u64, seconds: u64) -> Outcome {
     let server = Server::start(case, callee.local_addr().expect("bound").port());
     let repeated = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let mut cpu = [0; 2];
+    let mut cpu = [BTreeMap::new(), BTreeMap::new()];
     let time = WARM_UP + Duration::from_secs(seconds);
     let (mut done, failed, mut answered) = std::thread::scope(|scope| {
         scope.spawn(|| answer(&callee, &repeated, &stop));
         let caller = scope.spawn(|| Caller::new(&caller, server.sip, rate).run(time, &repeated));
         std::thread::sleep(WARM_UP);
-        cpu[0] = server.cpu_ns();
+        cpu[0] = steps::cpu_by_thread(server.process.id());
         std::thread::sleep(Duration::from_secs(seconds));
-        cpu[1] = server.cpu_ns();
+        cpu[1] = steps::cpu_by_thread(server.process.id());
         let result = caller.join().expect("the caller");
         stop.store(true, Relaxed);
         result
@@ -128,10 +133,17 @@ fn measure(case: Case, rate: u64, seconds: u64) -> Outcome {
     answered.sort_unstable();
     let part =
         |part: f64| answered.get((answered.len() as f64 * part) as usize).map_or(0.0, Duration::as_secs_f64) * 1e3;
+    let [before, after] = cpu;
+    let spent = |(name, end): (&String, &u64)| {
+        let ns = end.saturating_sub(*before.get(name).unwrap_or(&0));
+        (name.clone(), ns as f64 / 1e6 / (rate * seconds) as f64)
+    };
+    let threads: Vec<(String, f64)> = after.iter().map(spent).filter(|(_, ms)| *ms >= 0.000_5).collect();
     Outcome {
         case,
         rate,
-        cpu_ms: (cpu[1] - cpu[0]) as f64 / 1e6 / (rate * seconds) as f64,
+        cpu_ms: threads.iter().map(|(_, ms)| ms).sum(),
+        threads,
         calls: done,
         failed,
         repeated: repeated.load(Relaxed),
@@ -324,10 +336,6 @@ impl Server {
             std::thread::sleep(Duration::from_millis(20));
         }
         server
-    }
-
-    fn cpu_ns(&self) -> u64 {
-        steps::cpu_by_thread(self.process.id()).values().sum()
     }
 }
 

@@ -11,6 +11,9 @@ const MAX_DROPOUT: i16 = 3_000;
 /// Sequence numbers whose arrival is remembered.
 const REMEMBERED: i64 = 1_024;
 
+/// Packets of 20 ms in the window in which an anchor is looked for.
+const USUALLY_HELD: usize = 28;
+
 /// Which sequence numbers came.
 #[derive(Debug)]
 pub struct Arrivals {
@@ -183,6 +186,12 @@ impl Stream {
     /// Keeps a packet until the timeline knows its place.
     pub fn hold(&mut self, packet: Packet, payload: &[u8]) {
         debug_assert!(self.held.len() <= MAX_HELD);
+        if self.held.is_empty() {
+            // At once what the first window brings (up to 20 ms of L16 a packet): growing would leave holes of every size in
+            // the heap.
+            self.held.reserve_exact(USUALLY_HELD);
+            self.held_bytes.reserve_exact(USUALLY_HELD * payload.len().min(640));
+        }
         self.held.push(packet);
         self.held_bytes.extend_from_slice(payload);
     }
