@@ -284,7 +284,7 @@ fn a_room_goes_on_through_a_reload_that_takes_it_away() {
 #[test]
 fn a_phone_that_vanishes_is_asked_and_leaves_the_room() {
     let mut world = meeting(1, |_| {});
-    let watched = world.proxy.commands_of(LegId(1)).into_iter().filter(|c| c.starts_with("watch")).next_back();
+    let watched = world.proxy.commands_of(LegId(1)).into_iter().rfind(|c| c.starts_with("watch"));
     assert_eq!(watched.as_deref(), Some("watch true"), "who is alone is watched, too");
     enter(&mut world, D2);
     enter(&mut world, D3);
