@@ -406,6 +406,12 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
     members.sort_by_key(|id| call.legs.iter().position(|l| l.id == *id));
     let consult = connection == Connection::Consulting;
     let has_gone = |leg| call.consult().is_some_and(|c| c.by == leg) || call.is_with_consult(leg);
+    // What others say whom the owner has left for a consultation is not its conversation.
+    let is_away = match connection {
+        Connection::Held => has_gone(owner),
+        Connection::Talking => call.is_with_consult(owner),
+        Connection::Early | Connection::Unbridged | Connection::Consulting => false,
+    };
     let member = |leg: &Leg| Member {
         leg: leg.recorded(),
         dn: leg.identity.dn.clone(),
@@ -422,7 +428,7 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
         members: members.iter().filter_map(|id| call.leg(*id)).map(member).chain(call.music_of(owner)).collect(),
         consult,
         early: connection == Connection::Early && call.answered.is_none(),
-        unbridged: connection == Connection::Unbridged,
+        unbridged: is_away || connection == Connection::Unbridged,
     }
 }
 
