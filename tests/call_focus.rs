@@ -381,7 +381,7 @@ fn a_member_may_subscribe_in_its_dialog_and_that_subscription_ends_with_it() {
     world.run(ms(1_500));
     let told = |world: &World| {
         let notifies = world.phones[D1].requests().iter().filter(|r| r.method == Method::Notify);
-        notifies.map(|n| summary(&String::from_utf8(n.body.to_vec()).unwrap())).collect::<Vec<_>>()
+        notifies.map(|n| summary(std::str::from_utf8(&n.body).unwrap())).collect::<Vec<_>>()
     };
     let expected = [("1".into(), connected(&["2001", "2002"])), ("2".into(), connected(&["2001", "2002", "2003"]))];
     assert_eq!(told(&world), expected);
