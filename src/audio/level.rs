@@ -1,8 +1,5 @@
 //! Peaks and energy of samples.
 
-#[cfg(not(baseline))]
-use multiversion::multiversion;
-
 /// Samples looked at side by side. The channels of a file divide it.
 pub const LANES: usize = 16;
 
@@ -29,16 +26,16 @@ pub fn lanes(samples: &[i16]) -> Lanes {
     Lanes { peaks, squares }
 }
 
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+/// Not chosen at run time as other loops are: for 4,000 samples SSE2 takes 0.52 µs, AVX2 0.94 and AVX-512 0.71, because of
+/// what widening to 64 bits costs them.
 fn look(samples: &[i16], least: &mut [i16; LANES], most: &mut [i16; LANES], squares: &mut [u64; LANES]) {
     let (mut low, mut high, mut sums) = (*least, *most, *squares);
     for samples in samples.chunks_exact(LANES) {
-        for n in 0..LANES {
-            let sample = samples[n];
-            low[n] = if sample < low[n] { sample } else { low[n] };
-            high[n] = if sample > high[n] { sample } else { high[n] };
+        for (((sample, low), high), sum) in samples.iter().zip(&mut low).zip(&mut high).zip(&mut sums) {
+            *low = if *sample < *low { *sample } else { *low };
+            *high = if *sample > *high { *sample } else { *high };
             // At most 2³⁰: no sign is lost.
-            sums[n] += (i32::from(sample) * i32::from(sample)) as u32 as u64;
+            *sum += u64::from((i32::from(*sample) * i32::from(*sample)) as u32);
         }
     }
     (*least, *most, *squares) = (low, high, sums);
