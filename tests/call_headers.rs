@@ -97,8 +97,9 @@ fn every_line_of_the_table_passes_or_stays_byte_for_byte_in_requests_and_respons
         let offer = sdp("10.0.0.1", 4000, "0 8 101", "sendrecv");
         let mut invite = world.raws[A].invite("2002", "c", Some(&offer));
         invite.headers.set(Name::From, "<sip:2001@10.0.0.1>;tag=fc");
-        // A Replaces in it would be obeyed: tests/call_replaces.rs.
-        let beside: Vec<&[u8]> = lines.iter().copied().filter(|line| !line.starts_with(b"Replaces")).collect();
+        // Replaces and Join in it would be obeyed: tests/call_replaces.rs, tests/call_focus.rs.
+        let obeyed = |line: &[u8]| line.starts_with(b"Replaces") || line.starts_with(b"Join");
+        let beside: Vec<&[u8]> = lines.iter().copied().filter(|line| !obeyed(line)).collect();
         let bare = with_lines(invite.encode(), &beside);
         world.raws[A].send(bare);
         world.run(ms(50));
