@@ -171,6 +171,10 @@ fn overheard(tape: &Tape) -> Option<String> {
     let of = |n: usize| tape.recording.participants.iter().filter(move |p| p.dn == Some(number(n)));
     let watches = |n: &usize| of(*n).count() > 0 && of(*n).all(|p| p.role == Role::Supervisor);
     let (_, channels, mixed) = tape.files.iter().find(|(name, ..)| name == "mixed.wav")?;
+    if tape.recording.duration_ms? < 2_000 {
+        // Too short to tell one tone from the next at this level.
+        return None;
+    }
     (AGENTS..PHONES).filter(watches).find_map(|n| {
         let levels = (0..*channels).map(|channel| {
             let samples: Vec<i16> = mixed.iter().skip(channel).step_by(*channels).copied().collect();
