@@ -548,7 +548,7 @@ impl Product {
             self.tap(&tap, &buffer[tap.header.payload()], at);
         }
         if let Some(mix) = verdict.mix {
-            self.to_mixer(worker, &mix, &buffer[mix.header.payload()], at);
+            self.hand_to_mixer(worker, &mix, &buffer[mix.header.payload()], at);
         }
         self.tell(worker, at);
     }

@@ -93,7 +93,7 @@ impl Product {
     }
 
     /// A packet for a mixer, which looks into its rings at its next pass.
-    pub(super) fn to_mixer(&mut self, worker: usize, mix: &ToMixer, payload: &[u8], at: Instant) {
+    pub(super) fn hand_to_mixer(&mut self, worker: usize, mix: &ToMixer, payload: &[u8], at: Instant) {
         let arrived = Arrived {
             leg: mix.leg,
             worker: WorkerId(worker as u8),
