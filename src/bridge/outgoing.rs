@@ -3,7 +3,8 @@
 //!
 //! What comes from one source keeps its distances, so that the peer sees the source's own loss and reordering. Where
 //! the source changes, the next packet has sequence + 1 and a timestamp later by the elapsed time in whole packets. What
-//! that rounds up does not add up over many changes: once it is a packet, one packet of the new source is left out.
+//! that rounds up does not add up over many changes between a source and packets of our own: once it is a packet, one packet
+//! of the source is left out. Between two sources none is: calls that are joined lose nothing.
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub struct Outgoing {
     ahead: i64,
     /// The first packet of the present source was left out.
     has_left_out: bool,
+    /// The newest packet is of our own.
+    is_ours: bool,
     packets: u64,
     octets: u64,
     /// Packets at the last two reports, to tell whether we are a sender (RFC 3550 §6.4).
@@ -86,6 +89,7 @@ impl Outgoing {
             stream: None,
             ahead: 0,
             has_left_out: false,
+            is_ours: false,
             packets: 0,
             octets: 0,
             reported: [0; 2],
@@ -113,7 +117,7 @@ impl Outgoing {
     }
 
     /// The header under which a packet goes on; `None` when it is older than the run that it belongs to, and for the first
-    /// one of a run when there has been sound for its time already.
+    /// one of a run after packets of our own when there has been sound for its time already.
     pub fn forward(
         &mut self,
         packet: Incoming<'_>,
@@ -170,7 +174,7 @@ impl Outgoing {
     /// The header of a packet of our own: `ticks` of audio at `clock_rate`, the first one after something else, or
     /// `steps` packets after the one before.
     pub fn own(&mut self, payload_type: u8, clock_rate: u32, ticks: u32, steps: Steps, now: Instant) -> view::Outgoing {
-        self.stream = None;
+        (self.stream, self.is_ours) = (None, true);
         let advance = match (steps, self.sent_at) {
             (_, None) => 0,
             (Steps::First, Some(sent_at)) => self.elapse(sent_at, clock_rate, ticks, now),
@@ -244,7 +248,8 @@ impl Outgoing {
     fn has_sent_enough(&self, packet: &Incoming<'_>, ptime_ms: u8, now: Instant) -> bool {
         let Some(sent_at) = self.sent_at else { return false };
         let since = nanos(now, sent_at);
-        !packet.event
+        self.is_ours
+            && !packet.event
             && !self.has_left_out
             && (1..=self.ahead).contains(&since)
             && since < i64::from(ptime_ms) * 1_000_000
@@ -255,6 +260,7 @@ impl Outgoing {
         let per_packet = packet.sent_rate / 1_000 * u32::from(ptime_ms);
         let advance = self.sent_at.map_or(0, |sent_at| self.elapse(sent_at, packet.sent_rate, per_packet, now));
         let timestamp = timestamp_plus(self.timestamp, advance);
+        self.is_ours = false;
         Stream {
             from: packet.from,
             ssrc: header.ssrc,
