@@ -12,7 +12,7 @@ pub struct Lanes {
     pub squares: [u64; LANES],
 }
 
-/// Looks at all samples once. Sample by sample, channel by channel, it was half of what recording a call in stereo costs.
+/// Looks at all samples once. Sample by sample, channel by channel, it was a third of what recording a call in stereo costs.
 pub fn lanes(samples: &[i16]) -> Lanes {
     let mut least = [0; LANES];
     let mut most = [0; LANES];
