@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
+use rand::RngExt;
 
 use super::announce::Announcement;
 use super::attempt::Attempt;
@@ -137,6 +138,41 @@ impl Ending {
 }
 
 impl Call {
+    /// A call without legs, with ids of its own. `numbers`: the caller's and the dialled one; `media`: the codecs that may
+    /// stand in our descriptions, and what is to be recorded.
+    pub(super) fn begin(
+        core: &mut Core,
+        key: Key,
+        numbers: (String, String),
+        state: State,
+        media: (Option<Arc<[Codec]>>, Recording),
+    ) -> Self {
+        let (caller_number, dialed_number) = numbers;
+        let (allowed, recording) = media;
+        Self {
+            key,
+            conn_id: ConnId(core.rng.random()),
+            uuid: CallUuid(core.uuid()),
+            started: core.wall,
+            answered: None,
+            consults: None,
+            caller_number,
+            dialed_number,
+            legs: Vec::new(),
+            state,
+            allowed,
+            recording,
+            pending: Vec::new(),
+            waiting: VecDeque::new(),
+            parting: Vec::new(),
+            away: Vec::new(),
+            lent: None,
+            rooms: Rooms::default(),
+            focus: None,
+            room: None,
+        }
+    }
+
     pub(super) fn leg(&self, id: LegId) -> Option<&Leg> {
         self.legs.iter().find(|l| l.id == id)
     }
@@ -274,11 +310,7 @@ impl Call {
 
     /// Facts name a party so.
     pub(super) fn party(leg: &Leg) -> Party {
-        Party {
-            dn: leg.identity.dn.clone(),
-            trunk: leg.identity.trunk.as_ref().map(|t| t.to_string()),
-            number: leg.number.clone(),
-        }
+        leg.identity.party(leg.number.clone())
     }
 
     /// The state in a word.

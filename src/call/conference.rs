@@ -20,7 +20,6 @@ use super::refer::Report;
 use super::request::{Accepted, Code, Denied};
 use super::supervision::{Observer, Watch};
 use super::talk::Doing;
-use super::transfer::named;
 use crate::id::LegId;
 use crate::record::mark::{Channel, Role, StopCause};
 use crate::sip::headers::Headers;
@@ -81,27 +80,13 @@ impl Call {
     pub(super) fn invite(&mut self, core: &mut Core, invitation: Invitation) {
         let Invitation { by, destination, number, joins, report, max_forwards, extra } = invitation;
         let Some(leg) = self.leg(by) else { return };
-        let from = self.room_number().filter(|_| matches!(joins, Joins::Member { .. }));
-        let head = Head {
-            // A room calls in its own name (RFC 4579 §5.2).
-            from: Some(
-                from.map_or_else(|| named(leg), |room| NameAddr::new(Uri::sip(Some(room.as_bytes()), leg.local.sip))),
-            ),
-            to: None,
-            max_forwards,
-            headers: Headers::new(),
-            trusted: false,
-            extra,
-            content: Default::default(),
-            class: leg.identity.class,
-            same_class: if matches!(joins, Joins::Observer(_)) { Role::Supervisor } else { Role::Agent },
-            channel: Channel::Right,
-        };
-        let to = Party {
-            dn: destination.identity.dn.clone(),
-            trunk: destination.identity.trunk.as_ref().map(|t| t.to_string()),
-            number,
-        };
+        let same_class = if matches!(joins, Joins::Observer(_)) { Role::Supervisor } else { Role::Agent };
+        let mut head = Head { max_forwards, extra, same_class, ..Head::of_party(leg) };
+        // A room calls in its own name (RFC 4579 §5.2).
+        if let Some(room) = self.room_number().filter(|_| matches!(joins, Joins::Member { .. })) {
+            head.from = Some(NameAddr::new(Uri::sip(Some(room.as_bytes()), leg.local.sip)));
+        }
+        let to = destination.identity.party(number);
         let mut dial = self.dial_for(core, by, head, destination);
         dial.terms.formats.retain(|f| !super::leg::carries_sound(&f.codec) || super::mixing::is_mixable(&f.codec));
         let id = dial.id;

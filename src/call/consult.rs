@@ -11,9 +11,9 @@ use super::fact::{self, Party, ReleaseCause, What};
 use super::recording::Connection;
 use super::refer::Report;
 use super::talk::Doing;
-use super::transfer::{Phase, Transfer, named};
+use super::transfer::{Phase, Transfer};
 use crate::id::{ConnId, LegId};
-use crate::record::mark::{Channel, Role, StopCause};
+use crate::record::mark::{Channel, StopCause};
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
 
@@ -98,26 +98,12 @@ impl Call {
         is_mute: bool,
     ) -> ConnId {
         let conn_id = ConnId(core.rng.random());
-        let called = Party {
-            dn: destination.identity.dn.clone(),
-            trunk: destination.identity.trunk.as_ref().map(|t| t.to_string()),
-            number,
-        };
+        let called = destination.identity.party(number);
         let Some(leg) = self.leg_mut(by) else { return conn_id };
         leg.on_hold = false;
-        let head = Head {
-            from: Some(named(leg)),
-            to: None,
-            max_forwards: 70,
-            headers: Headers::new(),
-            trusted: false,
-            extra: Headers::new(),
-            content: Default::default(),
-            class: leg.identity.class,
-            same_class: Role::Agent,
-            // In a consultation the consulted party takes the channel that its consulting party does not have.
-            channel: if leg.channel == Channel::Left { Channel::Right } else { Channel::Left },
-        };
+        // In a consultation the consulted party takes the channel that its consulting party does not have.
+        let channel = if leg.channel == Channel::Left { Channel::Right } else { Channel::Left };
+        let head = Head { channel, ..Head::of_party(leg) };
         let caller = Self::party(leg);
         let dial = self.dial_for(core, by, head, destination);
         let id = dial.id;

@@ -15,6 +15,7 @@ use super::leg::{Beginning, Leg};
 use super::make::answer_at_once;
 use super::options::Listener;
 use super::peers::Local;
+use super::transfer::named;
 use crate::id::{LegId, WorkerId};
 use crate::record::mark::{Channel, Role, Side};
 use crate::sdp::{self, Terms};
@@ -90,6 +91,22 @@ impl Head {
             extra: Headers::new(),
             content: content.clone(),
             class: caller.class,
+            same_class: Role::Agent,
+            channel: Channel::Right,
+        }
+    }
+
+    /// As a party calls somebody without an INVITE of its own: an agent of ours, or whoever the target is.
+    pub(super) fn of_party(leg: &Leg) -> Self {
+        Self {
+            from: Some(named(leg)),
+            to: None,
+            max_forwards: 70,
+            headers: Headers::new(),
+            trusted: false,
+            extra: Headers::new(),
+            content: Content::default(),
+            class: leg.identity.class,
             same_class: Role::Agent,
             channel: Channel::Right,
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::fact::Origin;
+use super::fact::{Origin, Party};
 use super::options::{
     Account, Conference, Contact, Credentials, Dn, Dtmf, HoldBy, Host, MonitorConsult, Nat, PeerAddress, Plan, Route,
     RouteRecord, RouteTarget, Supervision, Transport, Trunk,
@@ -73,6 +73,11 @@ pub(super) struct Identity {
 }
 
 impl Identity {
+    /// How facts name it.
+    pub(super) fn party(&self, number: String) -> Party {
+        Party { dn: self.dn.clone(), trunk: self.trunk.as_ref().map(|trunk| trunk.to_string()), number }
+    }
+
     fn of_dn(dn: &Dn, number: &str, names: &Names) -> Self {
         let addresses = dn.contact.fixed().map(|contact| names.addresses(&contact.host)).unwrap_or_default();
         Self {

@@ -10,11 +10,9 @@
 //! nobody is told of a call ([`What::NotMade`] when there is none); after that it hears ringback, or the early media of
 //! OtherDN.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-
-use rand::RngExt;
 
 use super::Calls;
 use super::call::{Call, Ending, State};
@@ -23,7 +21,6 @@ use super::dial::{Dial, DialId, Head, Tried, way};
 use super::directory::{Class, Destination, Identity};
 use super::fact::{Asked, Party, ReleaseCause, What};
 use super::headers::passed_failure;
-use super::mixing::Rooms;
 use super::options::RouteRecord;
 use super::owners::roles;
 use super::policy::{asked, reachable};
@@ -31,10 +28,9 @@ use super::recording::{Recording, Unable};
 use super::request::{Accepted, Code, Denied, Request, Ticket};
 use super::setup::{at_limit, share};
 use super::talk::{Doing, Talk};
-use super::transfer::named;
 use crate::codec::{Codec, Direction};
-use crate::id::{CallUuid, ConnId, LegId, WorkerId};
-use crate::record::mark::{Channel, Role, Side, StopCause};
+use crate::id::{ConnId, LegId, WorkerId};
+use crate::record::mark::{Channel, Side, StopCause};
 use crate::sdp::Terms;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
@@ -119,12 +115,7 @@ fn begin(core: &mut Core, live: &BTreeMap<Key, Call>, this_dn: &str, to: &str) -
     let Plan { this, other, recording, allowed, unable, worker } = plan(core, live, this_dn, to)?;
     let codecs = allowed.as_deref().unwrap_or(&core.options.media.codecs);
     let terms = Terms::of(codecs, Direction::SendRecv);
-    let party = |destination: &Destination, number: &str| Party {
-        dn: destination.identity.dn.clone(),
-        trunk: destination.identity.trunk.as_ref().map(|t| t.to_string()),
-        number: number.to_owned(),
-    };
-    let (this_party, to_party) = (party(&this, this_dn), party(&other, to));
+    let (this_party, to_party) = (this.identity.party(this_dn.to_owned()), other.identity.party(to.to_owned()));
     let route = (other.record, other.required);
     let head = head_for_requester(core, &this, &other.identity, to);
     let dial = Dial::new(core.next_dial(), head, terms, this, worker);
@@ -132,28 +123,9 @@ fn begin(core: &mut Core, live: &BTreeMap<Key, Call>, this_dn: &str, to: &str) -
     let phase = Phase::This(Box::new(dial), other);
     let make = Make { phase, this: this_party, to: to_party, route, asked: core.asked.clone() };
     let doing = Doing::Make(Box::new(make));
-    let mut call = Call {
-        key: core.next_key(),
-        conn_id: ConnId(core.rng.random()),
-        uuid: CallUuid(core.uuid()),
-        started: core.wall,
-        answered: None,
-        consults: None,
-        caller_number: this_dn.to_owned(),
-        dialed_number: to.to_owned(),
-        legs: Vec::new(),
-        state: State::Talking(Box::new(Talk { doing, ..Talk::new(Vec::new(), None) })),
-        allowed,
-        recording,
-        pending: Vec::new(),
-        waiting: VecDeque::new(),
-        parting: Vec::new(),
-        away: Vec::new(),
-        lent: None,
-        rooms: Rooms::default(),
-        focus: None,
-        room: None,
-    };
+    let state = State::Talking(Box::new(Talk { doing, ..Talk::new(Vec::new(), None) }));
+    let key = core.next_key();
+    let mut call = Call::begin(core, key, (this_dn.to_owned(), to.to_owned()), state, (allowed, recording));
     match call.try_next(core, id) {
         Tried::Open => {}
         Tried::Full => return Err(denied(Code::Limit, "no media port or no SIP transaction is free")),
@@ -256,18 +228,7 @@ impl Call {
         let Make { phase: Phase::This(_, destination), this: caller, to, route, asked } = *make else { return };
         let Some(leg) = self.leg_mut(this) else { return };
         leg.side = Side::Origination;
-        let head = Head {
-            from: Some(named(leg)),
-            to: None,
-            max_forwards: 70,
-            headers: Headers::new(),
-            trusted: false,
-            extra: Headers::new(),
-            content: Default::default(),
-            class: leg.identity.class,
-            same_class: Role::Agent,
-            channel: Channel::Right,
-        };
+        let head = Head::of_party(leg);
         let origin = destination.origin.clone();
         let dial = self.dial_for(core, this, head, destination);
         let id = dial.id;

@@ -33,7 +33,7 @@ use super::call::{Call, Ending, State};
 use super::core::{Core, Timer};
 use super::dial::DialId;
 use super::directory::{Destination, Identity};
-use super::fact::{self, Asked, Party, ReleaseCause, What};
+use super::fact::{self, Asked, ReleaseCause, What};
 use super::fetch::Key;
 use super::recording::Recording;
 use super::refer::Report;
@@ -336,8 +336,7 @@ impl Call {
         let destination = self.target(core, by, to)?;
         let from = self.leg(by).map(Self::party);
         let called = destination.identity.clone();
-        let party =
-            Party { dn: called.dn.clone(), trunk: called.trunk.as_ref().map(|t| t.to_string()), number: to.to_owned() };
+        let party = called.party(to.to_owned());
         let mut headers = Headers::new();
         headers.push(Name::Reason, "SIP;cause=302;text=\"Redirected\"");
         self.close_dial(core, id, &headers);

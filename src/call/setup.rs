@@ -1,6 +1,6 @@
 //! A new INVITE: who calls, where to, may it, and the first branch (spec/sip.md §1–3).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +15,6 @@ use super::directory::Identity;
 use super::fact::{self, What};
 use super::headers::Content;
 use super::leg::{Beginning, Leg};
-use super::mixing::Rooms;
 use super::offers::refused;
 use super::options::{Listener, RouteRecord};
 use super::owners::roles;
@@ -26,7 +25,6 @@ use super::replaces::{Newcomer, Wish};
 use super::room;
 use super::second::{Held, held_by};
 use crate::codec::{Codec, Direction};
-use crate::id::{CallUuid, ConnId};
 use crate::record::mark::{Channel, Side};
 use crate::sdp::{Refusal, Session, Terms};
 use crate::sip::auth::Demand;
@@ -35,7 +33,6 @@ use crate::sip::headers::Headers;
 use crate::sip::message::Request;
 use crate::sip::name::Name;
 use crate::sip::values::{Join, NameAddr, Replaces, Uri, Via, address, called_number, referred_by};
-use rand::RngExt;
 
 /// Why an INVITE does not become a call.
 pub(super) struct Refusing {
@@ -211,28 +208,12 @@ fn place(
     let head = Head::of_invite(&request, &content, &caller.identity);
     let dial = Dial::new(core.next_dial(), head, terms, destination, worker);
     let attempt = Attempt { dial, tx, flow, offer, route: (record, required), upstream: Vec::new() };
-    let call = Call {
-        key: core.next_key(),
-        conn_id: ConnId(core.rng.random()),
-        uuid: held.as_ref().map_or_else(|| CallUuid(core.uuid()), |held| held.uuid),
-        started: core.wall,
-        answered: None,
-        consults: held.as_ref().map(|held| held.conn_id),
-        caller_number: caller.number.clone(),
-        dialed_number: caller.called.clone(),
-        legs: Vec::new(),
-        state: State::Calling(Box::new(attempt)),
-        allowed,
-        recording,
-        pending: Vec::new(),
-        waiting: VecDeque::new(),
-        parting: Vec::new(),
-        away: Vec::new(),
-        lent: None,
-        rooms: Rooms::default(),
-        focus: None,
-        room: None,
-    };
+    let numbers = (caller.number.clone(), caller.called.clone());
+    let key = core.next_key();
+    let mut call = Call::begin(core, key, numbers, State::Calling(Box::new(attempt)), (allowed, recording));
+    if let Some(held) = &held {
+        (call.uuid, call.consults) = (held.uuid, Some(held.conn_id));
+    }
     let beginning = Beginning {
         role: roles(caller.identity.class, called.class).0,
         identity: Arc::new(caller.identity),
@@ -308,11 +289,7 @@ fn start(
             call_uuid: call.uuid,
             leg: leg.id,
             caller: Call::party(&leg),
-            called: fact::Party {
-                dn: called.dn.clone(),
-                trunk: called.trunk.as_ref().map(|t| t.to_string()),
-                number: dialed,
-            },
+            called: called.party(dialed),
             consult_of: call.consults,
             origin,
         },

@@ -113,11 +113,7 @@ impl Call {
     pub(super) fn start_transfer(&mut self, core: &mut Core, order: Order) {
         let Order { by, destination, number, how, report, max_forwards, referred_by, replaces } = order;
         let Some(stays) = self.talk().and_then(|t| t.opposite(by)) else { return };
-        let to = Party {
-            dn: destination.identity.dn.clone(),
-            trunk: destination.identity.trunk.as_ref().map(|t| t.to_string()),
-            number,
-        };
+        let to = destination.identity.party(number);
         let channel = self.leg(by).map_or(Channel::Right, |l| l.channel);
         let Some(mut head) = self.head_for(stays, by, max_forwards, referred_by) else { return };
         replaces.lines().iter().for_each(|line| head.extra.push_line(line.clone()));
@@ -179,18 +175,8 @@ impl Call {
         let mut diversion = own(replaced).encode().to_vec();
         diversion.extend_from_slice(b";reason=deflection");
         extra.push(Name::Diversion, diversion);
-        Some(Head {
-            from: Some(named(party)),
-            to: None,
-            max_forwards,
-            headers: Headers::new(),
-            trusted: false,
-            extra,
-            content: Default::default(),
-            class: party.identity.class,
-            same_class: replaced.role,
-            channel: replaced.channel,
-        })
+        let (same_class, channel) = (replaced.role, replaced.channel);
+        Some(Head { max_forwards, extra, same_class, channel, ..Head::of_party(party) })
     }
 
     /// A provisional answer of a target, for whoever has asked for it.

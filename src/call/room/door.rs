@@ -1,10 +1,9 @@
 //! At the door of a dial-in room: the caller is answered, its answer and its PIN are awaited, then it enters.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rand::RngExt;
 
 use super::pin::{Form, Pin, Pressed};
 use super::{Room, Stage};
@@ -16,13 +15,13 @@ use crate::call::directory::{Class, Identity};
 use crate::call::fact::{ReleaseCause, What};
 use crate::call::headers::Content;
 use crate::call::leg::{Plays, carries_sound};
-use crate::call::mixing::{Rooms, is_mixable};
+use crate::call::mixing::is_mixable;
 use crate::call::options::Conference;
 use crate::call::recording::Recording;
 use crate::call::setup::{Refusing, busy, unusable};
 use crate::call::talk::Talk;
 use crate::codec::{Codec, Direction};
-use crate::id::{CallUuid, ConnId, LegId};
+use crate::id::LegId;
 use crate::record::mark::{Channel, Role, Side, StopCause};
 use crate::sdp::{Session, Terms};
 use crate::sip::endpoint::Reply;
@@ -108,28 +107,10 @@ pub(in crate::call) fn knock(
     arrival.introduce(core, &mut leg);
     core.index.dialogs.insert(dialog, key);
     let door = Door { is_answering: arrival.offer.is_none(), pin: None, enters: false };
-    let mut call = Call {
-        key,
-        conn_id: ConnId(core.rng.random()),
-        uuid: CallUuid(core.uuid()),
-        started: core.wall,
-        answered: None,
-        consults: None,
-        caller_number: arrival.number,
-        dialed_number: called,
-        state: State::Talking(Box::new(Talk::new(vec![leg.id], None))),
-        legs: vec![leg],
-        allowed: Some(allowed.into()),
-        recording,
-        pending: Vec::new(),
-        waiting: VecDeque::new(),
-        parting: Vec::new(),
-        away: Vec::new(),
-        lent: None,
-        rooms: Rooms::default(),
-        focus: None,
-        room: Some(Box::new(Room { conference, stage: Stage::Door(door) })),
-    };
+    let state = State::Talking(Box::new(Talk::new(vec![leg.id], None)));
+    let mut call = Call::begin(core, key, (arrival.number, called), state, (Some(allowed.into()), recording));
+    call.legs.push(leg);
+    call.room = Some(Box::new(Room { conference, stage: Stage::Door(door) }));
     core.index.conns.insert(call.conn_id, key);
     call.ask_pin(core);
     Ok(Some(call))
