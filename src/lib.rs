@@ -15,7 +15,7 @@
 //! **The recorder never sees the call's logic, and the call never sees samples.** Between them stand two small things:
 //! the *tap* ([`record::tap`]: encoded packets of one leg with their arrival time) and the *mark* ([`record::mark`]: who
 //! is in the conversation, from which instant). `mixed.wav` is computed from what each party *said*, not from what
-//! anybody was sent, so relay, hold and later transfer and conference all record the same way.
+//! anybody was sent, so relay, hold, transfer and conference all record the same way.
 //!
 //! ## The layers
 //!
@@ -68,6 +68,9 @@
 //! - **A transfer:** REFER or a request → [`call`] dials the target as it dials for any caller → one state says who hears
 //!   whom → commands to media, a mark to the recorder, re-INVITEs where a description must change. Every flow only changes
 //!   that state; what follows from it is in one place (`call/talk.rs`).
+//! - **A conference:** a request, a REFER to the focus (`call/focus.rs`) or an INVITE to a room's number (`call/room.rs`) →
+//!   [`call`] says who hears whom → a [`bridge::command`] to a mixer thread → [`bridge::conference`] mixes → packets go
+//!   back to the media threads of the legs; recorders read the legs' taps as in any call.
 //! - **A driver's message:** [`runtime::ivr`] → [`ivr::frame`] → [`ivr::message`] → [`views::ivr`] → a request, as above;
 //!   every fact goes to [`views::ivr`] too, which tells all drivers what it means for their calls.
 //! - **An agent's message:** [`api`] → [`runtime::agents`] → [`views::interaction`] → a request, as above; every fact goes to

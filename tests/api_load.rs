@@ -2,7 +2,8 @@
 //! told what it has missed.
 //!
 //! STICKYTAPE_LOAD_RATE and STICKYTAPE_LOAD_SECONDS say how many calls come in a second and for how long (at most 20: who
-//! does not read for 30 s is cut off); without them it is what a program without optimisation carries beside other tests. The figures of a release:
+//! does not read for 30 s is cut off); without them it is what a program without optimisation carries beside other tests.
+//! The figures of a release:
 //! `STICKYTAPE_LOAD_RATE=100 STICKYTAPE_LOAD_SECONDS=20 cargo test --release --test api_load -- --nocapture` on a machine
 //! that does nothing else: SIPp, which gets its share late, ends a call with a time-out and the test with a failure.
 

@@ -230,17 +230,33 @@ fn a_coach_in_a_conference_is_heard_by_the_agent_that_it_supervises_alone() {
     assert_heard("supervisor-1.wav", &channel(&recordings[0], "supervisor-1.wav", 0), &[("s", 2)]);
 }
 
+/// A customer in a call with agent 2001, one phase old, and member 2002, whom nobody has called yet.
+struct Three {
+    server: Server,
+    customer: Baresip,
+    agent: Baresip,
+    member: Baresip,
+    call: String,
+}
+
+impl Three {
+    fn begin() -> Self {
+        let (calling, called, joining) = (free_ports(2), free_ports(2), free_ports(2));
+        let server = server("both", &[("2001", called, ""), ("2002", joining, "")]);
+        let folder = server.folder.path().to_owned();
+        let agent = Baresip::among_others(&folder, "2001", called, 500, None);
+        let member = Baresip::among_others(&folder, "2002", joining, 800, None);
+        let uri = format!("sip:2001@{V4}:{}", server.sip);
+        let customer = Baresip::among_others(&folder, "alice", calling, 320, Some(&uri));
+        let call = answered(&server, "2001");
+        sleep(PHASE);
+        Self { server, customer, agent, member, call }
+    }
+}
+
 #[test]
 fn a_third_party_is_called_in_and_deleted_again_in_the_same_files() {
-    let (calling, called, joining) = (free_ports(2), free_ports(2), free_ports(2));
-    let mut server = server("both", &[("2001", called, ""), ("2002", joining, "")]);
-    let folder = server.folder.path().to_owned();
-    let agent = Baresip::among_others(&folder, "2001", called, 500, None);
-    let member = Baresip::among_others(&folder, "2002", joining, 800, None);
-    let uri = format!("sip:2001@{V4}:{}", server.sip);
-    let customer = Baresip::among_others(&folder, "alice", calling, 320, Some(&uri));
-    let call = answered(&server, "2001");
-    sleep(PHASE);
+    let Three { mut server, customer, agent, member, call } = Three::begin();
     ask(&server, &call, "single-step-conference", json!({"ThisDN": "2001", "OtherDN": "2002"}));
     assert_eq!(answered(&server, "2002"), call);
     sleep(PHASE);
@@ -262,15 +278,7 @@ fn a_third_party_is_called_in_and_deleted_again_in_the_same_files() {
 
 #[test]
 fn a_consultation_becomes_a_conference_that_its_maker_leaves() {
-    let (calling, called, joining) = (free_ports(2), free_ports(2), free_ports(2));
-    let mut server = server("both", &[("2001", called, ""), ("2002", joining, "")]);
-    let folder = server.folder.path().to_owned();
-    let agent = Baresip::among_others(&folder, "2001", called, 500, None);
-    let member = Baresip::among_others(&folder, "2002", joining, 800, None);
-    let uri = format!("sip:2001@{V4}:{}", server.sip);
-    let customer = Baresip::among_others(&folder, "alice", calling, 320, Some(&uri));
-    let call = answered(&server, "2001");
-    sleep(PHASE);
+    let Three { mut server, customer, agent, member, call } = Three::begin();
     let consult = ask(&server, &call, "initiate-conference", json!({"ThisDN": "2001", "OtherDN": "2002"}));
     let consult = consult["ConnID"].as_str().unwrap();
     assert_ne!(consult, call);

@@ -1,4 +1,4 @@
-//! The body of the parser's fuzzer: what must hold for any bytes. `tests/sip_fuzz.rs` feeds it.
+//! The body of the parser's fuzzer: what must hold for any bytes. `tests/sip/fuzz.rs` feeds it.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
