@@ -1,75 +1,36 @@
 //! What an anchored call costs: real sockets on loopback, N two-party PCMU calls of 50 packets a second and direction,
-//! the media thread (and the recorder) against a bare reflector in the same run, alternating. And what a conference of
-//! three costs, all of whom speak, with the mixer thread besides.
+//! the media thread (and the recorder) against a bare reflector in the same run, alternating; Debian's rtpengine under the
+//! same load from the same phones; and what a conference of three costs, all of whom speak, with the mixer thread besides.
 //!
 //! `cargo bench --bench anchored_calls -- --calls 50,200 --seconds 10 --rounds 3 --json out.json`
+//! `cargo bench --bench anchored_calls -- --cases reflector,relay,recorded,rtpengine,rtpengine-pcap --calls 200 --rounds 3`
 //! `cargo bench --bench anchored_calls -- --cases conference,conference-recorded --calls 30 --rounds 3`
 //!
 //! The subject is a process of its own, pinned to one core; the phones run on another. CPU is what the scheduler
 //! charged to the subject's threads. Ratios hold between machines, absolute numbers do not. Loopback charges the
 //! receiver's kernel work to the sender's system call, so only like is compared with like.
+//!
+//! Memory per call is how much the subject's resident memory (VmRSS) grew from its first words to the end of the measured
+//! time, divided by the calls. What lies in socket buffers is the kernel's and not in it.
 
+mod case;
 mod phones;
 mod reflector;
+mod rtpengine;
 #[path = "../steps/mod.rs"]
 mod steps;
 mod subject;
+mod table;
+mod tape;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
-use serde_json::json;
+use case::Case;
 use steps::pinning;
-
-/// One thing to measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Case {
-    /// epoll, recv, send.
-    Reflector,
-    /// The media thread.
-    Relay,
-    /// The media thread and a recorder that writes stereo.
-    Recorded,
-    /// The media thread and a mixer, three parties a call.
-    Conference,
-    /// These and a recorder that writes all three mixed.
-    ConferenceRecorded,
-}
-
-impl Case {
-    const ALL: [Self; 5] = [Self::Reflector, Self::Relay, Self::Recorded, Self::Conference, Self::ConferenceRecorded];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Reflector => "reflector",
-            Self::Relay => "relay",
-            Self::Recorded => "recorded",
-            Self::Conference => "conference",
-            Self::ConferenceRecorded => "conference-recorded",
-        }
-    }
-
-    /// Parties of a call.
-    pub fn parties(self) -> usize {
-        if self.is_mixed() { 3 } else { 2 }
-    }
-
-    /// What is sent is not what came: no packet's latency can be told.
-    pub fn is_mixed(self) -> bool {
-        matches!(self, Self::Conference | Self::ConferenceRecorded)
-    }
-
-    /// A recorder writes it.
-    pub fn is_recorded(self) -> bool {
-        matches!(self, Self::Recorded | Self::ConferenceRecorded)
-    }
-
-    fn parse(name: &str) -> Self {
-        *Self::ALL.iter().find(|case| case.name() == name).unwrap_or_else(|| panic!("no case {name:?}"))
-    }
-}
 
 struct Arguments {
     calls: Vec<usize>,
@@ -77,21 +38,6 @@ struct Arguments {
     seconds: u64,
     rounds: usize,
     batch_interval: Duration,
-    json: Option<String>,
-}
-
-struct Outcome {
-    case: Case,
-    calls: usize,
-    cpu_ms: f64,
-    /// The same by thread.
-    threads: Vec<(String, f64)>,
-    lost: u64,
-    sent: u64,
-    /// Milliseconds at p50, p99, p99.9.
-    latency: [f64; 3],
-    kilobytes: f64,
-    told: String,
 }
 
 fn main() {
@@ -107,24 +53,14 @@ fn main() {
         let batch = Duration::from_micros(batch.parse().expect("microseconds"));
         return subject::run(Case::parse(case), calls.parse().expect("a number of calls"), batch);
     }
-    let arguments = parse(&arguments);
-    pinning::pin_myself();
-    println!(
-        "CPU-ms per call-second of {} rounds; the ratio is of the medians\n{:<20} {:>6} {:>7} {:>7} {:>7} {:>7} {:>9} {:>7} \
-         {:>7} {:>7} {:>8}",
-        arguments.rounds,
-        "case",
-        "calls",
-        "least",
-        "median",
-        "most",
-        "ratio",
-        "lost",
-        "p50 ms",
-        "p99 ms",
-        "p99.9",
-        "kB/call"
-    );
+    let mut arguments = parse(&arguments);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let obstacle = |case: &Case| case.obstacle(cores).map(|why| (*case, why));
+    let obstacles: Vec<(Case, String)> = arguments.cases.iter().filter_map(obstacle).collect();
+    arguments.cases.retain(|case| case.obstacle(cores).is_none());
+    // Where two threads are measured, the phones have the third core.
+    pinning::pin_myself_to(if arguments.cases.contains(&Case::TwoWorkers) { 2 } else { 1 });
+    table::head(arguments.rounds);
     let mut all = Vec::new();
     for calls in &arguments.calls {
         for round in 0..arguments.rounds {
@@ -133,21 +69,21 @@ fn main() {
                 all.push(measure(case, *calls, &arguments));
             }
         }
-        print_table(&all, *calls, &arguments);
+        table::of_calls(&all, *calls, &arguments.cases);
     }
-    if let Some(path) = &arguments.json {
-        std::fs::write(path, to_json(&all).to_string()).expect("the JSON file can be written");
+    for (case, why) in &obstacles {
+        println!("{:<20} not measured: {why}", case.name());
     }
+    steps::write_json(&table::to_json(&all, &obstacles));
 }
 
 fn parse(arguments: &[String]) -> Arguments {
     let mut parsed = Arguments {
-        calls: vec![50, 200],
+        calls: vec![50, 200, 500, 1_000, 2_000],
         cases: Case::ALL.to_vec(),
         seconds: 10,
         rounds: 1,
         batch_interval: Duration::from_millis(1),
-        json: None,
     };
     let numbers = |list: &str| list.split(',').map(|n| n.parse().expect("a number")).collect::<Vec<usize>>();
     for pair in arguments.chunks(2) {
@@ -158,29 +94,54 @@ fn parse(arguments: &[String]) -> Arguments {
             "--seconds" => parsed.seconds = numbers(value)[0] as u64,
             "--rounds" => parsed.rounds = numbers(value)[0],
             "--batch-us" => parsed.batch_interval = Duration::from_micros(numbers(value)[0] as u64),
-            "--json" => parsed.json = Some(value.clone()),
+            "--json" => {}
             _ => panic!("--calls N,N  --cases a,b  --seconds N  --rounds N  --batch-us N  --json FILE; not {name}"),
         }
     }
     parsed
 }
 
+/// What one measurement gave.
+pub struct Outcome {
+    /// What was measured.
+    pub case: Case,
+    /// How many at once.
+    pub calls: usize,
+    /// CPU-ms per call-second.
+    pub cpu_ms: f64,
+    /// The same by thread.
+    pub threads: Vec<(String, f64)>,
+    /// Packets that no phone received.
+    pub lost: u64,
+    /// Packets that the phones sent.
+    pub sent: u64,
+    /// Milliseconds at p50, p99, p99.9.
+    pub latency: [f64; 3],
+    /// Growth of resident memory per call.
+    pub kilobytes: f64,
+    /// What the subject says of itself.
+    pub told: String,
+}
+
 fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
     let mut subject = Subject::start(case, calls, arguments.batch_interval);
-    let before = subject.resident_kilobytes();
-    let anchors = subject.line().split_whitespace().map(|port| port.parse().expect("a port")).collect::<Vec<u16>>();
-    let phones = phones::Phones::bind(&anchors);
-    subject.tell(&phones.ports());
-    assert_eq!(subject.line().trim(), "ready");
+    let pid = subject.pid();
+    let mut resident = [resident_kilobytes(pid); 2];
+    let phones = phones::Phones::bind(case.parties() * calls);
+    phones.connect(&subject.anchor(&phones.ports()));
 
     let seconds = Duration::from_secs(arguments.seconds);
     let mut cpu = [BTreeMap::new(), BTreeMap::new()];
-    let report = phones.talk(seconds, |end| cpu[usize::from(end)] = steps::cpu_by_thread(subject.process.id()));
+    let report = phones.talk(case.warm_up(), seconds, |end| {
+        cpu[usize::from(end)] = steps::cpu_by_thread(pid);
+        if end {
+            resident[1] = resident_kilobytes(pid);
+        }
+    });
     let [from, until] = cpu;
     let scale = 1e6 * calls as f64 * report.measured.as_secs_f64();
     let spent = |(name, end): (&String, &u64)| (name.clone(), (end - from.get(name).unwrap_or(&0)) as f64 / scale);
     let threads: Vec<(String, f64)> = until.iter().map(spent).filter(|(_, ms)| *ms >= 0.0005).collect();
-    let resident = subject.resident_kilobytes();
     let told = subject.stop();
     Outcome {
         case,
@@ -190,85 +151,75 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
         lost: report.lost,
         sent: report.sent,
         latency: report.latency,
-        kilobytes: resident.saturating_sub(before) as f64 / calls as f64,
+        kilobytes: resident[1].saturating_sub(resident[0]) as f64 / calls as f64,
         told,
     }
 }
 
-/// One row a case: the least, the median and the most of its rounds' CPU, the ratio of the medians, and the latency and
-/// memory of the round with the least CPU.
-fn print_table(all: &[Outcome], calls: usize, arguments: &Arguments) {
-    let rounds = |case| {
-        let mut of_case: Vec<&Outcome> =
-            all.iter().filter(|outcome| outcome.calls == calls && outcome.case == case).collect();
-        of_case.sort_by(|a, b| a.cpu_ms.total_cmp(&b.cpu_ms));
-        of_case
-    };
-    let median = |of_case: &[&Outcome]| of_case.get(of_case.len() / 2).map(|outcome| outcome.cpu_ms);
-    let reflector = median(&rounds(Case::Reflector));
-    for case in &arguments.cases {
-        let of_case = rounds(*case);
-        let (Some(best), Some(middle), Some(worst)) = (of_case.first(), median(&of_case), of_case.last()) else {
-            continue;
-        };
-        let lost: u64 = of_case.iter().map(|outcome| outcome.lost).sum();
-        let sent: u64 = of_case.iter().map(|outcome| outcome.sent).sum();
-        let ratio = reflector.map_or("-".into(), |reflector| format!("{:.2}", middle / reflector));
-        let [p50, p99, p999] = best.latency.map(|ms| if case.is_mixed() { "-".into() } else { format!("{ms:.2}") });
-        println!(
-            "{:<20} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>9} {p50:>7} {p99:>7} {p999:>7} {:>8.0}",
-            case.name(),
-            best.cpu_ms,
-            worst.cpu_ms,
-            format!("{lost}/{}k", sent / 1_000),
-            best.kilobytes,
-        );
-        if case.is_mixed() {
-            println!("{:>27} {:.3} per party-second (median)", "that is", middle / case.parties() as f64);
-        }
-        if best.threads.len() > 1 {
-            let parts: Vec<String> = best.threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
-            println!("{:>27} {}", "of that", parts.join(", "));
-        }
-    }
-}
-
-fn to_json(all: &[Outcome]) -> serde_json::Value {
-    let rows = all.iter().map(|outcome| {
-        json!({
-            "case": outcome.case.name(),
-            "calls": outcome.calls,
-            "cpuMsPerCallSecond": outcome.cpu_ms,
-            "cpuMsPerCallSecondByThread": outcome.threads.iter().cloned().collect::<BTreeMap<_, _>>(),
-            "sent": outcome.sent,
-            "lost": outcome.lost,
-            "latencyMs": { "p50": outcome.latency[0], "p99": outcome.latency[1], "p999": outcome.latency[2] },
-            "residentKilobytesPerCall": outcome.kilobytes,
-            "subject": outcome.told.trim(),
-        })
-    });
-    rows.collect()
+fn resident_kilobytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("procfs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("kilobytes")
 }
 
 /// The process under measurement.
-struct Subject {
-    process: Child,
-    lines: BufReader<ChildStdout>,
+enum Subject {
+    Ours(Ours),
+    Rtpengine(rtpengine::Rtpengine),
 }
 
 impl Subject {
     fn start(case: Case, calls: usize, batch: Duration) -> Self {
+        match case {
+            Case::Rtpengine | Case::RtpenginePcap => {
+                Self::Rtpengine(rtpengine::Rtpengine::start(case == Case::RtpenginePcap))
+            }
+            _ => Self::Ours(Ours::start(case, calls, batch)),
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        match self {
+            Self::Ours(ours) => ours.process.id(),
+            Self::Rtpengine(rtpengine) => rtpengine.pid(),
+        }
+    }
+
+    /// Has it anchor the calls of these phones; the port that each of them sends to.
+    fn anchor(&mut self, phones: &[u16]) -> Vec<u16> {
+        match self {
+            Self::Ours(ours) => ours.anchor(phones),
+            Self::Rtpengine(rtpengine) => rtpengine.anchor(phones),
+        }
+    }
+
+    fn stop(self) -> String {
+        match self {
+            Self::Ours(ours) => ours.stop(),
+            Self::Rtpengine(rtpengine) => rtpengine.stop(),
+        }
+    }
+}
+
+/// This program once more, as what is measured; see [`subject`].
+struct Ours {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Ours {
+    fn start(case: Case, calls: usize, batch: Duration) -> Self {
         let program = std::env::current_exe().expect("our own path");
-        let mut command = pinning::pinned(program.to_str().expect("a path in UTF-8"), 0);
+        let cores = if case.workers() == 1 { "0" } else { "0,1" };
+        let mut command = pinning::pinned_to(program.to_str().expect("a path in UTF-8"), cores);
         let batch = batch.as_micros().to_string();
         let command = command.args(["--subject", case.name(), &calls.to_string(), &batch]);
         let mut process =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the subject can be started");
-        let mut lines = BufReader::new(process.stdout.take().expect("piped"));
-        let mut hello = String::new();
-        lines.read_line(&mut hello).expect("the subject speaks");
-        assert_eq!(hello.trim(), "hello");
-        Self { process, lines }
+        let lines = BufReader::new(process.stdout.take().expect("piped"));
+        let mut this = Self { process, lines };
+        assert_eq!(this.line().trim(), "hello");
+        this
     }
 
     fn line(&mut self) -> String {
@@ -277,16 +228,13 @@ impl Subject {
         line
     }
 
-    fn tell(&mut self, ports: &[u16]) {
-        let line: Vec<String> = ports.iter().map(u16::to_string).collect();
+    fn anchor(&mut self, phones: &[u16]) -> Vec<u16> {
+        let anchors = self.line().split_whitespace().map(|port| port.parse().expect("a port")).collect();
+        let line: Vec<String> = phones.iter().map(u16::to_string).collect();
         let stdin = self.process.stdin.as_mut().expect("piped");
         writeln!(stdin, "{}", line.join(" ")).expect("the subject listens");
-    }
-
-    fn resident_kilobytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("procfs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
-        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("kilobytes")
+        assert_eq!(self.line().trim(), "ready");
+        anchors
     }
 
     fn stop(mut self) -> String {
@@ -295,6 +243,21 @@ impl Subject {
         assert!(self.process.wait().expect("the subject ends").success(), "the subject failed");
         told
     }
+}
+
+/// How many files of this kind lie below a folder, and their bytes.
+pub fn files_below(folder: &Path, extension: &str) -> (usize, u64) {
+    let mut all = (0, 0);
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            let (files, bytes) = files_below(&path, extension);
+            all = (all.0 + files, all.1 + bytes);
+        } else if path.extension().is_some_and(|found| found == extension) {
+            all = (all.0 + 1, all.1 + entry.metadata().map_or(0, |metadata| metadata.len()));
+        }
+    }
+    all
 }
 
 fn raise_descriptor_limit() {

@@ -14,8 +14,6 @@ use stickytape::net::udp::{Poller, Ready};
 
 /// Between two packets of a phone.
 const PTIME_MS: usize = 20;
-/// Before the measurement.
-const WARM_UP: Duration = Duration::from_secs(2);
 /// Between two looks of a receiver that does not wait.
 const DOZE: Duration = Duration::from_millis(2);
 /// After it, for what is under way.
@@ -34,30 +32,37 @@ pub struct Report {
 }
 
 impl Phones {
-    /// One phone per anchor port of the subject; 2n talks to 2n + 1.
-    pub fn bind(anchors: &[u16]) -> Self {
-        let phone = |port: &u16| {
+    /// So many phones; 2n talks to 2n + 1.
+    pub fn bind(count: usize) -> Self {
+        let phone = |_| {
             let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-            socket.connect((Ipv4Addr::LOCALHOST, *port)).expect("loopback");
             socket.set_nonblocking(true).expect("a socket");
             socket
         };
-        Self(anchors.iter().map(phone).collect())
+        Self((0..count).map(phone).collect())
+    }
+
+    /// Each phone sends to its port of the subject from here on.
+    pub fn connect(&self, anchors: &[u16]) {
+        assert_eq!(anchors.len(), self.0.len(), "a port for each phone");
+        for (phone, port) in self.0.iter().zip(anchors) {
+            phone.connect((Ipv4Addr::LOCALHOST, *port)).expect("loopback");
+        }
     }
 
     pub fn ports(&self) -> Vec<u16> {
         self.0.iter().map(|phone| phone.local_addr().expect("bound").port()).collect()
     }
 
-    /// All phones talk for `time` after a warm-up, and half as long again for the latency. `mark` is called at the begin
+    /// All phones talk for `time` after `warm_up`, and half as long again for the latency. `mark` is called at the begin
     /// (false) and end (true) of `time`.
-    pub fn talk(&self, time: Duration, mut mark: impl FnMut(bool)) -> Report {
+    pub fn talk(&self, warm_up: Duration, time: Duration, mut mark: impl FnMut(bool)) -> Report {
         let begin = clock::now();
         let (waits, stop) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             let receiver = scope.spawn(|| self.receive(begin, &waits, &stop));
-            let sender = scope.spawn(|| self.send(begin, WARM_UP + time + time / 2));
-            std::thread::sleep(WARM_UP);
+            let sender = scope.spawn(|| self.send(begin, warm_up + time + time / 2));
+            std::thread::sleep(warm_up);
             let from = clock::now();
             mark(false);
             std::thread::sleep(time);

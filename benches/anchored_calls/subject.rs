@@ -3,21 +3,20 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use stickytape::bridge::command::mix::{Hearing, Join, MixCommand, Mixing, RoomDigits};
 use stickytape::bridge::command::{Command, LatchMode, NewLeg, Notice, PortPair, Remote};
 use stickytape::clock;
 use stickytape::codec::{Codec, Direction, Payload};
-use stickytape::id::{CallUuid, ConnId, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
-use stickytape::record::mark::{
-    Change, Channel, Conversation, Layout, Mark, Member, Role, SessionStart, Side, StopCause,
-};
+use stickytape::id::{LegId, MixerId, RecorderId, RoomId, WorkerId};
 use stickytape::runtime::media::{self, Options, Priority, Worker};
-use stickytape::runtime::{mixer, recorder, ring};
+use stickytape::runtime::{mixer, ring};
 
-use crate::{Case, reflector};
+use crate::case::Case;
+use crate::reflector;
+use crate::tape::{self, Tape};
 
 /// What a PCMU leg brings into the tap ring, and how long a stall it shall carry: as the server has it.
 const LEG_BYTES_PER_SECOND: usize = 50 * 190;
@@ -77,64 +76,100 @@ fn reflect(calls: usize) {
 fn anchor(case: Case, calls: usize, batch: Duration) {
     let epoch = clock::now();
     let legs = case.parties() * calls;
-    let (producer, consumer) = ring::tap(legs * LEG_BYTES_PER_SECOND * RING_SECONDS);
-    let (to_mixer, to_media) = mixer::rings(legs * LEG_BYTES_PER_SECOND);
-    let (sender, notices) = mpsc::channel();
-    let options = Options {
-        worker: WorkerId(0),
-        ports: 10_000..=32_767,
-        cooldown: Duration::from_secs(2),
-        batch_interval: batch,
-        priority: Priority::Realtime,
-        epoch,
-        seed: 1,
-    };
-    let worker = Worker { options, taps: vec![producer], mixers: vec![to_mixer] };
-    let mut handles = media::spawn(vec![worker], move |_, notice| drop(sender.send(notice))).expect("a media thread");
-    let handle = handles.remove(0);
-    handle.send(Command::BindPorts { address: LOOPBACK, count: legs });
-    let mut pairs: Vec<PortPair> = Vec::new();
-    while pairs.len() < legs {
-        match notices.recv().expect("the media thread lives") {
-            Notice::PortsBound(bound) => pairs.extend(bound),
-            other => panic!("{other:?}"),
-        }
-    }
-    std::thread::spawn(move || notices.into_iter().for_each(drop));
-    say_ports(pairs.iter().map(|pair| pair.rtp.port()));
+    let Media { handles, pairs, taps, to_media } = Media::start(case, legs, batch, epoch);
+    say_ports(pairs.iter().map(|(_, pair)| pair.rtp.port()));
     let peers = phones();
-    let tape = case.is_recorded().then(|| Tape::start(epoch, consumer));
-    for (n, (pair, peer)) in pairs.iter().zip(&peers).enumerate() {
+    let tape = case.is_recorded().then(|| Tape::start(epoch, taps));
+    let to = |leg: usize, command| handles[pairs[leg].0].send(command);
+    for (n, ((_, pair), peer)) in pairs.iter().zip(&peers).enumerate() {
         let leg = LegId(n as u64);
         let new = NewLeg { leg, port: pair.id, ssrc: n as u32, sequence: 1, timestamp: 1, cname: "bench".into() };
-        handle.send(Command::AddLeg(Box::new(new)));
-        handle.send(Command::SetRemote { leg, remote: Box::new(remote(*peer)) });
-        handle.send(Command::Watch { leg, timeout: Some(Duration::from_secs(60)) });
+        to(n, Command::AddLeg(Box::new(new)));
+        to(n, Command::SetRemote { leg, remote: Box::new(remote(*peer)) });
+        to(n, Command::Watch { leg, timeout: Some(Duration::from_secs(60)) });
         if case.is_recorded() {
-            handle.send(Command::Tap { leg, recorders: vec![RecorderId(0)] });
+            to(n, Command::Tap { leg, recorders: vec![RecorderId(0)] });
         }
     }
-    let mixer = case.is_mixed().then(|| meet(legs as u64, epoch, to_media, &handle));
+    let mixer = case.is_conference().then(|| meet(legs as u64, epoch, to_media, &handles[0]));
     if mixer.is_none() {
-        let route = |n| handle.send(Command::Route { from: LegId(n), to: Some(LegId(n ^ 1)) });
-        (0..legs as u64).for_each(route);
+        let route = |n: usize| to(n, Command::Route { from: LegId(n as u64), to: Some(LegId(n as u64 ^ 1)) });
+        (0..legs).for_each(route);
     }
-    tape.iter().for_each(|tape| tape.begin(case, calls));
+    let tape = tape.map(|tape| tape.begin(case, calls));
     say("ready");
     wait_for_end();
-    let counters = handle.counters();
-    let sessions = tape.map_or(String::new(), |tape| tape.end(calls));
+    let sessions = tape.map_or(String::new(), tape::Running::end);
     mixer.into_iter().for_each(mixer::Handle::join);
-    handle.join();
+    say(&format!("{}{sessions}", told(handles)));
+}
+
+/// What the media threads counted; they end.
+fn told(handles: Vec<media::Handle>) -> String {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    say(&format!(
-        "sent {} refused {} unsent {} untapped {} passes {}{sessions}",
-        count(&counters.sent),
-        counters.refused.iter().map(count).sum::<u64>(),
-        count(&counters.unsent),
-        count(&counters.untapped),
-        count(&counters.passes),
-    ));
+    let [mut sent, mut refused, mut unsent, mut untapped, mut passes] = [0; 5];
+    for handle in handles {
+        let counters = handle.counters();
+        sent += count(&counters.sent);
+        refused += counters.refused.iter().map(count).sum::<u64>();
+        unsent += count(&counters.unsent);
+        untapped += count(&counters.untapped);
+        passes += count(&counters.passes);
+        handle.join();
+    }
+    format!("sent {sent} refused {refused} unsent {unsent} untapped {untapped} passes {passes}")
+}
+
+/// The media threads, with a port pair for each leg: both legs of a call have theirs in one thread.
+struct Media {
+    handles: Vec<media::Handle>,
+    /// The thread and the pair of each leg.
+    pairs: Vec<(usize, PortPair)>,
+    /// What the threads hand to a recorder.
+    taps: Vec<ring::Consumer>,
+    /// A mixer's ends of the first thread's rings.
+    to_media: mixer::MediaEnds,
+}
+
+impl Media {
+    fn start(case: Case, legs: usize, batch: Duration, epoch: Instant) -> Self {
+        let threads = case.workers();
+        let (to_mixer, to_media) = mixer::rings(legs * LEG_BYTES_PER_SECOND);
+        let (mut taps, mut mixers) = (vec![], Some(to_mixer));
+        let mut workers = vec![];
+        for (n, ports) in media::split_ports(10_000..=32_767, threads).into_iter().enumerate() {
+            let (producer, consumer) = ring::tap(legs / threads * LEG_BYTES_PER_SECOND * RING_SECONDS);
+            taps.push(consumer);
+            let options = Options {
+                worker: WorkerId(n as u8),
+                ports,
+                cooldown: Duration::from_secs(2),
+                batch_interval: batch,
+                priority: Priority::Realtime,
+                epoch,
+                seed: 1,
+            };
+            workers.push(Worker { options, taps: vec![producer], mixers: mixers.take().into_iter().collect() });
+        }
+        let (sender, notices) = mpsc::channel();
+        let tell = move |worker, notice| drop(sender.send((worker, notice)));
+        let handles = media::spawn(workers, tell).expect("media threads");
+        let calls_of = |thread: usize| (0..legs / case.parties()).filter(|call| call % threads == thread).count();
+        for (thread, handle) in handles.iter().enumerate() {
+            handle.send(Command::BindPorts { address: LOOPBACK, count: calls_of(thread) * case.parties() });
+        }
+        let mut bound: Vec<Vec<PortPair>> = vec![vec![]; threads];
+        while bound.iter().map(Vec::len).sum::<usize>() < legs {
+            match notices.recv().expect("the media threads live") {
+                (WorkerId(worker), Notice::PortsBound(pairs)) => bound[usize::from(worker)].extend(pairs),
+                other => panic!("{other:?}"),
+            }
+        }
+        std::thread::spawn(move || notices.into_iter().for_each(drop));
+        let thread_of = |leg: usize| leg / case.parties() % threads;
+        let pairs = (0..legs).map(|leg| (thread_of(leg), bound[thread_of(leg)].remove(0))).collect();
+        Self { handles, pairs, taps, to_media }
+    }
 }
 
 /// Rooms of three, all of whom hear each other.
@@ -163,7 +198,7 @@ fn meet(legs: u64, epoch: Instant, to_media: mixer::MediaEnds, media: &media::Ha
     mixer
 }
 
-fn payloads() -> Vec<Payload> {
+pub fn payloads() -> Vec<Payload> {
     vec![
         Payload { payload_type: 0, codec: Codec::pcmu() },
         Payload { payload_type: 101, codec: Codec::telephone_event() },
@@ -181,117 +216,4 @@ fn remote(peer: SocketAddr) -> Remote {
         ptime_ms: 20,
         latch: LatchMode::Strict,
     }
-}
-
-/// A recorder that writes to a temporary folder.
-struct Tape {
-    folder: tempfile::TempDir,
-    keeper: recorder::Keeper,
-    handle: Arc<recorder::RecorderHandle>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Tape {
-    fn start(epoch: Instant, ring: ring::Consumer) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let options = recorder::keeper::Options { directory: folder.path().to_owned(), min_free_space: 1 << 20 };
-        let keeper = recorder::keeper::open(options, |_| {}).expect("a keeper");
-        let options = recorder::Options { id: RecorderId(0), epoch, buffer: 256 << 20, max_file_size: 4_000 << 20 };
-        let handle = recorder::spawn(options, &keeper, vec![ring], Arc::new(|_, _| {})).expect("a recorder");
-        let handle = Arc::new(handle);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (marked, stopped) = (Arc::clone(&handle), Arc::clone(&stop));
-        std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                marked.watermark(clock::now());
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        Self { folder, keeper, handle, stop }
-    }
-
-    fn begin(&self, case: Case, calls: usize) {
-        let payloads: Arc<[Payload]> = payloads().into();
-        let parties = case.parties() as u64;
-        for leg in 0..parties * calls as u64 {
-            let change = Change::Payloads { leg: LegId(leg), payloads: Arc::clone(&payloads) };
-            self.handle.mark(Mark { at: clock::now(), change });
-        }
-        for call in 0..calls as u64 {
-            let member = |leg, role, channel| Member {
-                leg: LegId(leg),
-                dn: None,
-                uri: "sip:bench".into(),
-                role,
-                channel,
-                holds: false,
-                held: false,
-                muted: false,
-            };
-            let left = parties * call;
-            let mut members = vec![member(left, Role::Customer, Channel::Left)];
-            members.extend((left + 1..left + parties).map(|leg| member(leg, Role::Agent, Channel::Right)));
-            let conversation = Conversation {
-                conn_id: ConnId(call),
-                owner: LegId(left),
-                members,
-                consult: false,
-                early: false,
-                unbridged: false,
-            };
-            let start = SessionStart {
-                id: recording(call),
-                start_time: clock::wall(),
-                call_uuid: CallUuid(recording(call).0),
-                caller_phone_number: String::new(),
-                dialed_phone_number: String::new(),
-                owner_leg: LegId(left),
-                owner_dn: None,
-                side: Side::Origination,
-                trigger: "default".into(),
-                rule: "bench".into(),
-                layout: if case.is_mixed() { Layout::Mixed } else { Layout::Stereo },
-                sample_rate: 8_000,
-                conversation,
-            };
-            self.handle.mark(Mark { at: clock::now(), change: Change::Start(Box::new(start)) });
-        }
-    }
-
-    /// Stops all sessions and waits until they are published; what stands on the disk.
-    fn end(self, calls: usize) -> String {
-        for call in 0..calls as u64 {
-            let change = Change::Stop { id: recording(call), cause: StopCause::Released };
-            self.handle.mark(Mark { at: clock::now(), change });
-        }
-        std::thread::sleep(Duration::from_millis(1_500));
-        self.stop.store(true, Ordering::Relaxed);
-        while Arc::strong_count(&self.handle) > 1 {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if let Some(handle) = Arc::into_inner(self.handle) {
-            handle.shutdown();
-        }
-        self.keeper.shutdown();
-        let (files, bytes) = waves(self.folder.path());
-        format!(" files {files} MB {}", bytes >> 20)
-    }
-}
-
-fn recording(call: u64) -> RecordingId {
-    RecordingId(uuid::Uuid::from_u128(u128::from(call) + 1))
-}
-
-fn waves(folder: &std::path::Path) -> (usize, u64) {
-    let mut all = (0, 0);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            let (files, bytes) = waves(&path);
-            all = (all.0 + files, all.1 + bytes);
-        } else if path.extension().is_some_and(|extension| extension == "wav") {
-            all = (all.0 + 1, all.1 + entry.metadata().map_or(0, |metadata| metadata.len()));
-        }
-    }
-    all
 }

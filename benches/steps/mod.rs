@@ -5,6 +5,7 @@
 pub mod pinning;
 pub mod relay;
 pub mod sip;
+pub mod told;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -48,10 +49,10 @@ pub fn cpu_by_thread(pid: u32) -> BTreeMap<String, u64> {
     threads
 }
 
-/// Writes the results where `--json FILE` says, if it does.
-pub fn write_json(results: &serde_json::Value) {
+/// Writes the rows where `--json FILE` says, if it does, as [`told::document`].
+pub fn write_json(rows: &serde_json::Value) {
     if let Some(path) = std::env::args().skip_while(|argument| argument != "--json").nth(1) {
-        std::fs::write(path, results.to_string()).expect("the JSON file can be written");
+        std::fs::write(path, format!("{:#}\n", told::document(rows))).expect("the JSON file can be written");
     }
 }
 

@@ -1,0 +1,114 @@
+//! What is measured.
+
+use std::time::Duration;
+
+/// One thing to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Case {
+    /// epoll, recv, send.
+    Reflector,
+    /// The media thread.
+    Relay,
+    /// The media thread and a recorder that writes stereo.
+    Recorded,
+    /// The media thread and a recorder that mixes both parties.
+    RecordedMixed,
+    /// As `Recorded`; every recording ends after ten seconds, is hashed and published, and another one begins.
+    RecordedEnding,
+    /// Two media threads with a core each, to be compared with `Relay`.
+    TwoWorkers,
+    /// Debian's rtpengine, which forwards without its kernel module.
+    Rtpengine,
+    /// The same, and it writes each call's packets to a file as they are: nothing is decoded or mixed.
+    RtpenginePcap,
+    /// The media thread and a mixer, three parties a call.
+    Conference,
+    /// These and a recorder that writes all three mixed.
+    ConferenceRecorded,
+}
+
+impl Case {
+    pub const ALL: [Self; 10] = [
+        Self::Reflector,
+        Self::Relay,
+        Self::Recorded,
+        Self::RecordedMixed,
+        Self::RecordedEnding,
+        Self::TwoWorkers,
+        Self::Rtpengine,
+        Self::RtpenginePcap,
+        Self::Conference,
+        Self::ConferenceRecorded,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reflector => "reflector",
+            Self::Relay => "relay",
+            Self::Recorded => "recorded",
+            Self::RecordedMixed => "recorded-mixed",
+            Self::RecordedEnding => "recorded-ending",
+            Self::TwoWorkers => "two-workers",
+            Self::Rtpengine => "rtpengine",
+            Self::RtpenginePcap => "rtpengine-pcap",
+            Self::Conference => "conference",
+            Self::ConferenceRecorded => "conference-recorded",
+        }
+    }
+
+    pub fn parse(name: &str) -> Self {
+        *Self::ALL.iter().find(|case| case.name() == name).unwrap_or_else(|| panic!("no case {name:?}"))
+    }
+
+    /// Parties of a call.
+    pub fn parties(self) -> usize {
+        if self.is_conference() { 3 } else { 2 }
+    }
+
+    /// What is sent is not what came: no packet's latency can be told.
+    pub fn is_conference(self) -> bool {
+        matches!(self, Self::Conference | Self::ConferenceRecorded)
+    }
+
+    /// A recorder of ours writes it.
+    pub fn is_recorded(self) -> bool {
+        matches!(self, Self::Recorded | Self::RecordedMixed | Self::RecordedEnding | Self::ConferenceRecorded)
+    }
+
+    /// One channel with everybody, instead of left and right.
+    pub fn is_mixed(self) -> bool {
+        matches!(self, Self::RecordedMixed | Self::ConferenceRecorded)
+    }
+
+    pub fn is_rtpengine(self) -> bool {
+        matches!(self, Self::Rtpengine | Self::RtpenginePcap)
+    }
+
+    /// How long a recording lasts before another one takes its place; `None`: to the end.
+    pub fn recording_length(self) -> Option<Duration> {
+        (self == Self::RecordedEnding).then_some(Duration::from_secs(10))
+    }
+
+    /// Talk before the measurement: until as many recordings end in a second as begin, and all are of full length.
+    pub fn warm_up(self) -> Duration {
+        self.recording_length().unwrap_or_default() + Duration::from_secs(2)
+    }
+
+    /// Media threads.
+    pub fn workers(self) -> usize {
+        if self == Self::TwoWorkers { 2 } else { 1 }
+    }
+
+    /// Why it cannot be measured on this machine, if so.
+    pub fn obstacle(self, cores: usize) -> Option<String> {
+        if self == Self::TwoWorkers && cores < 3 {
+            return Some(format!("needs three cores, two of them for its threads; this machine has {cores}"));
+        }
+        let has = |program: &str| {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        };
+        (self.is_rtpengine() && !has("rtpengine"))
+            .then(|| "rtpengine is not installed (Debian's package rtpengine-daemon)".to_owned())
+    }
+}
