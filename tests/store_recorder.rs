@@ -266,6 +266,34 @@ fn a_disk_that_fills_up_closes_and_publishes_what_runs_and_refuses_what_comes() 
 }
 
 #[test]
+fn calls_that_end_together_are_published_under_few_syncs_and_each_is_durable_when_it_is_told() {
+    const CALLS: usize = 100;
+    let disk = SimDisk::new();
+    let mut live = Live::start_on(Arc::new(disk.clone()), Path::new("/recordings"), 0, 1 << 24);
+    let calls: Vec<Call> = (0..CALLS).map(|_| live.call(Layout::Stereo)).collect();
+    live.speak(Duration::from_millis(300));
+    let syncs = disk.syncs();
+    for &call in &calls {
+        live.stop(call, StopCause::Released);
+    }
+    let (mut durable, mut seed) = (0, 0);
+    while durable < CALLS {
+        assert!(seed < 1_000, "{durable} of {CALLS} recordings are published");
+        live.speak(Duration::from_millis(20));
+        seed += 1;
+        let told: Vec<Call> = calls.iter().copied().filter(|call| live.told(is_published(call.id))).collect();
+        if told.len() > durable {
+            let store = Store::new(Arc::new(disk.after_power_cut(seed)), "/recordings".into());
+            told.iter().for_each(|&call| drop(verified(&store, call)));
+            durable = told.len();
+        }
+    }
+    let syncs = disk.syncs() - syncs;
+    assert!(syncs < CALLS as u64 / 2, "{syncs} syncs for {CALLS} recordings");
+    live.shutdown();
+}
+
+#[test]
 fn a_full_disk_breaks_a_recording_off_and_it_is_published_when_there_is_room_again() {
     let disk = SimDisk::new();
     let mut live = Live::start_on(Arc::new(disk.clone()), Path::new("/recordings"), 0, 1 << 20);

@@ -214,7 +214,7 @@ impl Active {
 fn write_running(store: &Store, dir: &Path, recording: &Recording, durable: bool) -> Result<(), Error> {
     let (current, new, safe) = (dir.join(METADATA), dir.join(METADATA_NEW), dir.join(METADATA_SAFE));
     let disk = store.disk();
-    write_json(disk, &new, recording, false)?;
+    write_json(disk, &new, recording)?;
     if durable {
         match disk.remove_file(&safe) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &safe)(e)),
@@ -226,16 +226,12 @@ fn write_running(store: &Store, dir: &Path, recording: &Recording, durable: bool
     disk.rename(&new, &current).map_err(Error::io("replace", &current))
 }
 
-/// Writes a metadata file of its own.
-pub(super) fn write_json(disk: &dyn Disk, path: &Path, recording: &Recording, sync: bool) -> Result<(), Error> {
+/// Writes a metadata file of its own; a sync must make it durable.
+pub(super) fn write_json(disk: &dyn Disk, path: &Path, recording: &Recording) -> Result<(), Error> {
     let mut text = serde_json::to_vec_pretty(recording).map_err(|e| Error::io("write", path)(e.into()))?;
     text.push(b'\n');
     let file = disk.create(path).map_err(Error::io("create", path))?;
-    file.write_at(&text, 0).map_err(Error::io("write", path))?;
-    if sync {
-        file.sync().map_err(Error::io("sync", path))?;
-    }
-    Ok(())
+    file.write_at(&text, 0).map_err(Error::io("write", path))
 }
 
 /// Counts the syncs of the whole file system, so that a writer knows whether something it wrote is durable.

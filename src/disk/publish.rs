@@ -14,7 +14,27 @@ use super::wav;
 use crate::record::metadata::{Recording, State};
 
 /// Bytes read at once for hashing and copying.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: u64 = 256 * 1024;
+
+/// A recording between [`Store::prepare`] and [`Store::place`].
+#[derive(Debug)]
+pub struct Prepared {
+    /// With its final metadata.
+    recording: Recording,
+    /// It has its place already: a former try failed only later.
+    moved: bool,
+}
+
+/// A recording in its place, which is published as soon as a sync has made that durable.
+#[derive(Debug)]
+pub struct Placed(Recording);
+
+impl Placed {
+    /// Its final metadata.
+    pub fn into_recording(self) -> Recording {
+        self.0
+    }
+}
 
 impl Store {
     /// Publishes a recording whose files are closed and as long as its metadata says. `recording` is what
@@ -22,32 +42,58 @@ impl Store {
     ///
     /// # Errors
     /// The disk's own; it can be done again.
-    pub fn publish(&self, mut recording: Recording) -> Result<Recording, Error> {
+    pub fn publish(&self, recording: Recording) -> Result<Recording, Error> {
+        let prepared = self.prepare(recording)?;
+        let root = self.active_root();
+        let sync = || self.disk().sync_all(&root).map_err(Error::io("sync", &root));
+        sync()?;
+        let placed = self.place(prepared)?;
+        sync()?;
+        Ok(placed.into_recording())
+    }
+
+    /// The first step of publishing: hashes the files and writes the final metadata beside the present one. The next step
+    /// is [`Store::place`], once a sync of the whole file system that began after this is done: one for as many
+    /// recordings as were prepared, for a sync of each file costs more than all of its audio.
+    ///
+    /// # Errors
+    /// The disk's own; it can be done again.
+    pub fn prepare(&self, mut recording: Recording) -> Result<Prepared, Error> {
         let dir = self.active_dir(recording.id);
         if let Some(published) = self.already_moved(&recording)? {
-            return Ok(published);
+            return Ok(Prepared { recording: published, moved: true });
         }
         for file in &mut recording.media_files {
-            let path = dir.join(&file.file);
-            let (size, hash) = self.sync_and_hash(&path)?;
+            let (size, hash) = self.hash(&dir.join(&file.file))?;
             file.size = Some(size);
             file.sha256 = Some(hash);
         }
         if recording.recording_session.state == State::Recording {
             recording.recording_session.state = State::Complete;
         }
-        // Only now is there metadata that calls itself final: what it describes is durable.
-        let new = dir.join(METADATA_NEW);
-        write_json(self.disk(), &new, &recording, true)?;
-        let current = dir.join(METADATA);
-        self.disk().rename(&new, &current).map_err(Error::io("replace", &current))?;
-        match self.disk().remove_file(&dir.join(METADATA_SAFE)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &dir)(e)),
-            _ => {}
+        write_json(self.disk(), &dir.join(METADATA_NEW), &recording)?;
+        Ok(Prepared { recording, moved: false })
+    }
+
+    /// The second step: the final metadata takes its name, the folder its place. What [`Store::prepare`] did is durable,
+    /// or a power cut leaves metadata that calls itself final and is not. It is published when another sync of the whole
+    /// file system, begun after this, is done.
+    ///
+    /// # Errors
+    /// The disk's own; all of it, from [`Store::prepare`] on, can be done again.
+    pub fn place(&self, prepared: Prepared) -> Result<Placed, Error> {
+        let Prepared { recording, moved } = prepared;
+        if !moved {
+            let dir = self.active_dir(recording.id);
+            let current = dir.join(METADATA);
+            self.disk().rename(&dir.join(METADATA_NEW), &current).map_err(Error::io("replace", &current))?;
+            match self.disk().remove_file(&dir.join(METADATA_SAFE)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io("remove", &dir)(e)),
+                _ => {}
+            }
+            self.move_to_its_day(&recording)?;
         }
-        self.disk().sync_dir(&dir).map_err(Error::io("sync", &dir))?;
-        self.move_to_its_day(&recording)?;
-        Ok(recording)
+        Ok(Placed(recording))
     }
 
     /// What was renamed in a former try that failed only later.
@@ -63,18 +109,22 @@ impl Store {
 
     fn move_to_its_day(&self, recording: &Recording) -> Result<(), Error> {
         let (from, to, day) = (self.active_dir(recording.id), self.published_dir(recording), self.day_dir(recording));
-        self.disk().create_dir_all(&day).map_err(Error::io("create", &day))?;
-        match self.disk().rename(&from, &to) {
-            Ok(()) => {}
+        let rename = || self.disk().rename(&from, &to);
+        // The day's folder is there for all but the first of a day.
+        let renamed = match rename() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.disk().create_dir_all(&day).map_err(Error::io("create", &day))?;
+                rename()
+            }
+            other => other,
+        };
+        match renamed {
             Err(e) if e.kind() == io::ErrorKind::CrossesDevices => {
                 self.copy_to_its_day(recording)?;
-                return self.remove_published_source(recording);
+                self.remove_published_source(recording)
             }
-            Err(e) => return Err(Error::io("publish", &from)(e)),
+            other => other.map_err(Error::io("publish", &from)),
         }
-        self.sync_day(&day)?;
-        let root = self.active_root();
-        self.disk().sync_dir(&root).map_err(Error::io("sync", &root))
     }
 
     /// The day's folder may be on another file system: a copy appears under its name only when it is whole.
@@ -107,13 +157,6 @@ impl Store {
         Ok(())
     }
 
-    fn sync_and_hash(&self, path: &Path) -> Result<(u64, String), Error> {
-        let file = self.disk().open(path).map_err(Error::io("open", path))?;
-        file.sync().map_err(Error::io("sync", path))?;
-        drop(file);
-        self.hash(path)
-    }
-
     /// Size and lowercase hexadecimal SHA-256 of a file.
     ///
     /// # Errors
@@ -139,19 +182,24 @@ impl Store {
         copy.sync().map_err(Error::io("sync", to))
     }
 
-    /// Hands on a file's content; answers its length.
+    /// Hands on a file's content, as long as it is when this begins; answers its length.
     fn chunks(&self, path: &Path, mut take: impl FnMut(&[u8], u64) -> Result<(), Error>) -> Result<u64, Error> {
         let file = self.disk().open_read(path).map_err(Error::io("open", path))?;
-        let mut buffer = vec![0; CHUNK];
+        let len = file.len().map_err(Error::io("read", path))?;
+        // No larger than the file: for a short one, clearing the buffer would cost more than hashing.
+        let mut buffer = vec![0; usize::try_from(len.min(CHUNK)).unwrap_or(usize::MAX)];
         let mut offset = 0;
-        loop {
-            let read = super::read_full(&*file, &mut buffer, offset).map_err(Error::io("read", path))?;
+        while offset < len {
+            // No further than to its end: looking for the end takes a call of its own.
+            let wanted = usize::try_from(len - offset).unwrap_or(usize::MAX).min(buffer.len());
+            let read = super::read_full(&*file, &mut buffer[..wanted], offset).map_err(Error::io("read", path))?;
             if read == 0 {
-                return Ok(offset);
+                break;
             }
             take(&buffer[..read], offset)?;
             offset += read as u64;
         }
+        Ok(offset)
     }
 
     /// The WAV files of a folder as `(stem, part, path)`, in no order.

@@ -137,6 +137,8 @@ impl Store {
             match self.read_metadata(&path, id) {
                 Ok(recording) if name == METADATA => return Ok(Some(recording)),
                 Ok(mut recording) => {
+                    // The next generation calls itself final before what it describes is durable.
+                    recording.recording_session.state = State::Recording;
                     recording.warnings.push("the latest metadata was lost; this is the state before it".into());
                     return Ok(Some(recording));
                 }

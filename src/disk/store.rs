@@ -69,6 +69,14 @@ impl Error {
             if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
+    /// What the operating system's error was; `Other` where there was none.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        }
+    }
+
     /// The text without a path of the server's disk, for events and answers.
     pub fn public_text(&self) -> String {
         match self {

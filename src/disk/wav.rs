@@ -79,6 +79,8 @@ pub struct Writer {
     file: Box<dyn File>,
     spec: Spec,
     frames: u64,
+    /// What the header on the disk says.
+    committed: Option<u64>,
 }
 
 impl Writer {
@@ -87,7 +89,7 @@ impl Writer {
     /// # Errors
     /// The disk's own.
     pub fn create(disk: &dyn Disk, path: &Path, spec: Spec) -> io::Result<Self> {
-        let mut writer = Self { file: disk.create(path)?, spec, frames: 0 };
+        let mut writer = Self { file: disk.create(path)?, spec, frames: 0, committed: None };
         writer.commit()?;
         Ok(writer)
     }
@@ -146,7 +148,11 @@ impl Writer {
     /// # Errors
     /// The disk's own.
     pub fn commit(&mut self) -> io::Result<()> {
-        self.file.write_at(&header(self.spec, self.frames)?, 0)
+        if self.committed != Some(self.frames) {
+            self.file.write_at(&header(self.spec, self.frames)?, 0)?;
+            self.committed = Some(self.frames);
+        }
+        Ok(())
     }
 
     /// Makes everything appended durable.

@@ -1,4 +1,4 @@
-//! The scheduling class of threads that must not be late.
+//! The scheduling of threads that must not be late, and of those that may be.
 
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
@@ -14,5 +14,16 @@ pub fn ask(thread: &str) {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
     if let Err(error) = set_thread_priority_and_policy(thread_native_id(), percent, policy) {
         tracing::warn!(thread, ?error, "no real-time priority: under load packets will be late or lost");
+    }
+}
+
+/// How far a thread steps back: it still gets a ninth of a core that others would like to have whole.
+const BEHIND: i32 = 10;
+
+/// Lets all other threads go before the calling one; where the system refuses it, it stays as it is and the log says so.
+pub fn step_back(thread: &str) {
+    // On Linux this is the thread's own value.
+    if let Err(error) = rustix::process::nice(BEHIND) {
+        tracing::warn!(thread, %error, "it cannot be put behind the others");
     }
 }

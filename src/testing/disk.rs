@@ -37,6 +37,8 @@ struct State {
     locks: Arc<Mutex<Vec<PathBuf>>>,
     /// Operations done.
     operations: u64,
+    /// Those of them that synced the whole disk.
+    syncs: u64,
     /// The first operation that fails, and with what.
     fails_from: Option<(u64, io::ErrorKind)>,
     /// Folders on file systems of their own.
@@ -77,6 +79,11 @@ impl SimDisk {
     /// Operations that were asked for so far.
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Syncs of the whole disk so far.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
     }
 
     /// Every operation from number `operation` on (counted from 0) fails with `kind`. A write that is the first to fail
@@ -378,6 +385,7 @@ impl Disk for SimDisk {
 
     fn sync_all(&self, _path: &Path) -> io::Result<()> {
         let mut state = self.operation()?;
+        state.syncs += 1;
         let all = state.journal.len();
         state.settle(all);
         state.inodes.values_mut().for_each(|inode| inode.durable.clone_from(&inode.content));

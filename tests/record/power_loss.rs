@@ -172,6 +172,58 @@ fn a_power_cut_at_any_operation_loses_nothing_that_was_synced() {
     }
 }
 
+/// Three calls that end together: what of them was reported as published when the disk was cut.
+fn end_together(disk: &SimDisk, published: &mut Vec<RecordingId>) -> Result<(), stickytape::disk::store::Error> {
+    let store = store(disk.clone());
+    let _lock = store.lock()?;
+    let mut ended = Vec::new();
+    for number in 1..=3 {
+        let mut session = Session::begin(&store, recording(number, START))?;
+        for _ in 0..number {
+            session.step()?;
+        }
+        ended.push(session.end(StopCause::Released)?);
+    }
+    let prepared = ended.into_iter().map(|recording| store.prepare(recording)).collect::<Result<Vec<_>, _>>()?;
+    store.sync()?;
+    let placed = prepared.into_iter().map(|prepared| store.place(prepared)).collect::<Result<Vec<_>, _>>()?;
+    store.sync()?;
+    published.extend(placed.into_iter().map(|placed| placed.into_recording().id));
+    Ok(())
+}
+
+#[test]
+fn recordings_published_under_one_sync_are_whole_or_repaired_wherever_it_is_cut() {
+    for disk in [SimDisk::new as fn() -> SimDisk, across_file_systems] {
+        for cut in 0.. {
+            let disk = disk();
+            disk.fail_from(cut, ErrorKind::Other);
+            let mut published = Vec::new();
+            let whole = end_together(&disk, &mut published).is_ok();
+            let left = (0..4).map(|seed| disk.after_power_cut(cut * 4 + seed)).chain([disk.after_kill()]);
+            for disk in left {
+                let store = store(disk);
+                restart(&store).unwrap();
+                assert_eq!(store.active().unwrap(), [], "nothing is left behind");
+                for id in store.published().unwrap() {
+                    let (found, wrong) = store.verify(id).unwrap();
+                    assert_eq!(wrong, Vec::<String>::new(), "cut at {cut}");
+                    if found.recording_session.state == State::Complete {
+                        let frames = found.media_files.iter().map(|file| file.start_sample + file.samples).max();
+                        check_sound(&store, &found, frames.unwrap());
+                    }
+                }
+                let complete = |id| store.verify(id).unwrap().0.recording_session.state == State::Complete;
+                assert!(published.iter().all(|&id| complete(id)), "cut at {cut}");
+            }
+            if whole {
+                assert_eq!(published.len(), 3);
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn metadata_of_a_synced_recording_is_never_rebuilt_from_nothing() {
     at_every_operation(SimDisk::new, |cut, disk, promise| {

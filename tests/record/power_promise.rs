@@ -11,7 +11,7 @@ use stickytape::disk::store::Store;
 use stickytape::record::mark::Layout;
 use stickytape::record::metadata::FileKind;
 use stickytape::record::recorder::{FileSpec, SessionFiles};
-use stickytape::runtime::recorder::keeper::sync_pause;
+use stickytape::runtime::recorder::syncing::sync_pause;
 use stickytape::testing::disk::SimDisk;
 
 const RATE: u64 = 8_000;

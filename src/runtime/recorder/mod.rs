@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! marks, tap rings → recorder-N (pure Recorder) → writer-N (files) → publisher (hash, final JSON, rename)
-//!                                       keeper: one syncfs a second, free space every second
+//!                                       keeper: free space every second, a syncfs every second or when publications wait
 //! ```
 //!
 //! A stalled disk stops none of them from reading rings: what `recorder-N` hands to `writer-N` is counted in bytes, and
@@ -22,7 +22,9 @@ use crate::record::recorder::{self, Recorder};
 use crate::runtime::ring::{self, Frame};
 
 pub mod keeper;
+mod publisher;
 mod sink;
+pub mod syncing;
 mod writer;
 
 pub use keeper::Keeper;
@@ -218,6 +220,7 @@ impl Thread {
             let at = due.max(self.passed);
             self.take_packets(at);
             self.recorder.commit(at, &mut self.sink);
+            self.sink.hand_over();
             if self.recorder.next_commit() == Some(due) {
                 break;
             }
@@ -225,6 +228,7 @@ impl Thread {
         self.passed = now;
         self.take_packets(now);
         self.recorder.commit(now, &mut self.sink);
+        self.sink.hand_over();
         for (id, cause) in self.sink.take_refused() {
             self.recorder.mark(Mark { at: now, change: Change::Stop { id, cause } });
         }
@@ -254,7 +258,7 @@ impl Thread {
         }
     }
 
-    /// Ends what runs. Nobody sends marks any more, so the watermark is now.
+    /// Ends what runs, and with its sink the writer. Nobody sends marks any more, so the watermark is now.
     fn finish(mut self) {
         let stopped = clock::now();
         self.pass(stopped, Some(stopped));
@@ -269,6 +273,5 @@ impl Thread {
             self.pass(now, Some(now));
             std::thread::sleep(PASS);
         }
-        self.sink.stop();
     }
 }

@@ -19,7 +19,6 @@ pub(super) enum Job {
     Roll { id: RecordingId, files: Vec<FileSpec> },
     Commit { id: RecordingId, files: Vec<Samples>, metadata: Option<Box<Recording>> },
     End { id: RecordingId, recording: Box<Recording> },
-    Stop,
 }
 
 /// What is appended to one file: first silence for what was lost, then samples.
@@ -38,7 +37,9 @@ impl Samples {
 
 /// See the module.
 pub(super) struct QueueSink {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::Sender<Vec<Job>>,
+    /// For the next [`QueueSink::hand_over`]: waking the writer takes longer than most of its jobs.
+    pending: Vec<Job>,
     shared: Arc<Shared>,
     /// Buffers that the writer has emptied.
     spare: mpsc::Receiver<Vec<i16>>,
@@ -65,7 +66,7 @@ struct StagedFile {
 
 impl QueueSink {
     pub(super) fn new(
-        jobs: mpsc::Sender<Job>,
+        jobs: mpsc::Sender<Vec<Job>>,
         shared: Arc<Shared>,
         spare: mpsc::Receiver<Vec<i16>>,
         room: Arc<RoomCell>,
@@ -73,6 +74,7 @@ impl QueueSink {
     ) -> Self {
         Self {
             jobs,
+            pending: Vec::new(),
             shared,
             spare,
             room,
@@ -102,14 +104,12 @@ impl QueueSink {
         std::mem::take(&mut self.refused)
     }
 
-    /// Ends the writer after everything queued.
-    pub(super) fn stop(self) {
-        self.send(Job::Stop);
-    }
-
-    fn send(&self, job: Job) {
-        // The writer ends only by Job::Stop, which is the last one.
-        let _ = self.jobs.send(job);
+    /// Gives the writer what has come up since the last time.
+    pub(super) fn hand_over(&mut self) {
+        if !self.pending.is_empty() {
+            // The writer ends when this is dropped, and not before.
+            let _ = self.jobs.send(std::mem::take(&mut self.pending));
+        }
     }
 
     fn report(&self, id: RecordingId, reason: &str) {
@@ -142,7 +142,7 @@ impl QueueSink {
         }
         let files = staged.files.iter_mut().map(|file| std::mem::take(&mut file.samples));
         let job = Job::Commit { id, files: files.collect(), metadata: staged.metadata.take() };
-        self.send(job);
+        self.pending.push(job);
     }
 }
 
@@ -155,14 +155,14 @@ impl Sink for QueueSink {
         }
         let staged = files.files.iter().map(StagedFile::new).collect();
         self.sessions.insert(files.id, Staged { files: staged, metadata: None });
-        self.send(Job::Begin { files: files.clone(), recording: Box::new(recording.clone()) });
+        self.pending.push(Job::Begin { files: files.clone(), recording: Box::new(recording.clone()) });
     }
 
     fn add_file(&mut self, id: RecordingId, file: &FileSpec) {
         self.flush(id, true);
         let Some(staged) = self.sessions.get_mut(&id) else { return };
         staged.files.push(StagedFile::new(file));
-        self.send(Job::AddFile { id, file: file.clone() });
+        self.pending.push(Job::AddFile { id, file: file.clone() });
     }
 
     fn frames(&mut self, id: RecordingId, file: usize, interleaved: &[i16]) {
@@ -179,7 +179,7 @@ impl Sink for QueueSink {
         self.flush(id, true);
         let Some(staged) = self.sessions.get_mut(&id) else { return };
         staged.files = files.iter().map(StagedFile::new).collect();
-        self.send(Job::Roll { id, files: files.to_vec() });
+        self.pending.push(Job::Roll { id, files: files.to_vec() });
     }
 
     fn committed(&mut self, id: RecordingId) {
@@ -203,7 +203,7 @@ impl Sink for QueueSink {
         self.flush(id, true);
         self.slow.remove(&id);
         if self.sessions.remove(&id).is_some() {
-            self.send(Job::End { id, recording: Box::new(recording) });
+            self.pending.push(Job::End { id, recording: Box::new(recording) });
         }
     }
 }

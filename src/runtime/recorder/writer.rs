@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use super::keeper::{Keeper, Publication, Publisher};
+use super::keeper::Keeper;
+use super::publisher::{Publication, Publisher};
 use super::sink::{Job, Samples};
 use super::{Notices, Shared};
 use crate::disk::active::Active;
@@ -59,26 +60,31 @@ impl Files {
         }
     }
 
-    pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            match job {
-                Job::Begin { files, recording } => {
-                    let id = files.id;
-                    match Active::begin(self.store.clone(), &files, *recording) {
-                        Ok(active) => {
-                            self.sessions.insert(id, Session::Open(Box::new(active)));
-                            self.notify(Notice::Begun(id));
-                        }
-                        // Nothing of it is on the disk, so nothing is published at its end.
-                        Err(error) => drop(self.fail(id, &error)),
-                    }
-                }
-                Job::AddFile { id, file } => self.attempt(id, |active| active.add_file(&file)),
-                Job::Roll { id, files } => self.attempt(id, |active| active.roll(&files)),
-                Job::Commit { id, files, metadata } => self.commit(id, files, metadata),
-                Job::End { id, recording } => self.end(id, *recording),
-                Job::Stop => return,
+    pub(super) fn run(mut self, jobs: &mpsc::Receiver<Vec<Job>>) {
+        while let Ok(batch) = jobs.recv() {
+            for job in batch {
+                self.take(job);
             }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Begin { files, recording } => {
+                let id = files.id;
+                match Active::begin(self.store.clone(), &files, *recording) {
+                    Ok(active) => {
+                        self.sessions.insert(id, Session::Open(Box::new(active)));
+                        self.notify(Notice::Begun(id));
+                    }
+                    // Nothing of it is on the disk, so nothing is published at its end.
+                    Err(error) => drop(self.fail(id, &error)),
+                }
+            }
+            Job::AddFile { id, file } => self.attempt(id, |active| active.add_file(&file)),
+            Job::Roll { id, files } => self.attempt(id, |active| active.roll(&files)),
+            Job::Commit { id, files, metadata } => self.commit(id, files, metadata),
+            Job::End { id, recording } => self.end(id, *recording),
         }
     }
 
