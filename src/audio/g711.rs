@@ -20,6 +20,16 @@ pub fn decode_alaw(bytes: &[u8], samples: &mut [i16]) {
     decode_alaw_slices(bytes, samples);
 }
 
+/// Adds what µ-law bytes decode to to a sum, as many as the shorter slice holds.
+pub fn add_ulaw(bytes: &[u8], sum: &mut [i32]) {
+    add_ulaw_slices(bytes, sum);
+}
+
+/// Adds what A-law bytes decode to to a sum, as many as the shorter slice holds.
+pub fn add_alaw(bytes: &[u8], sum: &mut [i32]) {
+    add_alaw_slices(bytes, sum);
+}
+
 /// Encodes µ-law: one byte per sample, as many as the shorter slice holds.
 pub fn encode_ulaw(samples: &[i16], bytes: &mut [u8]) {
     encode_ulaw_slices(samples, bytes);
@@ -45,6 +55,20 @@ fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) {
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn add_ulaw_slices(bytes: &[u8], sum: &mut [i32]) {
+    for (total, byte) in sum.iter_mut().zip(bytes) {
+        *total += ulaw_value(*byte);
+    }
+}
+
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn add_alaw_slices(bytes: &[u8], sum: &mut [i32]) {
+    for (total, byte) in sum.iter_mut().zip(bytes) {
+        *total += alaw_value(*byte);
+    }
+}
+
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_ulaw_slices(samples: &[i16], bytes: &mut [u8]) {
     for (byte, sample) in bytes.iter_mut().zip(samples) {
         *byte = linear_to_ulaw(*sample);
@@ -58,24 +82,34 @@ fn encode_alaw_slices(samples: &[i16], bytes: &mut [u8]) {
     }
 }
 
-/// One µ-law byte: segment and mantissa around a bias of 132.
 #[inline(always)]
 fn ulaw_to_linear(byte: u8) -> i16 {
+    ulaw_value(byte) as i16
+}
+
+#[inline(always)]
+fn alaw_to_linear(byte: u8) -> i16 {
+    alaw_value(byte) as i16
+}
+
+/// One µ-law byte: segment and mantissa around a bias of 132.
+#[inline(always)]
+fn ulaw_value(byte: u8) -> i32 {
     let code = i32::from(!byte);
     let magnitude = ((((code & 0x0f) << 3) + 0x84) << ((code >> 4) & 7)) - 0x84;
     let sign = -(code >> 7);
-    ((magnitude ^ sign) - sign) as i16
+    (magnitude ^ sign) - sign
 }
 
 /// One A-law byte: segment 0 is linear, the others are floating point.
 #[inline(always)]
-fn alaw_to_linear(byte: u8) -> i16 {
+fn alaw_value(byte: u8) -> i32 {
     let code = i32::from(byte ^ 0x55);
     let segment = (code >> 4) & 7;
     let normal = i32::from(segment > 0);
     let magnitude = (((code & 0x0f) << 4) + 8 + (normal << 8)) << (segment - normal);
     let sign = (code >> 7) - 1;
-    ((magnitude ^ sign) - sign) as i16
+    (magnitude ^ sign) - sign
 }
 
 /// −1 where a value is below a bound, 0 elsewhere: a mask. One comparison of vector units.
@@ -143,6 +177,17 @@ mod tests {
         assert_eq!(samples.to_vec(), every_byte().into_iter().map(reference::decode_ulaw).collect::<Vec<_>>());
         decode_alaw(&every_byte(), &mut samples);
         assert_eq!(samples.to_vec(), every_byte().into_iter().map(reference::decode_alaw).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_byte_is_added_as_it_decodes() {
+        let mut sum = [40_000; 256];
+        add_ulaw(&every_byte(), &mut sum);
+        let ulaw = |byte| 40_000 + i32::from(reference::decode_ulaw(byte));
+        assert_eq!(sum.to_vec(), every_byte().into_iter().map(ulaw).collect::<Vec<_>>());
+        add_alaw(&every_byte(), &mut sum);
+        let both = |byte| ulaw(byte) + i32::from(reference::decode_alaw(byte));
+        assert_eq!(sum.to_vec(), every_byte().into_iter().map(both).collect::<Vec<_>>());
     }
 
     #[test]

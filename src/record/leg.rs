@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::metadata::GapCause;
+use super::run::{Run, Start};
 use super::stream::{Coding, Packet, Stream};
 use super::tap::TapHeader;
 use super::timeline::Held;
-use super::track::{Track, quantum};
+use super::track::{Origin, Track, quantum};
 use crate::audio::resample::Stretch;
 use crate::codec::{Codec, Kind, Payload};
 
@@ -75,14 +76,17 @@ pub struct Totals {
 /// See the module.
 #[derive(Debug)]
 pub struct Leg {
+    /// Packets that follow one another and have not been worked out. Its stream and track know of them as soon as anybody
+    /// else asks.
+    run: Run,
+    streams: Vec<Stream>,
+    tracks: Vec<Track>,
     /// Oldest first.
-    tables: VecDeque<Table>,
+    tables: Vec<Table>,
     next_table: u32,
     /// The table and payload type that `totals.codec` is of.
     named: Option<(u32, u8)>,
-    streams: Vec<Stream>,
     next_stream: u32,
-    tracks: Vec<Track>,
     totals: Totals,
     /// Of streams that are gone.
     lost_before: u64,
@@ -96,12 +100,13 @@ impl Leg {
     /// A leg that is sealed up to `sealed_ns` and has no table yet.
     pub fn new(sealed_ns: i64) -> Self {
         Self {
-            tables: VecDeque::new(),
+            run: Run::default(),
+            streams: Vec::new(),
+            tracks: Vec::new(),
+            tables: Vec::new(),
             next_table: 0,
             named: None,
-            streams: Vec::new(),
             next_stream: 0,
-            tracks: Vec::new(),
             totals: Totals::default(),
             lost_before: 0,
             dropped: VecDeque::new(),
@@ -112,12 +117,16 @@ impl Leg {
 
     /// From `at` (ns) on, arrivals are read with this table.
     pub fn payloads(&mut self, at: i64, table: Arc<[Payload]>) {
+        self.settle();
+        self.run.end();
         let i = self.tables.partition_point(|table| table.from <= at);
         let meanings = table.iter().map(|payload| (payload.payload_type, meaning(&payload.codec))).collect();
+        // Most legs never have another table, stream or rate.
+        self.tables.reserve_exact(1);
         self.tables.insert(i, Table { from: at, number: self.next_table, payloads: table, meanings });
         self.next_table = self.next_table.wrapping_add(1);
         if self.tables.len() > MAX_TABLES {
-            self.tables.pop_front();
+            self.tables.remove(0);
         }
     }
 
@@ -143,8 +152,78 @@ impl Leg {
     /// Takes a packet.
     pub fn packet(&mut self, header: &TapHeader, payload: &[u8]) -> Taken {
         let arrival = header.arrival_ns.min(i64::MAX as u64) as i64;
+        if self.run.is_full() {
+            self.settle();
+        }
+        if self.run.goes_on_with(header, arrival, payload.len()) {
+            let (at, len, coding) = self.run.note(arrival);
+            self.tracks[self.run.track].append(at, len, coding, payload);
+            return Taken::Yes;
+        }
+        self.settle();
+        self.run.end();
+        self.unexpected(header, payload, arrival)
+    }
+
+    /// Works out what is to be known of the packets of the run, and how far it may go on.
+    fn settle(&mut self) {
+        let (packets, samples) = (self.run.noted(), self.run.samples());
+        if packets > 0 {
+            let stream = &mut self.streams[self.run.stream];
+            for arrival in self.run.arrivals() {
+                stream.newest += samples;
+                stream.timeline.follow(stream.newest, arrival);
+                stream.last_arrival = arrival;
+            }
+            stream.timestamps.extend(self.run.last_timestamp());
+            stream.arrivals.note_next(packets);
+            let origin = Origin { stream: stream.id, sequence: stream.arrivals.highest().0 };
+            let at = self.run.position() - samples;
+            let track = &mut self.tracks[self.run.track];
+            track.appended(samples * i64::from(packets), origin);
+            if let Some(place) = stream.exact_place(stream.newest) {
+                track.want_shift(place - at as f64);
+            }
+            self.totals.received += u64::from(packets);
+        }
+        if self.run.is_on() {
+            self.go_on();
+        }
+    }
+
+    /// The run goes on as far as there is room now.
+    fn go_on(&mut self) {
+        let (stream, track) = (&self.streams[self.run.stream], &self.tracks[self.run.track]);
+        let origin = Origin { stream: stream.id, sequence: stream.arrivals.highest().0 };
+        let room = track.room_behind(self.run.position(), origin, self.run.coding(), self.run.samples());
+        match stream.timeline.place(stream.newest + self.run.samples()) {
+            Some(expected) if room > 0 => self.run.go_on(room, expected),
+            _ => self.run.end(),
+        }
+    }
+
+    /// Begins a run behind a packet that has been placed, if it is the newest in every regard.
+    fn begin_run(&mut self, i: usize, packet: &Packet, header: &TapHeader, since: i64) {
+        let stream = &self.streams[i];
+        let samples = packet.coding.samples(packet.len);
+        let newest =
+            stream.newest == packet.timestamp && stream.arrivals.highest() == (packet.sequence, header.sequence);
+        let track = self.tracks.iter().position(|track| track.rate() == stream.rate);
+        let (Some(track), Some(offset)) = (track.filter(|_| newest && samples <= MAX_SAMPLES), stream.offset) else {
+            return;
+        };
+        let position = packet.timestamp + offset + samples as i64;
+        let step_ns = stream.timeline.ns(samples as i64);
+        let start =
+            Start { stream: i, track, samples: samples as u32, coding: packet.coding, position, step_ns, since };
+        self.run.begin(header, packet.len, start);
+        self.go_on();
+    }
+
+    /// Takes a packet by itself.
+    fn unexpected(&mut self, header: &TapHeader, payload: &[u8], arrival: i64) -> Taken {
         let Some(table) = self.table_at(arrival) else { return Taken::UnknownPayload };
-        let number = table.number;
+        let (number, since) = (table.number, table.from);
         let Some(i) = table.meanings.iter().position(|(payload_type, _)| *payload_type == header.payload_type) else {
             return Taken::UnknownPayload;
         };
@@ -161,7 +240,7 @@ impl Leg {
         };
         let i = match (known, coding) {
             (Some(i), _) => i,
-            (None, Some(_)) => self.new_stream(header, rate),
+            (None, Some(coding)) => self.new_stream(header, rate, coding),
             // Events or noise before any audio: nothing to place, nothing to miss.
             (None, None) => return Taken::Yes,
         };
@@ -174,21 +253,25 @@ impl Leg {
         if let Some(coding) = coding {
             let timestamp = stream.timestamps.extend(header.timestamp);
             self.totals.payload_type = Some(header.payload_type);
-            self.audio(i, Packet { timestamp, sequence, coding, len: payload.len() }, payload, arrival);
+            let packet = Packet { timestamp, sequence, coding, len: payload.len() };
+            let placed = self.audio(i, packet, payload, arrival);
+            if placed && arrival >= since && self.tables.last().is_some_and(|newest| newest.number == number) {
+                self.begin_run(i, &packet, header, since);
+            }
         }
         Taken::Yes
     }
 
     /// A packet from before the first table is read with it: the peer began to send before we had decided.
     fn table_at(&self, arrival: i64) -> Option<&Table> {
-        let newest = self.tables.back().filter(|table| table.from <= arrival);
+        let newest = self.tables.last().filter(|table| table.from <= arrival);
         newest.or_else(|| {
             let i = self.tables.partition_point(|table| table.from <= arrival);
             self.tables.get(i.saturating_sub(1))
         })
     }
 
-    fn new_stream(&mut self, header: &TapHeader, rate: u32) -> usize {
+    fn new_stream(&mut self, header: &TapHeader, rate: u32, coding: Coding) -> usize {
         if self.streams.len() == MAX_STREAMS {
             let oldest = (0..self.streams.len()).min_by_key(|i| self.streams[*i].last_arrival).unwrap_or(0);
             if self.streams[oldest].timeline.anchor() {
@@ -200,14 +283,17 @@ impl Leg {
             self.totals.ssrcs.push(header.ssrc);
         }
         if !self.tracks.iter().any(|track| track.rate() == rate) {
-            self.tracks.push(Track::new(rate, grid(self.sealed_ns, rate)));
+            self.tracks.reserve_exact(1);
+            self.tracks.push(Track::new(rate, grid(self.sealed_ns, rate), coding));
         }
+        self.streams.reserve_exact(1);
         self.streams.push(Stream::new(self.next_stream, header.ssrc, rate, header.sequence));
         self.next_stream = self.next_stream.wrapping_add(1);
         self.streams.len() - 1
     }
 
-    fn audio(&mut self, i: usize, packet: Packet, payload: &[u8], arrival: i64) {
+    /// Places a packet or holds it; true when it was placed.
+    fn audio(&mut self, i: usize, packet: Packet, payload: &[u8], arrival: i64) -> bool {
         let stream = &mut self.streams[i];
         let verdict = stream.timeline.packet(packet.timestamp, arrival);
         if verdict.held != Held::Keep {
@@ -218,6 +304,7 @@ impl Leg {
         } else {
             self.place(i, &packet, payload);
         }
+        !verdict.hold
     }
 
     /// Places what the stream holds.
@@ -238,8 +325,7 @@ impl Leg {
     fn place(&mut self, i: usize, packet: &Packet, payload: &[u8]) {
         let stream = &mut self.streams[i];
         let Some(track) = self.tracks.iter_mut().find(|track| track.rate() == stream.rate) else { return };
-        let Some(place_ns) = stream.timeline.place(packet.timestamp) else { return };
-        let place = place_ns as f64 * f64::from(stream.rate) / 1e9;
+        let Some(place) = stream.exact_place(packet.timestamp) else { return };
         let offset = *stream.offset.get_or_insert_with(|| {
             stream.newest = i64::MIN;
             place.round() as i64 - track.shift() - packet.timestamp
@@ -250,8 +336,7 @@ impl Leg {
             track.want_shift(place - at as f64);
         }
         let len = packet.coding.samples(payload.len()).min(MAX_SAMPLES);
-        let decode = |first, samples: &mut [i16]| packet.coding.decode(payload, first, samples);
-        let written = track.write(at, len, stream.origin(packet), decode);
+        let written = track.write(at, len, stream.origin(packet), packet.coding, payload);
         self.totals.late += u64::from(written.late > 0 || written.astray);
         if written.refused {
             // Its hole will be seen as missing samples of a packet that came: say now that it was us.
@@ -267,6 +352,7 @@ impl Leg {
 
     /// Seals everything before `until_ns`. What lies before `keep_ns` has been read by every session.
     pub fn advance(&mut self, until_ns: i64, keep_ns: i64, stretch: &Stretch) {
+        self.settle();
         for i in 0..self.streams.len() {
             let due = self.streams[i].timeline.tentative_place().is_some_and(|place| place < until_ns + MARGIN_NS);
             if due && self.streams[i].timeline.anchor() {
@@ -276,7 +362,7 @@ impl Leg {
         let streams = &self.streams;
         for track in &mut self.tracks {
             let rate = track.rate();
-            let missing = |a: super::track::Origin, b: super::track::Origin| {
+            let missing = |a: Origin, b: Origin| {
                 let stream = streams.iter().find(|stream| stream.id == a.stream);
                 stream.map_or(0, |stream| stream.arrivals.missing_between(a.sequence, b.sequence))
             };
@@ -289,9 +375,19 @@ impl Leg {
                 self.missing.push(Missing { start_ns, end_ns, cause });
             }
         }
+        if self.run.is_on() {
+            self.go_on();
+        }
         self.sealed_ns = self.sealed_ns.max(until_ns);
         while self.dropped.front().is_some_and(|(_, until)| *until < self.sealed_ns - 20 * DROPPED_BEFORE_NS) {
             self.dropped.pop_front();
+        }
+    }
+
+    /// Every session has read everything before this instant (ns).
+    pub fn have_read(&mut self, until_ns: i64) {
+        for track in &mut self.tracks {
+            track.have_read(grid(until_ns, track.rate()));
         }
     }
 
@@ -320,6 +416,7 @@ impl Leg {
         let concealed = |track: &Track| track.concealed() * 1_000_000_000 / u64::from(track.rate());
         Totals {
             lost: self.lost_before + self.streams.iter().map(|stream| stream.arrivals.lost()).sum::<u64>(),
+            received: self.totals.received + u64::from(self.run.noted()),
             concealed_ns: self.tracks.iter().map(concealed).sum(),
             clock_skew_ppm: self.clock_skew_ppm(),
             ..self.totals.clone()
@@ -348,7 +445,7 @@ struct Table {
     number: u32,
     payloads: Arc<[Payload]>,
     /// Of each payload, so that no packet compares names.
-    meanings: Vec<(u8, Meaning)>,
+    meanings: Box<[(u8, Meaning)]>,
 }
 
 fn meaning(codec: &Codec) -> Meaning {
@@ -364,14 +461,14 @@ fn meaning(codec: &Codec) -> Meaning {
 /// The grid position at or after an instant, in whole quanta when the instant is one.
 pub fn grid(ns: i64, rate: u32) -> i64 {
     debug_assert!(quantum(rate) > 0);
-    let position = i128::from(ns) * i128::from(rate);
-    // i64::MAX ns is 292 years; the product needs the wider type, the quotient does not.
-    position.div_euclid(1_000_000_000) as i64
+    let (seconds, rest) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    seconds * i64::from(rate) + rest * i64::from(rate) / 1_000_000_000
 }
 
 /// The instant of a grid position.
 pub fn ns_of(position: i64, rate: u32) -> i64 {
-    (i128::from(position) * 1_000_000_000 / i128::from(rate)) as i64
+    let rate = i64::from(rate);
+    (position / rate).wrapping_mul(1_000_000_000).wrapping_add(position % rate * 1_000_000_000 / rate)
 }
 
 #[cfg(test)]

@@ -43,6 +43,22 @@ impl Tools {
         })
     }
 
+    /// Where one leg at most speaks, and that at the session's rate: its samples as they are. Else false.
+    fn alone(&mut self, legs: &Legs, speakers: &[LegId], rate: u32, at: i64, len: usize, channel: usize) -> bool {
+        let samples = &mut self.channels[channel][..len];
+        let tracks = match speakers {
+            [] => &[],
+            [speaker] => legs.get(speaker).map_or(&[][..], Leg::tracks),
+            _ => return false,
+        };
+        match tracks {
+            [] => samples.fill(0),
+            [track] if track.rate() == rate => track.read(at, samples),
+            _ => return false,
+        }
+        true
+    }
+
     /// Adds what a leg said from position `at` of the session's grid on to the first `len` sums.
     fn add(&mut self, leg: &Leg, rate: u32, at: i64, len: usize) {
         for track in leg.tracks() {
@@ -116,13 +132,17 @@ impl Mixdown {
     ) {
         for (channel, limiter) in self.limiters.iter_mut().enumerate() {
             let speakers = plan.mixed.get(channel).map_or(&[][..], Vec::as_slice);
-            tools.sum[..len].fill(0);
-            for leg in speakers.iter().filter_map(|id| legs.get(id)) {
-                tools.add(leg, self.rate, at, len);
+            if !tools.alone(legs, speakers, self.rate, at, len, channel)
+                || !limiter.pass(&mut tools.channels[channel][..len])
+            {
+                tools.sum[..len].fill(0);
+                for leg in speakers.iter().filter_map(|id| legs.get(id)) {
+                    tools.add(leg, self.rate, at, len);
+                }
+                let Tools { sum, channels, .. } = tools;
+                limiter.process(&sum[..len], speakers.len(), &mut channels[channel][..len]);
             }
-            let Tools { sum, channels, .. } = tools;
-            limiter.process(&sum[..len], speakers.len(), &mut channels[channel][..len]);
-            mask(&mut channels[channel][..len], masked);
+            mask(&mut tools.channels[channel][..len], masked);
         }
         if self.limiters.len() == 2 {
             let Tools { channels: [left, right], frames, .. } = tools;

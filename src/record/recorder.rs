@@ -6,6 +6,7 @@
 //! it, so that a thread that was late gives the same files as one that was not.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::time::{Duration, Instant};
 
 use super::leg::{Leg, Taken};
@@ -15,7 +16,7 @@ use super::mixdown::{LOOK_AHEAD_NS, Legs, Tools};
 use super::session::Session;
 use super::tap::TapHeader;
 use super::track::QUANTUM_MS;
-use crate::id::{LegId, LegMap, RecordingId};
+use crate::id::{LegHasher, LegId, LegMap, RecordingId};
 
 /// How long a packet may be later than its place (spec/recording.md §7, W).
 pub const WINDOW: Duration = Duration::from_millis(500);
@@ -107,7 +108,7 @@ pub struct Recorder {
     legs: Legs,
     /// Which sessions read a leg, and when it ended (ns).
     readers: LegMap<Readers>,
-    sessions: HashMap<RecordingId, Session>,
+    sessions: Sessions,
     /// Who is due in which slot: a thousand calls are not all looked at for the forty that are.
     slots: [Slot; SLOTS as usize],
     /// Sessions whose files have not been asked for yet.
@@ -117,8 +118,13 @@ pub struct Recorder {
     /// The last tick that was worked on; `None` while idle.
     tick: Option<i64>,
     watermark_ns: i64,
+    /// Scratch.
+    members: Vec<LegId>,
     tools: Box<Tools>,
 }
+
+/// By ids of ours, which are random: nobody can choose some that fall on one place.
+type Sessions = HashMap<RecordingId, Session, BuildHasherDefault<LegHasher>>;
 
 /// The sessions and legs of one slot; those that have ended are found out when they are due.
 #[derive(Debug, Default)]
@@ -140,12 +146,13 @@ impl Recorder {
             options,
             legs: Legs::default(),
             readers: LegMap::default(),
-            sessions: HashMap::new(),
+            sessions: Sessions::default(),
             slots: Default::default(),
             new_sessions: Vec::new(),
             waiting: VecDeque::new(),
             tick: None,
             watermark_ns: 0,
+            members: Vec::new(),
             tools: Tools::new(),
         }
     }
@@ -329,27 +336,48 @@ impl Recorder {
     /// Seals a session's legs and lets it take what is sealed.
     fn commit_session(&mut self, id: RecordingId, sealed: i64, sink: &mut impl Sink) {
         let Some(session) = self.sessions.get(&id) else { return };
-        for leg in session.members().collect::<Vec<_>>() {
-            self.seal_leg(leg, sealed);
+        let mut members = std::mem::take(&mut self.members);
+        members.clear();
+        members.extend(session.members());
+        for leg in &members {
+            self.seal_leg(*leg, sealed);
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let until = (sealed - LOOK_AHEAD_NS).min(self.watermark_ns - MARKS_AHEAD_NS);
-        if session.commit(until, &self.legs, &mut self.tools, sink) {
-            self.sessions.remove(&id);
-            self.readers.retain(|leg, readers| {
-                readers.sessions.retain(|reader| *reader != id);
-                !readers.sessions.is_empty() || self.legs.contains_key(leg)
-            });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let until = (sealed - LOOK_AHEAD_NS).min(self.watermark_ns - MARKS_AHEAD_NS);
+            let ended = session.commit(until, &self.legs, &mut self.tools, sink);
+            self.let_go(&members);
+            if ended {
+                self.forget_session(id);
+            }
         }
+        self.members = members;
+    }
+
+    /// Legs need not keep what every session has read.
+    fn let_go(&mut self, members: &[LegId]) {
+        for id in members {
+            let Some(leg) = self.legs.get_mut(id) else { continue };
+            let readers = self.readers.get(id).map_or(&[][..], |readers| &readers.sessions);
+            if let Some(unread) = unread(&self.sessions, readers) {
+                leg.have_read(unread);
+            }
+        }
+    }
+
+    fn forget_session(&mut self, id: RecordingId) {
+        self.sessions.remove(&id);
+        self.readers.retain(|leg, readers| {
+            readers.sessions.retain(|reader| *reader != id);
+            !readers.sessions.is_empty() || self.legs.contains_key(leg)
+        });
     }
 
     /// Seals a leg and tells its readers what is missing.
     fn seal_leg(&mut self, id: LegId, sealed: i64) {
         let Some(leg) = self.legs.get_mut(&id) else { return };
         let readers = self.readers.get(&id).map_or(&[][..], |readers| &readers.sessions);
-        let unread = readers.iter().filter_map(|reader| self.sessions.get(reader)).map(Session::read_ns).min();
-        let keep = unread.map_or(sealed, |read| read - LOOK_AHEAD_NS);
-        leg.advance(sealed, keep, &self.tools.stretch);
+        let unread = unread(&self.sessions, readers).unwrap_or(sealed);
+        leg.advance(sealed, unread, &self.tools.stretch);
         for missing in leg.take_missing() {
             for reader in readers {
                 if let Some(session) = self.sessions.get_mut(reader) {
@@ -380,6 +408,12 @@ impl Recorder {
         self.legs.remove(&id);
         self.readers.remove(&id);
     }
+}
+
+/// The first instant (ns) of a leg that one of its readers may still look at.
+fn unread(sessions: &Sessions, readers: &[RecordingId]) -> Option<i64> {
+    let read = readers.iter().filter_map(|reader| sessions.get(reader)).map(Session::read_ns).min()?;
+    Some(read - LOOK_AHEAD_NS)
 }
 
 /// Where a leg is tended.

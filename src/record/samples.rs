@@ -58,9 +58,9 @@ impl Samples {
         samples[a.len()..].copy_from_slice(b);
     }
 
-    /// Makes room for twice as many; what lies from `from` up to `to` stays, the rest is zero.
-    pub fn grow(&mut self, from: i64, to: i64) {
-        let mut larger = Self { ring: vec![0; self.ring.len() * 2] };
+    /// Makes room for `capacity`; what lies from `from` up to `to` stays, the rest is zero.
+    pub fn grow(&mut self, from: i64, to: i64, capacity: usize) {
+        let mut larger = Self::new(capacity);
         let (a, b) = self.slices(from, (to - from).clamp(0, self.ring.len() as i64) as usize);
         larger.write(from, a);
         larger.write(from + a.len() as i64, b);
@@ -88,7 +88,7 @@ mod tests {
     fn growing_keeps_what_is_held() {
         let mut samples = Samples::new(4);
         samples.write(6, &[1, 2, 3, 4]);
-        samples.grow(7, 10);
+        samples.grow(7, 10, 8);
         let mut read = [9; 6];
         samples.read(5, &mut read);
         assert_eq!((samples.capacity(), read), (8, [0, 0, 2, 3, 4, 0]));

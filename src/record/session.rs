@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::leg::{Missing, ns_of};
+use super::leg::{Missing, grid, ns_of};
 use super::mark::{Change, Conversation, Layout, Measured, Role, SessionStart, StopCause};
 use super::metadata::{FileKind, GapCause, MaskKind, State};
 use super::meter::Meters;
@@ -139,7 +139,7 @@ impl Session {
 
     /// The instant (ns after the epoch) up to which it has read its legs.
     pub fn read_ns(&self) -> i64 {
-        self.t0_ns + (i128::from(self.summed) * 1_000_000_000 / i128::from(self.rate)) as i64
+        self.t0_ns + ns_of(self.summed, self.rate)
     }
 
     /// Everybody in the conversation now or by a mark to come.
@@ -218,7 +218,7 @@ impl Session {
             let files = SessionFiles { id: self.id, sample_rate: self.rate, files: self.file_specs() };
             sink.begin(&files, self.report.running(0, legs));
         }
-        let until = (i128::from(until_ns - self.t0_ns) * i128::from(self.rate)).div_euclid(1_000_000_000) as i64;
+        let until = grid(until_ns - self.t0_ns, self.rate);
         let before = self.written();
         while self.summed < until || self.is_due(until) {
             let mark = self.pending.front().map_or(i64::MAX, |(sample, _)| *sample);
@@ -278,8 +278,8 @@ impl Session {
     fn note_overruns(&mut self, legs: &Legs) {
         let speakers = self.plan.mixed.iter().flatten().chain(self.plan.own.iter().flatten());
         for (id, leg) in speakers.filter_map(|id| Some((*id, legs.get(id)?))) {
-            for track in leg.tracks() {
-                let lost = rounded(ns_of(track.overrun().max(0), track.rate()) - self.t0_ns, self.rate);
+            for track in leg.tracks().iter().filter(|track| track.overrun() > 0) {
+                let lost = rounded(ns_of(track.overrun(), track.rate()) - self.t0_ns, self.rate);
                 if lost > self.summed {
                     self.report.gap(id, self.summed as u64, lost as u64, GapCause::DroppedByUs);
                 }
@@ -476,6 +476,6 @@ fn file_name(kind: FileKind, number: usize, part: u32) -> String {
 
 /// Samples in a time of `ns`, to the nearest.
 pub fn rounded(ns: i64, rate: u32) -> i64 {
-    let product = i128::from(ns) * i128::from(rate);
-    (product + 500_000_000).div_euclid(1_000_000_000) as i64
+    let (seconds, rest) = (ns.div_euclid(1_000_000_000), ns.rem_euclid(1_000_000_000));
+    seconds * i64::from(rate) + (rest * i64::from(rate) + 500_000_000) / 1_000_000_000
 }

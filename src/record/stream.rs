@@ -66,6 +66,21 @@ impl Arrivals {
         Some(extended)
     }
 
+    /// Notes so many packets whose numbers follow the highest one by one.
+    pub fn note_next(&mut self, packets: u16) {
+        for _ in 0..packets {
+            self.highest += 1;
+            self.set(self.highest, true);
+        }
+        self.highest_wire = self.highest_wire.wrapping_add(packets);
+        self.unique += u64::from(packets);
+    }
+
+    /// The highest number so far, as it was extended and as it was on the wire.
+    pub fn highest(&self) -> (i64, u16) {
+        (self.highest, self.highest_wire)
+    }
+
     fn set(&mut self, number: i64, came: bool) {
         let slot = number.rem_euclid(REMEMBERED);
         let bit = 1 << (slot % 64);
@@ -96,9 +111,10 @@ impl Arrivals {
 }
 
 /// How a payload becomes samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Coding {
     /// G.711 µ-law.
+    #[default]
     Ulaw,
     /// G.711 A-law.
     Alaw,
@@ -118,6 +134,15 @@ impl Coding {
             Self::Ulaw => g711::decode_ulaw(&payload[first..], samples),
             Self::Alaw => g711::decode_alaw(&payload[first..], samples),
             Self::Linear => pcm::decode_l16(&payload[2 * first..], samples),
+        }
+    }
+
+    /// Adds what a law's bytes decode to, as many as the sum has room for. Linear samples are no bytes: nothing is added.
+    pub fn add(self, bytes: &[u8], sum: &mut [i32]) {
+        match self {
+            Self::Ulaw => g711::add_ulaw(bytes, sum),
+            Self::Alaw => g711::add_alaw(bytes, sum),
+            Self::Linear => debug_assert!(false, "they are kept as samples"),
         }
     }
 }
@@ -183,6 +208,11 @@ impl Stream {
         Origin { stream: self.id, sequence: packet.sequence }
     }
 
+    /// The place of a timestamp on the grid of the audio rate, to the fraction of a sample; `None` before there is an anchor.
+    pub fn exact_place(&self, timestamp: i64) -> Option<f64> {
+        Some(self.timeline.place(timestamp)? as f64 * f64::from(self.rate) / 1e9)
+    }
+
     /// Keeps a packet until the timeline knows its place.
     pub fn hold(&mut self, packet: Packet, payload: &[u8]) {
         debug_assert!(self.held.len() <= MAX_HELD);
@@ -224,6 +254,20 @@ mod tests {
         assert_eq!(arrivals.lost(), 2);
         assert_eq!(arrivals.missing_between(65_537, 65_540), 2);
         assert_eq!(arrivals.missing_between(65_534, 65_537), 0);
+    }
+
+    #[test]
+    fn packets_noted_at_once_are_as_if_noted_one_by_one() {
+        let (mut one, mut other) = (Arrivals::new(65_530), Arrivals::new(65_530));
+        for sequence in [65_530, 65_533] {
+            one.note(sequence);
+            other.note(sequence);
+        }
+        (65_534..=65_535).chain(0..7).for_each(|sequence| assert!(one.note(sequence).is_some()));
+        other.note_next(9);
+        assert_eq!(one.highest(), other.highest());
+        assert_eq!((one.bits, one.unique, one.first), (other.bits, other.unique, other.first));
+        assert_eq!((one.lost(), other.note(6), other.note(7)), (2, None, one.note(7)));
     }
 
     #[test]

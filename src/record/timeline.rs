@@ -85,6 +85,8 @@ pub enum Held {
 #[derive(Debug, Clone)]
 pub struct Timeline {
     clock_rate: u32,
+    /// Where that is whole: no division.
+    ns_per_tick: Option<i64>,
     state: State,
     line: Line,
 }
@@ -163,7 +165,9 @@ struct Block {
 impl Timeline {
     /// For an RTP clock in Hz.
     pub fn new(clock_rate: u32) -> Self {
-        Self { clock_rate: clock_rate.max(1), state: State::Empty, line: Line::new() }
+        let clock_rate = clock_rate.max(1);
+        let ns_per_tick = 1_000_000_000_u32.is_multiple_of(clock_rate).then(|| 1_000_000_000 / i64::from(clock_rate));
+        Self { clock_rate, ns_per_tick, state: State::Empty, line: Line::new() }
     }
 
     /// A packet with its extended timestamp and its arrival in ns after the epoch.
@@ -229,7 +233,7 @@ impl Timeline {
     /// The place of a timestamp in ns after the epoch; `None` before there is an anchor.
     pub fn place(&self, ts: i64) -> Option<i64> {
         let State::Anchored { base_ts, base_ns, .. } = self.state else { return None };
-        let since = ticks_to_ns(ts - base_ts, self.clock_rate);
+        let since = self.ns(ts - base_ts);
         Some(base_ns + since + (self.line.at(seconds(since)) * 1e9) as i64)
     }
 
@@ -239,11 +243,32 @@ impl Timeline {
         (self.line.observed_ns >= SKEW_KNOWN_NS).then(|| -self.line.skew / (1.0 + self.line.skew) * 1e6)
     }
 
+    /// A packet that agrees with the anchor beyond doubt, so that it was placed without a verdict: only the line learns of
+    /// it.
+    pub fn follow(&mut self, ts: i64, arrival: i64) {
+        let State::Anchored { base_ts, base_ns, .. } = self.state else { return };
+        let since = self.ns(ts - base_ts);
+        let line = self.line.at(seconds(since));
+        let disagreement = arrival - base_ns - since - (line * 1e9) as i64;
+        self.line.observe(seconds(since), seconds(disagreement), arrival);
+    }
+
+    /// The time of so many ticks.
+    pub fn ns(&self, ticks: i64) -> i64 {
+        match self.ns_per_tick.and_then(|each| ticks.checked_mul(each)) {
+            Some(ns) => ns.clamp(i64::MIN / 4, i64::MAX / 4),
+            None => ticks_to_ns(ticks, self.clock_rate),
+        }
+    }
+
     fn anchored_packet(&mut self, ts: i64, arrival: i64) -> Verdict {
-        let State::Anchored { base_ts, base_ns, ref mut holding } = self.state else {
+        let State::Anchored { base_ts, base_ns, .. } = self.state else {
             return Verdict { held: Held::Keep, hold: true };
         };
-        let since = ticks_to_ns(ts - base_ts, self.clock_rate);
+        let since = self.ns(ts - base_ts);
+        let State::Anchored { ref mut holding, .. } = self.state else {
+            return Verdict { held: Held::Keep, hold: true };
+        };
         let line = self.line.at(seconds(since));
         let disagreement = arrival - base_ns - since - (line * 1e9) as i64;
         if disagreement.abs() <= WINDOW_NS {
