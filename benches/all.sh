@@ -39,7 +39,7 @@ profile() {
 started=$SECONDS
 for part in "${parts[@]}"; do
     case $part in
-        anchored) bench anchored_calls anchored --calls 200 --seconds 5 --rounds 3 \
+        anchored) bench anchored_calls anchored --calls 200 --seconds 4 --rounds 3 \
             --cases reflector,relay,recorded,recorded-mixed,two-workers,rtpengine,rtpengine-pcap ;;
         ending) bench anchored_calls ending --calls 200 --seconds 8 --rounds 2 --cases recorded,recorded-ending ;;
         scale) bench anchored_calls scale --calls 50,500,1000,2000 --seconds 4 --rounds 1 \

@@ -279,14 +279,19 @@ def section(data, bench):
     return parts
 
 
+# The threads of the subject: the bench itself, its loader and perf are on that core only before and after.
+SUBJECT = re.compile(r"^(media-|mixer-|recorder-|writer-|publisher|disk-|signaller|tokio-rt|anchored_calls)")
+
+
 def read_profile(text):
-    """Rows of `perf report --sort comm,dso,symbol`, without idle time; shares of what is left."""
+    """Rows of `perf report --sort comm,dso,symbol`, of the subject's threads only; shares of these."""
     rows = []
     for line in text.splitlines():
-        found = re.match(r"^\s+([0-9.]+)%\s+(\S+)\s+(\S+)\s+\[(.)\]\s+(.+?)\s*$", line)
-        # The bench itself, its loader and perf are on that core only before and after.
-        if found and not re.match(r"^(swapper|perf|cargo|taskset|kworker|ksoftirqd|rcu|sh|bash)", found[2]):
-            rows.append({"share": float(found[1]), "thread": found[2], "in": found[3], "function": found[5]})
+        found = re.match(r"^\s+([0-9.]+)%\s+(.+?)\s{2,}(\S+)\s+\[(.)\]\s+(.+?)(\s{2,}-\s+-)?\s*$", line)
+        if found and SUBJECT.match(found[2]):
+            place = re.sub(r"-[0-9a-f]{16}$", "", found[3])
+            function = re.sub(r"::h[0-9a-f]{16}$", "", found[5]).replace("|", "/")
+            rows.append({"share": float(found[1]), "thread": found[2], "in": place, "function": function[:100]})
     whole = sum(row["share"] for row in rows) or 1.0
     for row in rows:
         row["share"] = round(100 * row["share"] / whole, 2)
@@ -438,7 +443,8 @@ def collect(folder):
     # The run with rtpengine first: it is what the README shows.
     documents.sort(key=lambda document: -len({row.get("case") for row in document.get("rows", [])}))
     profile = folder / "profile.txt"
-    return {"documents": documents, "profile": read_profile(profile.read_text()) if profile.exists() else None}
+    rows = read_profile(profile.read_text()) if profile.exists() else None
+    return {"documents": documents, "profile": rows}
 
 
 def main():
