@@ -1,16 +1,21 @@
 //! What a conference costs without sockets, in CPU ns per party and 20 ms frame, and what concealment is worth.
 //!
-//! `cargo bench --bench mixing` measures the kernels that the processor is given at run time, then builds and measures
-//! those of AVX2 and of the least processor (SSE2 on x86-64) in `target/avx2` and `target/sse2`, without choice at run time
-//! (`--cfg baseline`). The goal for mixer and recorder together is 150 ns with AVX2 and 350 ns with SSE2.
-//! `-- --lateness 60`: how late ticks begin. `-- --once mixer 3` (or `recorder`): one step alone, to be run under a profiler.
+//! `cargo bench --bench mixing` measures the kernels that the processor is given at run time, then those of AVX2 and of the
+//! least processor (SSE2 on x86-64), which it builds before in `target/avx2` and `target/sse2`, without choice at run time
+//! (`--cfg baseline`). The goal for mixer and recorder together is 150 ns with AVX2 and 350 ns with SSE2 on a machine whose
+//! bare loop over the same kernels takes 95 and 320: that loop runs beside them, and the ratio says what another machine
+//! cannot change. `-- --json FILE` writes all tables. `-- --lateness 60`: how late ticks begin. `-- --once mixer 3` (or
+//! `recorder`, `bare`): one step alone, to be run under a profiler.
 
 mod steps;
 
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde_json::json;
 use steps::{TICK_NS, cpu_ns, join, voice};
 use stickytape::audio::conceal;
 use stickytape::bridge::command::mix::{MixCommand, RoomDigits};
@@ -40,6 +45,10 @@ fn measured(parties: u64, speaking: u64, step: impl Fn(u64, u64, u64, &mut dyn F
 
 fn mixer_step(parties: u64, speaking: u64) -> f64 {
     measured(parties, speaking, |parties, speaking, ticks, each| steps::mix(parties, speaking, ticks, each))
+}
+
+fn bare_step(parties: u64) -> f64 {
+    measured(parties, parties, |parties, _, ticks, each| steps::bare(parties, ticks, each))
 }
 
 fn recorder_step(parties: u64, speaking: u64) -> f64 {
@@ -117,7 +126,7 @@ fn concealed(said: &[i16], lost: &[bool]) -> Vec<i16> {
 /// What is heard of a voice some of whose packets are lost.
 type Way = fn(&[i16], &[bool]) -> Vec<i16>;
 
-fn concealment() {
+fn concealment() -> Vec<serde_json::Value> {
     let phrases = [speech::HELLO, speech::HEAR_YOU, speech::HOLD, speech::BYE];
     let voices = [Speaker::LOW, Speaker::HIGH];
     let said: Vec<i16> = (0..10)
@@ -131,12 +140,14 @@ fn concealment() {
     println!("\nsegmental SNR, {:.1} % lost in bursts:", 100.0 * share);
     println!("  {:<12} {:>10} {:>22}", "", "of lost", "of those behind them");
     let ways: [(&str, Way); 3] = [("silence", silenced), ("repetition", repeated), ("concealment", concealed)];
-    for (name, way) in ways {
+    let row = |(name, way): (&str, Way)| {
         let heard = way(said, &lost);
         let of_lost = segmental(said, &heard, |n| lost[n]);
         let behind = segmental(said, &heard, |n| n > 0 && lost[n - 1] && !lost[n]);
         println!("  {name:<12} {of_lost:>7.2} dB {behind:>19.2} dB");
-    }
+        json!({ "way": name, "lost": share, "segmentalSnrDb": of_lost, "behindDb": behind })
+    };
+    ways.into_iter().map(row).collect()
 }
 
 /// How late the phases of a mixer thread with 200 members begin, beside a thread that only waits, in the same run. Both
@@ -167,15 +178,14 @@ fn lateness(seconds: u64) {
     let bare = std::thread::spawn(move || {
         stickytape::runtime::realtime::ask("bare timer");
         let (_sender, never) = std::sync::mpsc::channel::<()>();
-        let mut counts = [0_u64; mixer::LATENESS_US.len() + 1];
+        let mut all = Vec::with_capacity(seconds as usize * 200);
         for phase in 1..=seconds * 200 {
             let due = epoch + Duration::from_millis(5 * phase);
             let _ = never.recv_timeout(due.saturating_duration_since(clock::now()));
-            let late = clock::now().saturating_duration_since(due).as_micros() as u64;
-            let bucket = mixer::LATENESS_US.iter().position(|bound| late <= *bound);
-            counts[bucket.unwrap_or(mixer::LATENESS_US.len())] += 1;
+            all.push(clock::now().saturating_duration_since(due).as_micros() as u64);
         }
-        counts
+        all.sort_unstable();
+        all
     });
     let (voice, mut heard) = (voice(), 0_u64);
     for tick in 0..seconds * 50 {
@@ -197,37 +207,42 @@ fn lateness(seconds: u64) {
         let next = epoch + Duration::from_millis(20 * (tick + 1));
         std::thread::sleep(next.saturating_duration_since(clock::now()));
     }
-    let bare = bare.join().expect("the bare timer's counts");
+    let bare = bare.join().expect("the bare timer's lateness");
     let counters = mixer.counters();
-    let mixed = std::array::from_fn(|n| counters.lateness[n].load(std::sync::atomic::Ordering::Relaxed));
+    let mixed: Vec<u64> = counters.lateness.iter().map(|count| count.load(Relaxed)).collect();
     println!("\nphases of 5 ms by how late they began, {seconds} s, 200 members in 25 rooms, {heard} packets made:");
     println!("{:>14} {:>12} {:>12}", "up to, us", "mixer", "bare timer");
-    let (mixed_total, bare_total): (u64, u64) = (mixed.iter().sum(), bare.iter().sum());
-    for n in 0..=mixer::LATENESS_US.len() {
-        let bound = mixer::LATENESS_US.get(n).map_or("more".into(), u64::to_string);
-        let part = |counts: &[u64; mixer::LATENESS_US.len() + 1], total: u64| {
-            format!("{:.3} %", 100.0 * counts[..=n].iter().sum::<u64>() as f64 / total as f64)
-        };
-        println!("{bound:>14} {:>12} {:>12}", part(&mixed, mixed_total), part(&bare, bare_total));
+    let total: u64 = mixed.iter().sum();
+    for n in 0..mixed.len() {
+        let bound = mixer::LATENESS_US.get(n).copied();
+        let of_mixer = mixed[..=n].iter().sum::<u64>() as f64 / total as f64;
+        let of_bare = bare.partition_point(|late| bound.is_none_or(|bound| *late <= bound)) as f64 / bare.len() as f64;
+        let bound = bound.map_or("more".into(), |bound| bound.to_string());
+        println!("{bound:>14} {:>10.3} % {:>10.3} %", 100.0 * of_mixer, 100.0 * of_bare);
     }
-    for (name, part) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-        let [mixer, bare] =
-            [(&mixed, mixed_total), (&bare, bare_total)].map(|(counts, total)| percentile(counts, total, part));
-        println!("{name:>14} {mixer:>9} us {bare:>9} us");
-    }
+    println!("{:>14} {:>12} {:>12} {:>18}", "", "mixer, us", "bare, us", "above the bare one");
+    let row = |(name, part): (&str, f64)| {
+        let exact = bare[((bare.len() as f64 * part) as usize).min(bare.len() - 1)];
+        let bound = percentile(&mixed, part);
+        let above = bound.map(|bound| bound.saturating_sub(exact));
+        let told = |us: Option<u64>| us.map_or("more".into(), |us| format!("<= {us}"));
+        println!("{name:>14} {:>12} {exact:>12} {:>18}", told(bound), told(above));
+        json!({ "part": part, "mixerUsAtMost": bound, "bareUs": exact, "aboveUsAtMost": above })
+    };
+    let rows: Vec<_> = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)].into_iter().map(row).collect();
+    steps::write_json(&json!({ "seconds": seconds, "members": 200, "rooms": 25, "lateness": rows }));
     mixer.join();
     media.into_iter().for_each(media::Handle::join);
 }
 
-/// The bound in µs that so large a part is not later than.
-fn percentile(counts: &[u64; mixer::LATENESS_US.len() + 1], total: u64, part: f64) -> String {
-    let mut seen = 0;
+/// The bound in µs that so large a part is not later than; `None` beyond the last bound.
+fn percentile(counts: &[u64], part: f64) -> Option<u64> {
+    let (mut seen, total) = (0, counts.iter().sum::<u64>());
     let reached = counts.iter().position(|count| {
         seen += count;
         seen as f64 >= part * total as f64
     });
-    let bound = reached.and_then(|n| mixer::LATENESS_US.get(n));
-    bound.map_or_else(|| "more".into(), |bound| format!("<= {bound}"))
+    mixer::LATENESS_US.get(reached?).copied()
 }
 
 fn main() {
@@ -237,45 +252,125 @@ fn main() {
     }
     if let [step, parties, ..] = &after("--once")[..] {
         let parties = parties.parse().expect("a number of parties");
-        let ns = if step == "mixer" { mixer_step(parties, parties) } else { recorder_step(parties, parties) };
+        let ns = match &step[..] {
+            "mixer" => mixer_step(parties, parties),
+            "recorder" => recorder_step(parties, parties),
+            "bare" => bare_step(parties),
+            other => panic!("no step {other:?}"),
+        };
         return println!("{step}, {parties} parties: {ns:.1} ns per party and frame");
     }
-    costs();
-    if !cfg!(baseline) {
-        concealment();
-        // Everywhere with that, and with no more than every processor has.
-        other_processor("avx2", "--cfg baseline -C target-feature=+avx2");
-        other_processor("sse2", "--cfg baseline");
+    if cfg!(baseline) {
+        return steps::write_json(&json!({ "costs": costs() }));
+    }
+    // Built before anything is measured. Everywhere with AVX2, and with no more than every processor has.
+    let others = [("avx2", "--cfg baseline -C target-feature=+avx2"), ("sse2", "--cfg baseline")];
+    let others = others.map(|(name, flags)| (name, other_processor(name, flags)));
+    let mut all = costs();
+    for (name, program) in others {
+        println!();
+        all.extend(costs_of(name, &program));
+    }
+    let concealed = concealment();
+    steps::write_json(&json!({ "costs": all, "concealment": concealed }));
+}
+
+/// What the kernels of this program are called, and the goal for mixer and recorder together in ns.
+fn kernels() -> (&'static str, Option<f64>) {
+    match (cfg!(baseline), cfg!(target_feature = "avx2")) {
+        (false, _) => ("run time", None),
+        (true, true) => ("avx2", Some(150.0)),
+        (true, false) => ("sse2", Some(350.0)),
     }
 }
 
-fn costs() {
-    let kernels = if cfg!(baseline) { "of the build" } else { "chosen at run time (AVX-512, AVX2 or SSE2)" };
-    println!("CPU ns per party and 20 ms frame, PCMU, least / median of {ROUNDS}; kernels {kernels}");
+/// The tables of this program's kernels, printed as they are measured.
+fn costs() -> Vec<serde_json::Value> {
+    let (kernels, goal) = kernels();
+    println!("CPU ns per party and 20 ms frame, PCMU, least / median of {ROUNDS}; kernels: {kernels}");
     println!("(all speak at half level: from 128 parties on the sum leaves the range and every output is limited)");
-    let titles = ["3 speak: mixer", "recorder", "all: mixer", "recorder", "together", "parties per core"];
-    println!("{:>8} {}", "parties", titles.map(|title| format!("{title:>16}")).join(" "));
-    for parties in [3, 8, 32, 128, 256] {
-        let few = (rounds(|| mixer_step(parties, 3)), rounds(|| recorder_step(parties, 3)));
-        let all = (rounds(|| mixer_step(parties, parties)), rounds(|| recorder_step(parties, parties)));
-        let together = (all.0.0 + all.1.0, all.0.1 + all.1.1);
-        let pair = |(least, median): (f64, f64)| format!("{least:.0} / {median:.0}");
-        let per_core = format!("{:.0}", TICK_NS as f64 / together.1);
-        let columns = [pair(few.0), pair(few.1), pair(all.0), pair(all.1), pair(together), per_core];
-        println!("{parties:>8} {}", columns.map(|column| format!("{column:>16}")).join(" "));
+    if let Some(goal) = goal {
+        println!("(goal for both: {goal:.0} ns where a bare loop takes {:.0})", goal / goal_ratio(goal));
     }
+    let titles = ["speaking", "mixer", "recorder", "both", "bare loop", "both / bare", "parties per core"];
+    println!("{:>8} {}", "parties", titles.map(|title| format!("{title:>16}")).join(" "));
+    let mut rows = vec![];
+    for parties in [3, 8, 32, 128, 256] {
+        let bare = rounds(|| bare_step(parties));
+        for speaking in if parties == 3 { vec![3] } else { vec![3, parties] } {
+            let mixer = rounds(|| mixer_step(parties, speaking));
+            let recorder = rounds(|| recorder_step(parties, speaking));
+            let both = (mixer.0 + recorder.0, mixer.1 + recorder.1);
+            let ratio = both.0 / bare.0;
+            let per_core = TICK_NS as f64 / both.1;
+            let pair = |(least, median): (f64, f64)| format!("{least:.0} / {median:.0}");
+            let columns = [
+                speaking.to_string(),
+                pair(mixer),
+                pair(recorder),
+                pair(both),
+                pair(bare),
+                format!("{ratio:.2}"),
+                format!("{per_core:.0}"),
+            ];
+            println!("{parties:>8} {}", columns.map(|column| format!("{column:>16}")).join(" "));
+            let figures = |(least, median): (f64, f64)| json!({ "least": least, "median": median });
+            rows.push(json!({
+                "kernels": kernels,
+                "parties": parties,
+                "speaking": speaking,
+                "mixerNs": figures(mixer),
+                "recorderNs": figures(recorder),
+                "bothNs": figures(both),
+                "bareNs": figures(bare),
+                "ratio": ratio,
+                "goalNs": goal,
+                "goalRatio": goal.map(goal_ratio),
+                "partiesPerCore": per_core,
+            }));
+        }
+    }
+    rows
 }
 
-/// The same with other kernels: another build, because they are chosen once and for all by what the processor says of
-/// itself.
-fn other_processor(name: &str, flags: &str) {
-    println!("\n{name}:");
+/// The goal as a ratio to the bare loop, which took 95 ns with AVX2 and 320 with SSE2 where the goals were set.
+fn goal_ratio(goal: f64) -> f64 {
+    if goal < 200.0 { goal / 95.0 } else { goal / 320.0 }
+}
+
+/// The same program with other kernels: another build, because they are chosen once and for all by what the processor says
+/// of itself. Gives where it stands.
+fn other_processor(name: &str, flags: &str) -> String {
     let folder = format!("{}/target/{name}", env!("CARGO_MANIFEST_DIR"));
-    let built = std::process::Command::new(env!("CARGO"))
+    println!("building for {name} in {folder}");
+    let built = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["bench", "--quiet", "--bench", "mixing", "--target-dir", &folder])
+        .args(["bench", "--quiet", "--no-run", "--bench", "mixing", "--message-format", "json-render-diagnostics"])
+        .args(["--target-dir", &folder])
         .env("RUSTFLAGS", flags)
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .status();
-    assert!(built.is_ok_and(|status| status.success()), "the build for {name}");
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo");
+    assert!(built.status.success(), "the build for {name}");
+    let told = String::from_utf8(built.stdout).expect("text");
+    let messages = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let program = messages
+        .filter(|message| message["target"]["name"] == "mixing")
+        .find_map(|message| message["executable"].as_str().map(str::to_owned));
+    program.unwrap_or_else(|| panic!("the program for {name}"))
+}
+
+/// Runs it; its tables come on our own output, its rows by a file.
+fn costs_of(name: &str, program: &str) -> Vec<serde_json::Value> {
+    let file = std::env::temp_dir().join(format!("mixing-{name}-{}.json", std::process::id()));
+    let ended = Command::new(program).arg("--bench").arg("--json").arg(&file).status();
+    assert!(ended.is_ok_and(|status| status.success()), "the measurement with {name}");
+    let mut told: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).expect("its rows")).expect("its rows as JSON");
+    std::fs::remove_file(&file).expect("a file of ours");
+    match told["costs"].take() {
+        serde_json::Value::Array(rows) => rows,
+        other => panic!("no rows: {other}"),
+    }
 }

@@ -12,7 +12,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stickytape::audio::g711;
+use stickytape::audio::mix::{self, Gain};
+use stickytape::audio::{g711, sum};
 use stickytape::bridge::command::mix::{Hearing, Join, MixCommand, RoomDigits};
 use stickytape::bridge::conference::{self, Arrived, Mixer, Output};
 use stickytape::clock;
@@ -113,9 +114,8 @@ pub fn mix(parties: u64, speaking: u64, ticks: u64, mut each: impl FnMut(u64)) {
             let payload = if leg < speaking { &voice[((tick + 7 * leg) % 64) as usize] } else { &[0xff; 160] };
             mixer.packet(&arrived, payload);
         }
-        while let Some(due) =
-            mixer.poll_timeout().filter(|due| *due <= epoch + Duration::from_nanos((tick + 1) * TICK_NS))
-        {
+        let now = epoch + Duration::from_nanos((tick + 1) * TICK_NS);
+        while let Some(due) = mixer.poll_timeout().filter(|due| *due <= now) {
             mixer.tick(due, |_, output| {
                 if let Output::Audio(_, packet) = output {
                     bytes += black_box(packet.payload).len();
@@ -126,6 +126,40 @@ pub fn mix(parties: u64, speaking: u64, ticks: u64, mut each: impl FnMut(u64)) {
         while mixer.poll_notice().is_some() {}
     }
     assert!(packets >= (ticks - 2) * parties && bytes as u64 == 160 * packets, "every party heard every frame");
+}
+
+/// What no mixer and no recorder can do without, in a bare loop over the same kernels: each party's packet decoded, summed,
+/// its own voice taken out of the sum, encoded; then decoded once more, summed and stored for the recording. No packet is
+/// looked up, ordered, timed or counted, and nothing is shared between those who hear the same.
+pub fn bare(parties: u64, ticks: u64, mut each: impl FnMut(u64)) {
+    let voice = voice();
+    let mut frames = vec![[0_i16; 160]; parties as usize];
+    let (mut total, mut mixed, mut bytes, mut decoded) = ([0_i32; 160], [0_i16; 160], [0_u8; 160], [0_i16; 160]);
+    let mut gain = Gain::new(160);
+    let mut stored = vec![0_i16; 160 * 50];
+    for tick in 0..ticks {
+        each(tick);
+        let payload = |leg: usize| &voice[(tick as usize + 7 * leg) % 64];
+        total.fill(0);
+        for (leg, frame) in frames.iter_mut().enumerate() {
+            g711::decode_ulaw(payload(leg), frame);
+            sum::add(frame, &mut total);
+        }
+        gain.next(mix::peak(&total), 8_000);
+        for frame in &frames {
+            mix::minus(&total, Some(frame), &gain, &mut mixed);
+            g711::encode_ulaw(&mixed, &mut bytes);
+            black_box(&bytes);
+        }
+        total.fill(0);
+        for leg in 0..frames.len() {
+            g711::decode_ulaw(payload(leg), &mut decoded);
+            sum::add(&decoded, &mut total);
+        }
+        let second = tick as usize % 50 * 160;
+        mix::minus(&total, None, &gain, &mut stored[second..second + 160]);
+    }
+    black_box(&stored);
 }
 
 /// Counts samples and forgets them.

@@ -53,6 +53,24 @@ impl Coding {
         }
     }
 
+    /// The largest magnitude of what `bytes` decode to, where that can be told without decoding them.
+    pub fn loudest(self, bytes: &[u8]) -> Option<u16> {
+        match self.law {
+            Law::Mu => Some(g711::loudest_ulaw(bytes)),
+            Law::A => Some(g711::loudest_alaw(bytes)),
+            Law::Linear => None,
+        }
+    }
+
+    /// Encodes a sum without one's own voice. No difference may leave the range of a sample.
+    pub fn encode_minus(self, sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+        match self.law {
+            Law::Mu => g711::encode_ulaw_minus(sum, own, bytes),
+            Law::A => g711::encode_alaw_minus(sum, own, bytes),
+            Law::Linear => pcm::encode_l16_minus(sum, own, bytes),
+        }
+    }
+
     /// Encodes as many samples as `bytes` has room for.
     pub fn encode(self, samples: &[i16], bytes: &mut [u8]) {
         match self.law {
@@ -82,6 +100,14 @@ mod tests {
             let (mut bytes, mut back) = (vec![0; 160 * size], vec![0; 160]);
             coding.encode(&samples, &mut bytes);
             coding.decode(&bytes, &mut back);
+            let loudest = back.iter().map(|sample| i16::unsigned_abs(*sample)).max();
+            assert!(coding.loudest(&bytes).is_none_or(|told| Some(told) == loudest));
+            let own: Vec<i16> = (0..160).map(|n| 170 * (80 - n)).collect();
+            let others: Vec<i16> = samples.iter().zip(&own).map(|(sum, own)| sum - own).collect();
+            let (mut apart, mut at_once) = (vec![0; 160 * size], vec![0; 160 * size]);
+            coding.encode(&others, &mut apart);
+            coding.encode_minus(&samples, &own, &mut at_once);
+            assert_eq!(apart, at_once);
             // G.711 keeps four bits of mantissa.
             assert!(
                 samples.iter().zip(&back).all(|(a, b)| (i32::from(*a) - i32::from(*b)).abs() <= 8 + i32::from(*a) / 32)

@@ -29,7 +29,8 @@ pub const fn history(rate: u32) -> usize {
 #[derive(Debug, Clone)]
 pub struct Concealer {
     rate: u32,
-    past: [i16; MAX_HISTORY],
+    /// Apart: seldom looked at.
+    past: Box<[i16; MAX_HISTORY]>,
     len: usize,
     period: usize,
     /// Periods that are repeated at first.
@@ -45,8 +46,13 @@ pub struct Concealer {
 impl Concealer {
     /// For 8,000 or 16,000 Hz.
     pub fn new(rate: u32) -> Self {
-        let past = [0; MAX_HISTORY];
+        let past = Box::new([0; MAX_HISTORY]);
         Self { rate, past, len: history(rate), period: 1, first: 1, made: None, step: 0.0, level: 1.0, quick: false }
+    }
+
+    /// As it is when it is made; keeps its memory.
+    pub fn reset(&mut self, rate: u32) {
+        (self.rate, self.len, self.made) = (rate, history(rate), None);
     }
 
     /// True from [`Concealer::begin`] to [`Concealer::resume`] or [`Concealer::stop`].

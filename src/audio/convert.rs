@@ -34,19 +34,19 @@ impl Default for Kernels {
 /// What one stream's next packet is computed from besides its own samples.
 #[derive(Debug)]
 pub struct Converter {
-    /// The newest samples, as many as the kernel looks at.
-    before: [i16; MAX_CONTEXT],
+    /// The newest samples, as many as the kernel looks at. Apart: seldom looked at.
+    before: Box<[i16; MAX_CONTEXT]>,
 }
 
 impl Converter {
     /// Silence came before.
     pub fn new() -> Self {
-        Self { before: [0; MAX_CONTEXT] }
+        Self { before: Box::new([0; MAX_CONTEXT]) }
     }
 
     /// What comes does not go on from what came.
     pub fn reset(&mut self) {
-        self.before = [0; MAX_CONTEXT];
+        self.before.fill(0);
     }
 
     /// Converts the packet in `input[`[`context`]`..]`; what is before it is overwritten. `output` has its samples at the

@@ -40,6 +40,54 @@ pub fn encode_alaw(samples: &[i16], bytes: &mut [u8]) {
     encode_alaw_slices(samples, bytes);
 }
 
+/// As [`encode_ulaw`], of the differences of two slices; none may leave the range of a sample.
+pub fn encode_ulaw_minus(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+    encode_ulaw_differences(sum, own, bytes);
+}
+
+/// As [`encode_alaw`], of the differences of two slices; none may leave the range of a sample.
+pub fn encode_alaw_minus(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+    encode_alaw_differences(sum, own, bytes);
+}
+
+/// The largest magnitude of what µ-law bytes decode to; 0 for none.
+pub fn loudest_ulaw(bytes: &[u8]) -> u16 {
+    // Complemented, magnitudes are in the order of their codes.
+    ulaw_to_linear(!most_of(bytes, 0x7f)).unsigned_abs()
+}
+
+/// The largest magnitude of what A-law bytes decode to; 8, the smallest that it has, for none.
+pub fn loudest_alaw(bytes: &[u8]) -> u16 {
+    // With every second bit inverted, magnitudes are in the order of their codes.
+    alaw_to_linear(most_of(bytes, 0x55) ^ ALAW_SILENCE).unsigned_abs()
+}
+
+/// The largest of the lowest seven bits of all bytes, of which a mask inverts some.
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn most_of(bytes: &[u8], inverted: u8) -> u8 {
+    // Left to the compiler: 97 instructions for 160 bytes with AVX2. By hand in 32 lanes it was 411.
+    let mut most = 0;
+    for byte in bytes {
+        let code = (*byte ^ inverted) & 0x7f;
+        most = if code > most { code } else { most };
+    }
+    most
+}
+
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn encode_ulaw_differences(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+    for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+        *byte = linear_to_ulaw(sum.wrapping_sub(*own));
+    }
+}
+
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn encode_alaw_differences(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+    for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+        *byte = linear_to_alaw(sum.wrapping_sub(*own));
+    }
+}
+
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) {
     for (sample, byte) in samples.iter_mut().zip(bytes) {
@@ -205,6 +253,33 @@ mod tests {
         assert!(every_byte().into_iter().all(|b| alaw_to_linear(b) == reference::decode_alaw(b)));
         assert!(every_sample().into_iter().all(|s| linear_to_ulaw(s) == reference::encode_ulaw(s)));
         assert!(every_sample().into_iter().all(|s| linear_to_alaw(s) == reference::encode_alaw(s)));
+    }
+
+    #[test]
+    fn the_loudest_byte_is_found_among_all_whatever_its_sign() {
+        assert_eq!((loudest_ulaw(&[]), loudest_alaw(&[])), (0, 8));
+        for byte in every_byte() {
+            let (mut ulaw, mut alaw) = ([ULAW_SILENCE; 37], [ALAW_SILENCE; 37]);
+            (ulaw[usize::from(byte) % 37], alaw[usize::from(byte) % 37]) = (byte, byte);
+            assert_eq!(loudest_ulaw(&ulaw), reference::decode_ulaw(byte).unsigned_abs());
+            assert_eq!(loudest_alaw(&alaw), reference::decode_alaw(byte).unsigned_abs());
+        }
+        assert_eq!((loudest_ulaw(&every_byte()), loudest_alaw(&every_byte())), (32_124, 32_256));
+    }
+
+    #[test]
+    fn differences_are_encoded_as_if_they_were_taken_before() {
+        let samples = every_sample();
+        for own in [-7_i16, 0, 3_000] {
+            let sum: Vec<i16> = samples.iter().map(|sample| sample.wrapping_add(own)).collect();
+            let (mut told, mut expected) = (vec![0; samples.len()], vec![0; samples.len()]);
+            encode_ulaw_minus(&sum, &vec![own; samples.len()], &mut told);
+            encode_ulaw(&samples, &mut expected);
+            assert_eq!(told, expected);
+            encode_alaw_minus(&sum, &vec![own; samples.len()], &mut told);
+            encode_alaw(&samples, &mut expected);
+            assert_eq!(told, expected);
+        }
     }
 
     #[test]

@@ -49,6 +49,12 @@ pub fn minus(sum: &[i32], own: Option<&[i16]>, gain: &Gain, output: &mut [i16]) 
     }
 }
 
+/// A sum of which nothing leaves the range, as samples.
+pub fn narrowed(sum: &[i32], output: &mut [i16]) {
+    let beyond = narrow(sum, output);
+    debug_assert!(!beyond, "a sum that leaves the range");
+}
+
 /// A room's gain: falls within 5 ms when a frame's sum leaves the range, and returns slowly.
 #[derive(Debug, Clone)]
 pub struct Gain {
@@ -83,6 +89,12 @@ impl Gain {
         if self.level > UNITY && needed >= 1.0 {
             self.level = 1.0;
         }
+    }
+
+    /// True when it takes away nothing from a sum with this [`peak`], nor from one without a voice that is as loud as
+    /// `voice` at most: sums and differences are samples as they are.
+    pub fn leaves_alone(&self, peak: u32, voice: u16) -> bool {
+        !self.active && peak + u32::from(voice) <= i16::MAX as u32
     }
 
     fn curve(&self) -> Option<&[f32]> {
@@ -202,6 +214,19 @@ mod tests {
         assert_eq!(mixed(&mut gain, &sum, None), sum.iter().map(|s| *s as i16).collect::<Vec<_>>());
         let without: Vec<i16> = sum.iter().zip(&own).map(|(s, o)| (*s - i32::from(*o)) as i16).collect();
         assert_eq!(mixed(&mut gain, &sum, Some(&own)), without);
+    }
+
+    #[test]
+    fn a_sum_is_left_alone_only_while_no_difference_can_leave_the_range() {
+        let mut gain = Gain::new(160);
+        gain.next(30_000, 8_000);
+        assert!(gain.leaves_alone(30_000, 2_767) && !gain.leaves_alone(30_000, 2_768));
+        let (sum, mut output) = ([-30_000, 30_000], [0; 2]);
+        narrowed(&sum, &mut output);
+        assert_eq!(output, [-30_000, 30_000]);
+        gain.next(40_000, 8_000);
+        gain.next(0, 8_000);
+        assert!(!gain.leaves_alone(0, 0), "it has not returned");
     }
 
     #[test]

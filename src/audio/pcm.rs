@@ -14,6 +14,13 @@ pub fn encode_l16(samples: &[i16], bytes: &mut [u8]) {
     }
 }
 
+/// As [`encode_l16`], of the differences of two slices; none may leave the range of a sample.
+pub fn encode_l16_minus(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
+    for ((pair, sum), own) in bytes.chunks_exact_mut(2).zip(sum).zip(own) {
+        pair.copy_from_slice(&sum.wrapping_sub(*own).to_be_bytes());
+    }
+}
+
 /// The sample nearest to a value.
 #[inline(always)]
 pub fn saturate(value: f32) -> i16 {

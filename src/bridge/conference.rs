@@ -26,6 +26,7 @@ mod load;
 mod member;
 mod playout;
 mod room;
+mod spans;
 
 pub use load::{Load, Shed};
 use member::{Member, Parting};
@@ -120,6 +121,8 @@ pub struct Mixer {
     by_id: HashMap<RoomId, usize>,
     members: Slab<Member>,
     legs: LegMap<usize>,
+    /// Who sent the latest packet.
+    sender: usize,
     phases: [Vec<usize>; PHASES as usize],
     /// The phase that is due next, counted from the epoch, and when: an instant is dear to compute anew.
     next: u64,
@@ -146,6 +149,7 @@ impl Mixer {
             by_id: HashMap::new(),
             members: Slab::new(),
             legs: LegMap::default(),
+            sender: usize::MAX,
             phases: Default::default(),
             load: Load::default(),
             digits: VecDeque::with_capacity(MAX_DIGITS),
@@ -204,11 +208,11 @@ impl Mixer {
 
     /// A packet of a leg came.
     pub fn packet(&mut self, arrived: &Arrived, payload: &[u8]) {
-        let Some(key) = self.legs.get(&arrived.leg) else {
+        let Some(key) = self.place_of(arrived.leg) else {
             self.counters.unknown += 1;
             return;
         };
-        let member = &mut self.members[*key];
+        let member = &mut self.members[key];
         member.worker = arrived.worker;
         let phase = self.rooms[member.room].phase;
         let next = self.next + (phase + PHASES - self.next % PHASES) % PHASES;
@@ -217,6 +221,23 @@ impl Mixer {
             let pressed = member.pressed.take();
             pressed.into_iter().for_each(|(digit, length)| self.digit(arrived.leg, digit, length));
         }
+    }
+
+    /// Packets come in the same order tick by tick: nearly always whoever followed the last time follows again, and nothing
+    /// is looked up.
+    fn place_of(&mut self, leg: LegId) -> Option<usize> {
+        let before = self.members.get(self.sender).map(|before| before.follower);
+        let again = before.filter(|key| self.members.get(*key).is_some_and(|member| member.leg == leg));
+        let key = match again {
+            Some(key) => key,
+            None => {
+                let key = *self.legs.get(&leg)?;
+                self.members.get_mut(self.sender).into_iter().for_each(|before| before.follower = key);
+                key
+            }
+        };
+        self.sender = key;
+        Some(key)
     }
 
     /// Carries out the tick that is due: those of one phase, called until [`Mixer::poll_timeout`] is later than `now`,
@@ -282,9 +303,14 @@ impl Mixer {
             self.notices.push_back(MixNotice::Played { room: room.id, to });
         }
         let room_id = room.id;
+        let meters = shed.is_some_and(|shed| !shed.meters);
         for at in (0..self.rooms[key].members.len()).rev() {
             let member_key = self.rooms[key].members[at];
             let member = &mut self.members[member_key];
+            let tells = meters && number as usize % 50 == member_key % 50;
+            if !tells && member.goes_on() {
+                continue;
+            }
             if let Some(leg) = member.ended_playing().then_some(member.leg) {
                 self.notices.push_back(MixNotice::Played { room: room_id, to: Some(leg) });
             }
@@ -296,7 +322,7 @@ impl Mixer {
             if member.parting == Parting::Leaves {
                 emit(member.worker, Output::Left(member.leg));
                 self.remove(member_key);
-            } else if shed.is_some_and(|shed| !shed.meters) && number as usize % 50 == member_key % 50 {
+            } else if tells {
                 let (leg, stats) = (member.leg, member.take_stats());
                 self.notices.push_back(MixNotice::Stats { leg, stats });
             }

@@ -30,8 +30,10 @@ const MESSAGES: usize = 256;
 const IDLE: Duration = Duration::from_millis(200);
 /// Between two looks at memory that the rings can give back.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
-/// Upper bounds of [`Counters::lateness`] in µs; beyond the last one is one more.
-pub const LATENESS_US: [u64; 11] = [50, 100, 250, 500, 1_000, 1_500, 2_000, 3_000, 4_000, 8_000, 16_000];
+/// Upper bounds of [`Counters::lateness`] in µs; beyond the last one is one more. Fine up to 4 ms, where it is decided
+/// whether a mixer is as punctual as the machine lets it be.
+pub const LATENESS_US: [u64; 18] =
+    [50, 100, 150, 250, 350, 500, 700, 1_000, 1_250, 1_500, 1_750, 2_000, 2_500, 3_000, 3_500, 4_000, 8_000, 16_000];
 
 /// What one mixer thread is given at its start.
 #[derive(Debug, Clone)]

@@ -54,6 +54,8 @@ pub struct Member {
     pub worker: WorkerId,
     /// The room's place.
     pub room: usize,
+    /// Who sent the packet that came next, the last time.
+    pub follower: usize,
     pub hearing: Hearing,
     pub listens: bool,
     pub parting: Parting,
@@ -63,8 +65,10 @@ pub struct Member {
     /// What is played to it alone.
     pub play: Option<Play>,
     /// What it says in this tick, at the room's rate, unless it is where the playout buffer keeps it.
-    frame: [i16; MAX_FRAME],
+    frame: Box<[i16; MAX_FRAME]>,
     kept: Option<usize>,
+    /// The largest magnitude in it.
+    pub peak: u16,
     /// There is something in it.
     pub sounds: bool,
     /// A digit that has ended.
@@ -120,14 +124,16 @@ impl Member {
             leg: join.leg,
             worker: join.worker,
             room,
+            follower: usize::MAX,
             hearing: join.hearing,
             listens: join.listens,
             parting: Parting::Stays,
             fresh: true,
             speech: speech(&join.send),
             play: None,
-            frame: [0; MAX_FRAME],
+            frame: Box::new([0; MAX_FRAME]),
             kept: None,
+            peak: 0,
             sounds: false,
             pressed: None,
             playout: Playout::new(fastest(&meanings)),
@@ -245,17 +251,21 @@ impl Member {
             let made = self.playout.frame(&mut frame[..own], without);
             let said = made.kept.map_or(&frame[..own], |at| self.playout.kept(at, own));
             convert(&mut self.inward, kernels, said, &mut self.frame[..n]);
-            Made { kept: None, ..made }
+            Made { kept: None, peak: None, ..made }
         };
         self.kept = made.kept;
         self.stats.concealed += u64::from(made.concealed);
         counters.concealed += u64::from(made.concealed);
         self.stats.stretched += u64::from(made.stretched);
-        // A converter is behind by a little: what it still holds is heard.
-        let peak = if made.sound || own != n { mix::loudest(self.said(n)) } else { 0 };
-        self.sounds = peak > FLOOR;
+        self.peak = match made.peak {
+            Some(peak) => peak,
+            // A converter is behind by a little: what it still holds is heard.
+            None if made.sound || own != n => mix::loudest(self.said(n)),
+            None => 0,
+        };
+        self.sounds = self.peak > FLOOR;
         if meters {
-            self.stats.peak = self.stats.peak.max(peak);
+            self.stats.peak = self.stats.peak.max(self.peak);
         }
     }
 
@@ -283,6 +293,11 @@ impl Member {
 
     pub fn count_sent(&mut self) {
         self.stats.sent += 1;
+    }
+
+    /// True when nothing has come to its end for it, nor will without being told.
+    pub fn goes_on(&self) -> bool {
+        self.play.is_none() && self.press.is_none() && self.parting == Parting::Stays
     }
 
     /// True once when what was played to it alone has come to its end.

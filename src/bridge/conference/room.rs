@@ -36,6 +36,9 @@ pub struct Play {
 pub struct Scratch {
     pub kernels: Kernels,
     sum: [i32; MAX_FRAME],
+    /// The same as samples, when nobody's mix can leave their range.
+    whole: [i16; MAX_FRAME],
+    is_whole: bool,
     /// For a listener who hears more than the sum.
     private: [i32; MAX_FRAME],
     mixed: [i16; MAX_FRAME],
@@ -74,6 +77,8 @@ impl Scratch {
         Box::new(Self {
             kernels: Kernels::new(),
             sum: [0; MAX_FRAME],
+            whole: [0; MAX_FRAME],
+            is_whole: false,
             private: [0; MAX_FRAME],
             mixed: [0; MAX_FRAME],
             converted: [0; MAX_FRAME],
@@ -134,17 +139,24 @@ impl Room {
         let n = self.rate as usize / 50;
         scratch.sum[..n].fill(0);
         scratch.shared = [[None; CODINGS]; 2];
+        let mut loudest = 0;
         for key in &self.members {
             let member = &mut members[*key];
             member.render(self.rate, job.shed.without, !job.shed.meters, &scratch.kernels, counters);
             if member.is_in_sum() {
+                loudest = member.peak.max(loudest);
                 sum::add(member.said(n), &mut scratch.sum[..n]);
             }
         }
         if let Some(play) = &mut self.play {
             play.add_to(&mut scratch.sum[..n]);
         }
-        self.gain.next(mix::peak(&scratch.sum[..n]), self.rate);
+        let peak = mix::peak(&scratch.sum[..n]);
+        self.gain.next(peak, self.rate);
+        scratch.is_whole = self.gain.leaves_alone(peak, loudest);
+        if scratch.is_whole {
+            mix::narrowed(&scratch.sum[..n], &mut scratch.whole[..n]);
+        }
         for at in 0..self.members.len() {
             let key = self.members[at];
             if members[key].listens {
@@ -163,11 +175,17 @@ impl Room {
         counters: &mut Counters,
         emit: &mut impl FnMut(WorkerId, Output<'_>),
     ) {
-        let last = members[key].parting != Parting::Stays;
-        let Some(speech) = members[key].speech else {
-            return stop_when(last, &mut members[key]);
+        let member = &mut members[key];
+        let last = member.parting != Parting::Stays;
+        let Some(speech) = member.speech else {
+            return stop_when(last, member);
         };
         let n = self.rate as usize / 50;
+        if scratch.is_whole && !last && self.hears_others_only(member) && speech.coding.sample_rate() == self.rate {
+            let bytes = &mut scratch.bytes[..speech.coding.bytes(n)];
+            speech.coding.encode_minus(&scratch.whole[..n], member.said(n), bytes);
+            return hand_out(member, speech, job, bytes, counters, emit);
+        }
         let hears = self.listen(key, members, &mut scratch.private[..n], &scratch.sum[..n]);
         let member = &mut members[key];
         let fades = last || member.fresh;
@@ -196,14 +214,14 @@ impl Room {
                 }
             }
         };
-        member.fresh = false;
-        member.count_sent();
-        counters.made += 1;
-        let Speech { payload_type, .. } = speech;
-        let (mixer, tick, ticks) = (job.mixer, job.number, frame as u32);
-        let packet = MixedPacket { mixer, tick, ticks, clock_rate: rate, payload_type, last, payload };
-        emit(member.worker, Output::Audio(member.leg, packet));
+        hand_out(member, speech, job, payload, counters, emit);
         stop_when(last, member);
+    }
+
+    /// True for one who speaks and hears the sum without himself, and has done so in the tick before.
+    fn hears_others_only(&self, member: &Member) -> bool {
+        let hears_sum = self.coaches.is_empty() && member.play.is_none() && !member.hearing.deaf;
+        hears_sum && member.is_in_sum() && !member.fresh
     }
 
     /// What a listener hears besides the sum goes to `private`, together with it.
@@ -264,6 +282,31 @@ enum Hears {
     Sum,
     /// The sum and somebody or something for it alone.
     More,
+}
+
+/// A listener's packet.
+fn hand_out(
+    member: &mut Member,
+    speech: Speech,
+    job: Job,
+    payload: &[u8],
+    counters: &mut Counters,
+    emit: &mut impl FnMut(WorkerId, Output<'_>),
+) {
+    member.fresh = false;
+    member.count_sent();
+    counters.made += 1;
+    let clock_rate = speech.coding.sample_rate();
+    let packet = MixedPacket {
+        mixer: job.mixer,
+        tick: job.number,
+        ticks: clock_rate / 50,
+        clock_rate,
+        payload_type: speech.payload_type,
+        last: member.parting != Parting::Stays,
+        payload,
+    };
+    emit(member.worker, Output::Audio(member.leg, packet));
 }
 
 fn stop_when(last: bool, member: &mut Member) {

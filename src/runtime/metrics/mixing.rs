@@ -124,7 +124,8 @@ mod tests {
         let mixing = Mixing::register(&mut registry);
         let counters = [Arc::new(Counters::default()), Arc::new(Counters::default())];
         counters[0].lateness[0].store(5, Relaxed);
-        counters[1].lateness[6].store(2, Relaxed);
+        let two_ms = LATENESS_US.iter().position(|bound| *bound == 2_000).unwrap();
+        counters[1].lateness[two_ms].store(2, Relaxed);
         counters[1].lateness[LATENESS_US.len()].store(1, Relaxed);
         counters[1].late_us.store(30_500, Relaxed);
         mixing.set(&counters);
