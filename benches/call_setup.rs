@@ -1,16 +1,17 @@
 //! What setting a call up and tearing it down costs: INVITE, 200, ACK, BYE, 200 through the whole server, and its CPU time
 //! per call.
 //!
-//! `cargo bench --bench call_setup -- --rates 25,200,500 --seconds 10 --json out.json`
+//! `cargo bench --bench call_setup -- --cases bare,plain,recorded --rates 25,200,500,1000 --seconds 10 --json out.json`
 //!
 //! Caller and callee are two threads of this program on one core, the server is a process of its own on another. No call is
 //! ever repeated by the caller: what gets no answer within two seconds has failed. What the server sends twice was late.
-//! With SDP each call binds its RTP ports, but nothing is sent there; `recorded` writes a file for each.
+//! With SDP each call binds its RTP ports, but nothing is sent there; `recorded` writes a file for each. `bare` is the
+//! reference: a plain loop that receives and sends as many datagrams of that size for a call as the server, and does no more.
 
 mod steps;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::{Read, Write};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,16 +27,20 @@ const TALK: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Before the measurement.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Makes this program the reference.
+const BARE: &str = "--bare";
 /// The clock's step of the caller.
 const STEP: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Case {
+    Bare,
     Plain,
     Recorded,
 }
 
 struct Arguments {
+    cases: Vec<Case>,
     rates: Vec<u64>,
     seconds: u64,
 }
@@ -53,19 +58,25 @@ struct Outcome {
 }
 
 fn main() {
-    let mut arguments = Arguments { rates: vec![25, 200, 500], seconds: 10 };
+    let cases = vec![Case::Bare, Case::Plain, Case::Recorded];
+    let mut arguments = Arguments { cases, rates: vec![25, 200, 500, 1_000], seconds: 10 };
     let given: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if given.first().is_some_and(|argument| argument == "--test") {
-        return;
+    match &given[..] {
+        [first, ..] if first == "--test" => return,
+        [first, callee] if first == BARE => return forward(callee.parse().expect("an address")),
+        _ => {}
     }
     for pair in given.chunks(2) {
         match pair {
             [name, rates] if name == "--rates" => {
                 arguments.rates = rates.split(',').map(|rate| rate.parse().expect("a number")).collect();
             }
+            [name, cases] if name == "--cases" => {
+                arguments.cases.retain(|case| cases.split(',').any(|wanted| wanted == case.name()));
+            }
             [name, seconds] if name == "--seconds" => arguments.seconds = seconds.parse().expect("a number"),
             [name, _] if name == "--json" => {}
-            other => panic!("--rates N,N  --seconds N  --json FILE; not {other:?}"),
+            other => panic!("--cases bare,plain,recorded  --rates N,N  --seconds N  --json FILE; not {other:?}"),
         }
     }
     pinning::pin_myself();
@@ -73,17 +84,23 @@ fn main() {
         "CPU-ms of the server per call: INVITE, 200, ACK, BYE, 200 with SDP; the caller hears its 200 after p50 / p99 ms"
     );
     println!(
-        "{:<10} {:>7} {:>7} {:>9} {:>7} {:>9} {:>8} {:>8}",
-        "case", "calls/s", "calls", "CPU-ms", "failed", "repeated", "p50 ms", "p99 ms"
+        "{:<10} {:>7} {:>7} {:>9} {:>6} {:>7} {:>9} {:>8} {:>8}",
+        "case", "calls/s", "calls", "CPU-ms", "ratio", "failed", "repeated", "p50 ms", "p99 ms"
     );
     let mut rows = vec![];
     for rate in &arguments.rates {
-        for case in [Case::Plain, Case::Recorded] {
-            let outcome = measure(case, *rate, arguments.seconds);
+        let mut bare = None;
+        for case in &arguments.cases {
+            let outcome = measure(*case, *rate, arguments.seconds);
             let Outcome { cpu_ms, calls, failed, repeated, answered_ms: [p50, p99], ref threads, .. } = outcome;
+            if *case == Case::Bare {
+                bare = Some(cpu_ms);
+            }
+            let ratio = bare.map(|bare| cpu_ms / bare);
             println!(
-                "{:<10} {rate:>7} {calls:>7} {cpu_ms:>9.3} {failed:>7} {repeated:>9} {p50:>8.2} {p99:>8.2}",
-                outcome.case.name()
+                "{:<10} {rate:>7} {calls:>7} {cpu_ms:>9.3} {:>6.2} {failed:>7} {repeated:>9} {p50:>8.2} {p99:>8.2}",
+                outcome.case.name(),
+                ratio.unwrap_or(f64::NAN)
             );
             let parts: Vec<String> = threads.iter().map(|(name, ms)| format!("{name} {ms:.3}")).collect();
             println!("{:>18} {}", "of that", parts.join(", "));
@@ -92,6 +109,7 @@ fn main() {
                 "callsPerSecond": outcome.rate,
                 "calls": calls,
                 "cpuMsPerCall": cpu_ms,
+                "ratioToBare": ratio,
                 "cpuMsPerCallByThread": threads.iter().cloned().collect::<BTreeMap<_, _>>(),
                 "failed": failed,
                 "repeatedByServer": repeated,
@@ -105,6 +123,7 @@ fn main() {
 impl Case {
     fn name(self) -> &'static str {
         match self {
+            Self::Bare => "bare",
             Self::Plain => "plain",
             Self::Recorded => "recorded",
         }
@@ -113,7 +132,8 @@ impl Case {
 
 fn measure(case: Case, rate: u64, seconds: u64) -> Outcome {
     let (caller, callee) = (socket(), socket());
-    let server = Server::start(case, callee.local_addr().expect("bound").port());
+    let callee_port = callee.local_addr().expect("bound").port();
+    let server = if case == Case::Bare { Server::bare(callee_port) } else { Server::start(case, callee_port) };
     let repeated = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let mut cpu = [BTreeMap::new(), BTreeMap::new()];
@@ -168,6 +188,41 @@ fn echoed(message: &str) -> String {
     message.lines().filter(wanted).map(|line| format!("{line}\r\n")).collect()
 }
 
+/// The reference on a port that it prints: what the server receives and sends for a call, without reading more of it than
+/// who is to get it. As the server it answers INVITE by 100, acknowledges to the callee, and answers BYE by itself.
+fn forward(callee: SocketAddr) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    println!("{}", socket.local_addr().expect("bound").port());
+    let (mut buffer, mut caller) = ([0; 4_096], callee);
+    let send = |start: &[u8], rest: &[u8], to: SocketAddr| {
+        let whole = [start, rest].concat();
+        let _ = socket.send_to(&whole, to);
+    };
+    loop {
+        let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+        let message = &buffer[..len];
+        let headers = message.iter().position(|byte| *byte == b'\n').map_or(len, |end| end + 1);
+        let (start, rest) = message.split_at(headers);
+        match start {
+            [b'I', ..] => {
+                caller = from;
+                send(b"SIP/2.0 100 Trying\r\n", rest, from);
+                send(start, rest, callee);
+            }
+            [b'B', ..] => {
+                send(b"SIP/2.0 200 OK\r\n", rest, from);
+                send(start, rest, callee);
+            }
+            // The answer to an INVITE: it alone has a body.
+            [b'S', ..] if !message.ends_with(b"\r\n\r\n") => {
+                send(b"ACK sip:bench SIP/2.0\r\n", rest, callee);
+                send(start, rest, caller);
+            }
+            _ => {}
+        }
+    }
+}
+
 const SDP: &str = "v=0\r\no=bench 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
     m=audio 9 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n";
 
@@ -199,9 +254,13 @@ fn answer(socket: &UdpSocket, repeated: &AtomicU64, stop: &AtomicBool) {
 /// A call of the caller, by its number.
 struct Call {
     began: Instant,
-    /// To of the answer, and when BYE is due; `None` before the answer.
-    answered: Option<(String, Instant)>,
-    said_bye: bool,
+    /// To of the answer; `None` before.
+    answered: Option<String>,
+}
+
+/// The first of the queue, if its time has come.
+fn due(queue: &mut VecDeque<(Instant, u64)>, now: Instant) -> Option<u64> {
+    queue.front().is_some_and(|(at, _)| *at <= now).then(|| queue.pop_front())?.map(|(_, number)| number)
 }
 
 struct Caller<'a> {
@@ -209,6 +268,9 @@ struct Caller<'a> {
     server: SocketAddr,
     rate: u64,
     calls: HashMap<u64, Call>,
+    /// When to look after a call: to say BYE, or to give it up. In order of time each.
+    byes: VecDeque<(Instant, u64)>,
+    lapses: VecDeque<(Instant, u64)>,
     begun: u64,
     done: u64,
     failed: u64,
@@ -218,7 +280,8 @@ struct Caller<'a> {
 impl<'a> Caller<'a> {
     fn new(socket: &'a UdpSocket, sip: u16, rate: u64) -> Self {
         let server = (Ipv4Addr::LOCALHOST, sip).into();
-        Self { socket, server, rate, calls: HashMap::new(), begun: 0, done: 0, failed: 0, answered: Vec::new() }
+        let (calls, byes, lapses) = (HashMap::new(), VecDeque::new(), VecDeque::new());
+        Self { socket, server, rate, calls, byes, lapses, begun: 0, done: 0, failed: 0, answered: Vec::new() }
     }
 
     /// Calls for so long; calls that ended, those of them that failed, and how long each waited for its answer.
@@ -260,20 +323,20 @@ impl<'a> Caller<'a> {
         let number = self.begun;
         self.begun += 1;
         self.send(&with_sdp(&self.request("INVITE", number, 1, "<sip:2001@127.0.0.1>")));
-        self.calls.insert(number, Call { began: now, answered: None, said_bye: false });
+        self.lapses.push_back((now + PATIENCE + TALK, number));
+        self.calls.insert(number, Call { began: now, answered: None });
     }
 
     fn hang_up(&mut self, now: Instant) {
-        let due = |call: &Call| call.answered.as_ref().is_some_and(|(_, at)| *at <= now) && !call.said_bye;
-        let over: Vec<u64> = self.calls.iter().filter(|(_, call)| due(call)).map(|(number, _)| *number).collect();
-        for number in over {
-            let Some((to, _)) = self.calls.get(&number).and_then(|call| call.answered.clone()) else { continue };
-            self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("BYE", number, 2, &to)));
-            self.calls.entry(number).and_modify(|call| call.said_bye = true);
+        while let Some(number) = due(&mut self.byes, now) {
+            if let Some(to) = self.calls.get(&number).and_then(|call| call.answered.clone()) {
+                self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("BYE", number, 2, &to)));
+            }
         }
-        let before = self.calls.len();
-        self.calls.retain(|_, call| now - call.began < PATIENCE + TALK);
-        let gone = (before - self.calls.len()) as u64;
+        let mut gone = 0;
+        while let Some(number) = due(&mut self.lapses, now) {
+            gone += u64::from(self.calls.remove(&number).is_some());
+        }
         (self.failed, self.done) = (self.failed + gone, self.done + gone);
     }
 
@@ -296,7 +359,8 @@ impl<'a> Caller<'a> {
             repeated.fetch_add(1, Relaxed);
         } else {
             self.answered.push(now - call.began);
-            call.answered = Some((to.clone(), now + TALK));
+            call.answered = Some(to.clone());
+            self.byes.push_back((now + TALK, number));
         }
         self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("ACK", number, 1, &to)));
     }
@@ -310,6 +374,19 @@ struct Server {
 }
 
 impl Server {
+    /// The reference.
+    fn bare(callee: u16) -> Self {
+        let own = std::env::current_exe().expect("our own path");
+        let mut command = pinning::pinned(&own.to_string_lossy(), 0);
+        let callee = SocketAddr::from((Ipv4Addr::LOCALHOST, callee)).to_string();
+        let mut process = command.args([BARE, &callee]).stdout(Stdio::piped()).spawn().expect("we can be started");
+        let mut port = String::new();
+        let output = process.stdout.as_mut().expect("piped");
+        BufReader::new(output).read_line(&mut port).expect("a line");
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { _folder: folder, process, sip: port.trim().parse().expect("a port") }
+    }
+
     fn start(case: Case, callee: u16) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         // Asked for and given back: the configuration names its ports.
