@@ -100,7 +100,14 @@ impl Sender {
         let _ = self.deliver(Message::Command(command));
     }
 
-    /// Wakes the thread: a mixer has something for it.
+    /// Queues a command for the next [`Sender::wake`], for whoever has several: a thread that is woken for each runs a
+    /// whole pass for each.
+    pub fn post(&self, command: Command) {
+        // As in `send`.
+        let _ = self.inbox.send(Message::Command(command));
+    }
+
+    /// Wakes the thread: something is queued for it, or a mixer has something for it.
     pub fn wake(&self) {
         self.waker.wake();
     }

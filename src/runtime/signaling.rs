@@ -9,6 +9,10 @@
 //!
 //! Nothing here decides: an input goes in, outputs are carried out in order, the next timeout is slept for. Twenty times
 //! a second and more every recorder gets a watermark, because all marks before that instant have been sent.
+//!
+//! A media thread is woken once for all commands of a batch of inputs, but at once before a peer is told of the port of a
+//! leg that the thread does not have yet (what the peer sends there is the leg's), and before a mixer or a recorder is told
+//! something: a wake-up that comes last would be in time for neither.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,12 +22,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::{media, mixer, recorder};
+use crate::bridge::command::Command;
 use crate::call::fact::Fact;
 use crate::call::request::{Accepted, Denied, DnRequest, Request, Ticket};
-use crate::call::{Calls, Input, Output};
+use crate::call::{Calls, Input, Output, Reason};
 use crate::clock;
 use crate::record::mark::Mark;
 use crate::sip::endpoint::{self, Transmit};
+use crate::sip::timers::Timer;
 
 /// SIP messages that may wait for the task. What finds the queue full is dropped and counted by the socket that read
 /// it: over UDP the peer repeats it, over TCP the socket waits.
@@ -34,6 +40,10 @@ const WATERMARK: Duration = Duration::from_millis(25);
 
 /// SIP is taken after this time even when a media thread has not said whether it could bind ports.
 const PORTS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Every call leaves half a dozen transactions behind, each forgotten at a time of its own: waiting a little longer takes
+/// several at once. What is due meanwhile for another reason is late by no more.
+const FORGET_LATER: Duration = Duration::from_millis(5);
 
 /// Inputs taken in one go before timers are looked at again.
 const BATCH: usize = 64;
@@ -152,18 +162,22 @@ pub async fn run(
     able: oneshot::Sender<()>,
 ) {
     let inbox = queue.inbox.clone();
-    let mut task = Task { edges, inbox, drained: false, asking: HashMap::new(), dn_asking: HashMap::new(), tickets: 0 };
+    let posted = vec![Posted::default(); edges.media.len()];
+    let mut task =
+        Task { edges, posted, inbox, drained: false, asking: HashMap::new(), dn_asking: HashMap::new(), tickets: 0 };
     let mut starting = Some((able, clock::now() + PORTS_PATIENCE));
     let mut watermark = interval(WATERMARK);
     watermark.set_missed_tick_behavior(MissedTickBehavior::Skip);
     task.carry_out(&mut calls);
     while !task.drained {
+        task.wake(|posted| posted.any);
         if let Some((able, _)) = starting.take_if(|(_, latest)| calls.is_able() || *latest <= clock::now()) {
             // Whoever waited for it may have given up.
             let _ = able.send(());
         }
         let latest = starting.as_ref().map(|(_, latest)| *latest);
-        let wake = calls.poll_timeout().map(|(at, _)| at).into_iter().chain(latest).min();
+        let due = calls.poll_timeout().map(|(at, reason)| if forgets(reason) { at + FORGET_LATER } else { at });
+        let wake = due.into_iter().chain(latest).min();
         tokio::select! {
             biased;
             _ = watermark.tick() => task.watermark(clock::now()),
@@ -187,7 +201,14 @@ pub async fn run(
             task.input(&mut calls, Input::Timeout);
         }
     }
+    task.wake(|posted| posted.any);
     task.watermark(clock::now());
+}
+
+/// True when nothing but memory waits for this timer: a transaction that is over is forgotten.
+fn forgets(reason: Reason) -> bool {
+    use Timer::{D, I, J, K, L, M};
+    matches!(reason, Reason::Sip(sip) if matches!(sip.timer, D | I | J | K | L | M))
 }
 
 async fn sleep(until: Option<Instant>) {
@@ -203,8 +224,18 @@ struct Asking {
     answer: oneshot::Sender<Result<Accepted, Denied>>,
 }
 
+/// What a media thread has been sent without being woken.
+#[derive(Debug, Clone, Copy, Default)]
+struct Posted {
+    any: bool,
+    /// A leg among it.
+    leg: bool,
+}
+
 struct Task {
     edges: Edges,
+    /// By `WorkerId`.
+    posted: Vec<Posted>,
     inbox: Inbox,
     drained: bool,
     /// Requests without an answer yet.
@@ -242,10 +273,19 @@ impl Task {
     fn carry_out(&mut self, calls: &mut Calls) {
         while let Some(output) = calls.poll_output() {
             match output {
-                Output::Sip(transmit) => (self.edges.sip)(transmit),
-                Output::Media(worker, command) => self.edges.media[usize::from(worker.0)].send(command),
-                Output::Mix(mixer, command) => self.edges.mixers[usize::from(mixer.0)].send(command),
-                Output::Mark(recorder, mark) => self.mark(usize::from(recorder.0), mark),
+                Output::Sip(transmit) => {
+                    self.wake(|posted| posted.leg);
+                    (self.edges.sip)(transmit);
+                }
+                Output::Media(worker, command) => self.post(usize::from(worker.0), command),
+                Output::Mix(mixer, command) => {
+                    self.wake(|posted| posted.any);
+                    self.edges.mixers[usize::from(mixer.0)].send(command);
+                }
+                Output::Mark(recorder, mark) => {
+                    self.wake(|posted| posted.any);
+                    self.mark(usize::from(recorder.0), mark);
+                }
                 Output::Fact(fact) => (self.edges.facts)(Told::Fact(&fact)),
                 Output::Resolve { host } => self.resolve(host),
                 Output::Answer(ticket, answer) => {
@@ -267,6 +307,23 @@ impl Task {
                     }
                 }
                 Output::Drained => self.drained = true,
+            }
+        }
+    }
+
+    fn post(&mut self, worker: usize, command: Command) {
+        let posted = &mut self.posted[worker];
+        posted.any = true;
+        posted.leg |= matches!(command, Command::AddLeg(_));
+        self.edges.media[worker].post(command);
+    }
+
+    /// Wakes the media threads that have been sent something like that.
+    fn wake(&mut self, which: impl Fn(&Posted) -> bool) {
+        for (posted, media) in self.posted.iter_mut().zip(&self.edges.media) {
+            if which(posted) {
+                *posted = Posted::default();
+                media.wake();
             }
         }
     }
