@@ -1,6 +1,6 @@
 //! Names of things, as types of their own; [`Redacted`] for what must not stand in a log.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
@@ -84,15 +84,21 @@ impl fmt::Display for LegId {
     }
 }
 
+/// What is looked up by numbers that we give ourselves.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// A set of numbers that we give ourselves.
+pub type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
+
 /// What the packet path looks up by leg.
-pub type LegMap<V> = HashMap<LegId, V, BuildHasherDefault<LegHasher>>;
+pub type LegMap<V> = IdMap<LegId, V>;
 
-/// Legs are numbered by ourselves, one after the other: nobody can choose numbers that fall on one place, and a hash that
-/// withstands that costs more than a packet's mixing.
+/// Legs, transactions, dialogs and the like are numbered by ourselves: nobody can choose numbers that fall on one place,
+/// and a hash that withstands that costs more than a packet's mixing.
 #[derive(Debug, Default)]
-pub struct LegHasher(u64);
+pub struct IdHasher(u64);
 
-impl Hasher for LegHasher {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -103,6 +109,19 @@ impl Hasher for LegHasher {
             word[..part.len()].copy_from_slice(part);
             self.write_u64(u64::from_le_bytes(word));
         }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    /// The variants of an enum.
+    fn write_isize(&mut self, value: isize) {
+        self.write_u64(value as u64);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
     }
 
     fn write_u64(&mut self, value: u64) {

@@ -1,6 +1,6 @@
 //! What all calls share: the endpoint, the pools, the queue of outputs, the tables by which events find their call.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use super::supervision::Monitor;
 use super::{Output, Seats};
 use crate::bridge::command::Command;
 use crate::bridge::command::mix::MixCommand;
-use crate::id::{ConnId, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
+use crate::id::{ConnId, IdMap, IdSet, LegId, MixerId, RecorderId, RecordingId, RoomId, WorkerId};
 use crate::record::mark::{Change, Mark};
 use crate::sip::endpoint::{self, Body, DialogId, Endpoint, InviteId, Reply, RequestId, ServerTx, SubscriptionId};
 use crate::sip::headers::Headers;
@@ -114,7 +114,7 @@ pub(super) struct Core {
     pub monitors: Vec<Monitor>,
     outputs: VecDeque<Output>,
     timers: BTreeSet<(Instant, Key, Timer)>,
-    set: HashMap<(Key, Timer), Instant>,
+    set: IdMap<(Key, Timer), Instant>,
     next_leg: u64,
     next_key: u64,
     next_dial: u64,
@@ -126,16 +126,16 @@ pub(super) struct Core {
 /// Which call an event belongs to.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub txs: HashMap<ServerTx, Key>,
-    pub invites: HashMap<InviteId, Key>,
-    pub dialogs: HashMap<DialogId, Key>,
-    pub requests: HashMap<RequestId, Key>,
-    pub legs: HashMap<LegId, Key>,
+    pub txs: IdMap<ServerTx, Key>,
+    pub invites: IdMap<InviteId, Key>,
+    pub dialogs: IdMap<DialogId, Key>,
+    pub requests: IdMap<RequestId, Key>,
+    pub legs: IdMap<LegId, Key>,
     pub recordings: HashMap<RecordingId, Key>,
-    pub subscriptions: HashMap<SubscriptionId, Key>,
+    pub subscriptions: IdMap<SubscriptionId, Key>,
     /// The conferences that say so, by the user parts of their URIs.
     pub focuses: HashMap<String, Key>,
-    pub conns: HashMap<ConnId, Key>,
+    pub conns: IdMap<ConnId, Key>,
     /// The dial-in rooms that have members, by their number.
     pub rooms: HashMap<String, Key>,
     /// The legs of a DN, oldest first.
@@ -145,10 +145,10 @@ pub(super) struct Index {
 /// Requests that outlive their call.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
-    pub byes: HashSet<RequestId>,
-    pub invites: HashSet<InviteId>,
+    pub byes: IdSet<RequestId>,
+    pub invites: IdSet<InviteId>,
     /// The last NOTIFY of a REFER that came outside its dialog, and the dialog of its subscription, which ends with it.
-    pub notifies: HashMap<RequestId, DialogId>,
+    pub notifies: IdMap<RequestId, DialogId>,
 }
 
 impl Ending {
@@ -213,7 +213,7 @@ impl Core {
             monitors: Vec::new(),
             outputs: VecDeque::new(),
             timers: BTreeSet::new(),
-            set: HashMap::new(),
+            set: IdMap::default(),
             next_leg: 1,
             next_key: 1,
             next_dial: 1,

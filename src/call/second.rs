@@ -8,7 +8,7 @@
 //! The owner of a recording is the device: what it says in the second call is recorded under the name of B1, and B1's
 //! own packets (the music of a phone that holds) go to no recorder meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Calls;
@@ -19,16 +19,16 @@ use super::leg::Leg;
 use super::recording::{Session, conversation};
 use super::request::{Request, Ticket};
 use crate::codec::Codec;
-use crate::id::{CallUuid, ConnId, LegId, RecorderId, WorkerId};
+use crate::id::{CallUuid, ConnId, LegId, LegMap, RecorderId, WorkerId};
 use crate::record::mark::{Change, Channel, Conversation, Member, Role, StopCause};
 
 /// The legs of devices that consult over a second dialog.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
     /// Of a leg in a consult call the leg in the call that is held.
-    mains: HashMap<LegId, LegId>,
+    mains: LegMap<LegId>,
     /// The other way round, oldest first.
-    seconds: HashMap<LegId, Vec<LegId>>,
+    seconds: LegMap<Vec<LegId>>,
     /// Main legs whose recordings may be in another place by now.
     changed: BTreeSet<LegId>,
     /// Second legs whose main leg is gone.

@@ -5,8 +5,7 @@
 //! backlog, `commit` is called with the arrival of the next packet whenever [`Recorder::next_commit`] is earlier than
 //! it, so that a thread that was late gives the same files as one that was not.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::leg::{Leg, Taken};
@@ -16,7 +15,7 @@ use super::mixdown::{LOOK_AHEAD_NS, Legs, Tools};
 use super::session::Session;
 use super::tap::TapHeader;
 use super::track::QUANTUM_MS;
-use crate::id::{LegHasher, LegId, LegMap, RecordingId};
+use crate::id::{IdMap, LegId, LegMap, RecordingId};
 
 /// How long a packet may be later than its place (spec/recording.md §7, W).
 pub const WINDOW: Duration = Duration::from_millis(500);
@@ -124,7 +123,7 @@ pub struct Recorder {
 }
 
 /// By ids of ours, which are random: nobody can choose some that fall on one place.
-type Sessions = HashMap<RecordingId, Session, BuildHasherDefault<LegHasher>>;
+type Sessions = IdMap<RecordingId, Session>;
 
 /// The sessions and legs of one slot; those that have ended are found out when they are due.
 #[derive(Debug, Default)]

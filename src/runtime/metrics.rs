@@ -3,7 +3,6 @@
 //! What happened comes in as facts and totals from the signaling task; what is (queues, ports, disk) is set about once a
 //! second. Nothing on the packet path touches this file: media threads count in their own memory.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -21,7 +20,7 @@ use crate::call;
 use crate::call::fact::{Fact, What};
 use crate::call::view::RECORDING_STATES;
 use crate::disk::floor::Room;
-use crate::id::ConnId;
+use crate::id::{ConnId, IdMap};
 use crate::net::sip;
 use crate::record::mark::StopCause as Stop;
 use crate::runtime::{ivr, media as media_threads, mixer};
@@ -157,13 +156,13 @@ fn raise(counter: &Counter, total: u64) {
 /// Counts facts; knows when the calls that ring began.
 pub struct Observer {
     metrics: Arc<Metrics>,
-    calling: HashMap<ConnId, Instant>,
+    calling: IdMap<ConnId, Instant>,
 }
 
 impl Observer {
     /// Counts into `metrics`.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, calling: HashMap::new() }
+        Self { metrics, calling: IdMap::default() }
     }
 
     /// Counts what happened.

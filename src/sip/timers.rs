@@ -1,7 +1,9 @@
 //! When to do what: RFC 3261's timers (table 4), RFC 6026's L and M, and the endpoint's own.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+use crate::id::IdMap;
 
 /// A timer of a transaction, a dialog, an INVITE or a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,7 +91,7 @@ impl Intervals {
 #[derive(Debug, Default)]
 pub struct Timers {
     queue: BTreeSet<(Instant, Reason)>,
-    due: HashMap<Reason, Instant>,
+    due: IdMap<Reason, Instant>,
 }
 
 impl Timers {

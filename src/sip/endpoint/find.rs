@@ -1,7 +1,7 @@
 //! Dialogs found by their identifiers as a header field names them: Replaces (RFC 3891), Join (RFC 3911), Target-Dialog
 //! (RFC 4538).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::Endpoint;
 use super::api::DialogId;
+use crate::id::IdMap;
 use crate::sip::dialog::{DialogKey, State};
 use crate::sip::values::{Join, Replaces, TargetDialog};
 
@@ -149,7 +150,7 @@ impl Endpoint {
 pub(super) struct Ended {
     order: VecDeque<(Instant, u64)>,
     /// The last end of each: an identity may be used again.
-    last: HashMap<u64, Instant>,
+    last: IdMap<u64, Instant>,
 }
 
 impl Ended {

@@ -278,7 +278,7 @@ impl Endpoint {
     pub(super) fn insert_dialog(&mut self, record: DialogRecord) -> DialogId {
         let id = DialogId(self.next_id());
         self.dialog_keys.insert(record.dialog.key.clone(), id);
-        self.dialogs.insert(id, record);
+        self.dialogs.insert(id, Box::new(record));
         id
     }
 

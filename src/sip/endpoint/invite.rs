@@ -156,7 +156,7 @@ impl Endpoint {
                     record.requests = std::mem::take(&mut early.requests);
                     record.notifies = std::mem::take(&mut early.notifies);
                     record.peer = early.peer.clone();
-                    *early = record;
+                    **early = record;
                 }
                 known
             }

@@ -42,6 +42,7 @@ pub use find::{Found, NotReplaced};
 pub use options::{Listener, Options};
 pub use route::is_local_only;
 
+use crate::id::IdMap;
 use crate::sip::dialog::{Dialog, DialogKey};
 use crate::sip::headers::Headers;
 use crate::sip::message::Message;
@@ -70,15 +71,16 @@ pub struct Endpoint {
     last_id: u64,
     timers: Timers,
     outputs: VecDeque<Output>,
-    clients: HashMap<u64, ClientTx>,
-    servers: HashMap<u64, ServerRecord>,
+    /// Boxed, as servers and dialogs are: a table that grows moves all it holds, and calls wait meanwhile.
+    clients: IdMap<u64, Box<ClientTx>>,
+    servers: IdMap<u64, Box<ServerRecord>>,
     server_keys: HashMap<ServerKey, u64>,
     merges: HashMap<MergeKey, u64>,
-    dialogs: HashMap<DialogId, DialogRecord>,
+    dialogs: IdMap<DialogId, Box<DialogRecord>>,
     dialog_keys: HashMap<DialogKey, DialogId>,
     ended: find::Ended,
-    invites: HashMap<InviteId, Invite>,
-    requests: HashMap<RequestId, OwnRequest>,
+    invites: IdMap<InviteId, Invite>,
+    requests: IdMap<RequestId, OwnRequest>,
     subscriptions: subscribe::Subscriptions,
     names: HashMap<Vec<u8>, Vec<IpAddr>>,
     tcp_refused: HashMap<SocketAddr, Instant>,
@@ -104,15 +106,15 @@ impl Endpoint {
             last_id: 0,
             timers: Timers::default(),
             outputs: VecDeque::new(),
-            clients: HashMap::new(),
-            servers: HashMap::new(),
+            clients: IdMap::default(),
+            servers: IdMap::default(),
             server_keys: HashMap::new(),
             merges: HashMap::new(),
-            dialogs: HashMap::new(),
+            dialogs: IdMap::default(),
             dialog_keys: HashMap::new(),
             ended: find::Ended::default(),
-            invites: HashMap::new(),
-            requests: HashMap::new(),
+            invites: IdMap::default(),
+            requests: IdMap::default(),
             subscriptions: subscribe::Subscriptions::default(),
             names: HashMap::new(),
             tcp_refused: HashMap::new(),

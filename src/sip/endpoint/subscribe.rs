@@ -293,7 +293,7 @@ impl Endpoint {
 
     fn drop_unused(&mut self, id: DialogId, now: Instant) {
         let is_unused = |d: &super::tables::DialogRecord| !d.dialog.is_session && d.notifies.subscriptions.is_empty();
-        if self.dialogs.get(&id).is_some_and(is_unused) {
+        if self.dialogs.get(&id).is_some_and(|d| is_unused(d)) {
             self.remove_dialog(id, now);
         }
     }

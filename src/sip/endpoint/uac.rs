@@ -171,7 +171,7 @@ impl Endpoint {
         let request = Some(Box::new(request));
         let tx =
             ClientTx { machine, owner, method, flow, branch, bytes, request, fallback, cancel: None, acks: vec![] };
-        self.clients.insert(id, tx);
+        self.clients.insert(id, Box::new(tx));
         self.client_step(id, step, now);
     }
 

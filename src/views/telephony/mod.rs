@@ -12,7 +12,6 @@ mod conference;
 pub mod event;
 mod rows;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use self::call::{Call, Member, Pending, Recording, Stage, Who};
@@ -21,13 +20,13 @@ use self::rows::Row;
 pub(super) use self::rows::shown;
 use crate::call::fact::{Asked, Fact, Party, ReleaseCause, Transfer, What};
 use crate::call::request::{Ask, Code, Denied, DnRequest, Request};
-use crate::id::{CallUuid, ConnId, LegId, RecordingId};
+use crate::id::{CallUuid, ConnId, IdMap, LegId, RecordingId};
 use crate::record::mark::StopCause;
 
 /// All live calls, as telephony events tell them.
 #[derive(Debug)]
 pub struct Telephony {
-    calls: HashMap<ConnId, Call>,
+    calls: IdMap<ConnId, Call>,
     max_calls: usize,
 }
 
@@ -68,7 +67,7 @@ impl Telephony {
     /// Knows no call yet. `max_calls`: of calls beyond so many nothing is told; the limit of call control, twice, for each
     /// call may have a consultation.
     pub fn new(max_calls: usize) -> Self {
-        Self { calls: HashMap::new(), max_calls }
+        Self { calls: IdMap::default(), max_calls }
     }
 
     /// Live calls that it knows of.
