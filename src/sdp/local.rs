@@ -1,6 +1,7 @@
 //! One dialog's own description (spec/sip.md §2): our `o=` with a version that grows by one exactly when the body
 //! changes, an m-line list that never shrinks, payload type numbers that are bound once.
 
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
@@ -51,8 +52,8 @@ pub struct Local {
     session_id: u64,
     address: SocketAddr,
     version: u64,
-    /// The last body without its `o=` line, to know whether the next one differs.
-    written: Option<sdp_types::Session>,
+    /// The last body behind its `o=` line, to know whether the next one differs.
+    written: Option<String>,
     bound: Vec<(u8, Codec)>,
     state: State,
     current: Description,
@@ -327,85 +328,96 @@ impl Local {
     /// Writes the present description with its first `count` lines.
     fn write(&mut self, count: usize) -> Bytes {
         self.current.record = self.record;
-        let mut session = self.compose(count);
-        if self.written.as_ref() != Some(&session) {
-            self.written = Some(session.clone());
+        let ip: IpAddr = self.address.ip();
+        let place = format!("IN {} {ip}\r\n", if ip.is_ipv4() { "IP4" } else { "IP6" });
+        let rest = self.compose(&place, count);
+        if self.written.as_ref() != Some(&rest) {
             self.version += 1;
         }
-        session.origin.sess_version = self.version;
-        let mut body = Vec::with_capacity(512);
-        match session.write(&mut body) {
-            Ok(()) => body.into(),
-            // Writing to a Vec has no error to give.
-            Err(error) => unreachable!("writing to memory failed: {error}"),
-        }
+        let mut body = String::with_capacity(rest.len() + place.len() + 64);
+        // Writing to a String has no error to give, here and below.
+        let _ = write!(body, "v=0\r\no=- {} {} {place}", self.session_id, self.version);
+        body.push_str(&rest);
+        self.written = Some(rest);
+        body.into()
     }
 
-    fn compose(&self, count: usize) -> sdp_types::Session {
-        let ip: IpAddr = self.address.ip();
-        let origin = sdp_types::Origin::with_ip_addr(self.session_id, 0, ip);
-        let mut session = sdp_types::Session::new(origin, "-");
-        session.connection = Some(sdp_types::Connection::from_ip_addr(ip));
-        session.times.push(sdp_types::Time::new(0, 0));
+    /// What comes behind `o=`.
+    fn compose(&self, place: &str, count: usize) -> String {
+        let mut out = String::with_capacity(384);
+        out.push_str("s=-\r\nc=");
+        out.push_str(place);
+        out.push_str("t=0 0\r\n");
         for (index, line) in self.current.lines.iter().take(count).enumerate() {
-            let media = match &self.current.terms {
-                Some(terms) if self.current.anchor == Some(index) => self.compose_audio(line, terms),
-                _ => media(line, 0, &line.formats),
-            };
-            session.medias.push(media);
+            match &self.current.terms {
+                Some(terms) if self.current.anchor == Some(index) => self.put_audio(&mut out, line, terms),
+                _ => {
+                    put_media(&mut out, line, 0);
+                    // An m-line needs a format (RFC 8866 §5.14); the anchor of a withdrawn offer has none to repeat.
+                    put(&mut out, if line.formats.is_empty() { "0" } else { &line.formats });
+                    out.push_str("\r\n");
+                }
+            }
         }
-        session
+        out
     }
 
-    fn compose_audio(&self, line: &Line, terms: &Terms) -> sdp_types::Media {
-        let numbers: Vec<String> = terms.formats.iter().map(|format| format.payload_type.to_string()).collect();
-        let mut audio = media(line, self.address.port(), &numbers.join(" "));
-        let mut add = |name: &str, value: Option<String>| {
-            audio.attributes.push(sdp_types::Attribute { attribute: name.to_owned(), value });
-        };
-        for format in &terms.formats {
-            add("rtpmap", Some(format!("{} {}", format.payload_type, format.codec)));
-            if let Some(fmtp) = &format.fmtp {
-                add("fmtp", Some(format!("{} {fmtp}", format.payload_type)));
+    fn put_audio(&self, out: &mut String, line: &Line, terms: &Terms) {
+        put_media(out, line, self.address.port());
+        for (index, format) in terms.formats.iter().enumerate() {
+            let _ = write!(out, "{}{}", if index == 0 { "" } else { " " }, format.payload_type);
+        }
+        out.push_str(if terms.formats.is_empty() { "0\r\n" } else { "\r\n" });
+        for Format { payload_type, codec, fmtp } in &terms.formats {
+            let _ = write!(out, "a=rtpmap:{payload_type} {codec}\r\n");
+            if let Some(fmtp) = fmtp {
+                let _ = write!(out, "a=fmtp:{payload_type} ");
+                put_line(out, fmtp);
             }
         }
         for (name, value) in [("ptime", terms.ptime), ("maxptime", terms.maxptime)] {
             if let Some(value) = value {
-                add(name, Some(value.to_string()));
+                let _ = write!(out, "a={name}:{value}\r\n");
             }
         }
         if let Some(label) = &terms.label {
-            add("label", Some(label.clone()));
+            out.push_str("a=label:");
+            put_line(out, label);
         }
         for lang in &terms.lang {
-            add("lang", Some(lang.clone()));
+            out.push_str("a=lang:");
+            put_line(out, lang);
         }
         if self.current.rtcp_mux {
-            add("rtcp-mux", None);
+            out.push_str("a=rtcp-mux\r\n");
         }
         if let Some(record) = self.current.record {
-            add("record", Some(record.as_str().to_owned()));
+            out.push_str("a=record:");
+            put_line(out, record.as_str());
         }
-        add(direction_name(terms.direction), None);
-        audio
+        out.push_str("a=");
+        put_line(out, direction_name(terms.direction));
     }
 }
 
-fn media(line: &Line, port: u16, formats: &str) -> sdp_types::Media {
-    // An m-line needs a format (RFC 8866 §5.14); the anchor of a withdrawn offer has none to repeat.
-    let formats = if formats.is_empty() { "0" } else { formats };
-    sdp_types::Media {
-        media: line.kind.clone(),
-        port,
-        num_ports: None,
-        proto: line.proto.clone(),
-        fmt: formats.to_owned(),
-        media_title: None,
-        connections: Vec::new(),
-        bandwidths: Vec::new(),
-        key: None,
-        attributes: Vec::new(),
-    }
+/// An m-line up to its formats.
+fn put_media(out: &mut String, line: &Line, port: u16) {
+    out.push_str("m=");
+    put(out, &line.kind);
+    let _ = write!(out, " {port} ");
+    put(out, &line.proto);
+    out.push(' ');
+}
+
+fn put_line(out: &mut String, text: &str) {
+    put(out, text);
+    out.push_str("\r\n");
+}
+
+/// What a peer has written, without what would end a line (RFC 8866 §5).
+fn put(out: &mut String, text: &str) {
+    let ends = |c: char| matches!(c, '\0' | '\r' | '\n');
+    text.split(ends).for_each(|part| out.push_str(part));
 }
 
 fn direction_name(direction: Direction) -> &'static str {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::digits::decimal;
 use super::headers::{Headers, Line};
 use super::method::Method;
 use super::name::Name;
@@ -146,7 +147,7 @@ impl Response {
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.reason.len() + size_hint(&self.headers, &self.body));
         out.put_slice(b"SIP/2.0 ");
-        out.put_slice(itoa(u64::from(self.code), &mut [0; 20]));
+        out.put_slice(decimal(u64::from(self.code), &mut [0; 20]));
         out.put_u8(b' ');
         self.reason.iter().for_each(|b| out.put_u8(if matches!(b, b'\r' | b'\n') { b' ' } else { *b }));
         out.put_slice(b"\r\n");
@@ -184,7 +185,7 @@ fn size_hint(headers: &Headers, body: &Bytes) -> usize {
 
 fn put_rest(out: &mut BytesMut, headers: &Headers, body: &Bytes) {
     let mut digits = [0; 20];
-    let length = itoa(body.len() as u64, &mut digits);
+    let length = decimal(body.len() as u64, &mut digits);
     let mut written = false;
     for line in headers.lines() {
         let is_length = line.name() == Name::ContentLength;
@@ -208,19 +209,6 @@ fn put_rest(out: &mut BytesMut, headers: &Headers, body: &Bytes) {
     }
     out.put_slice(b"\r\n");
     out.put_slice(body);
-}
-
-/// Decimal digits without an allocation.
-fn itoa(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
-    }
 }
 
 enum Start {

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod dialog;
+mod digits;
 pub mod endpoint;
 pub mod fuzz;
 pub mod headers;

@@ -153,6 +153,10 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 /// The end of the first element of a comma-separated list, and where the next one starts. Commas in quoted strings, in
 /// angle brackets and, with `comments`, in parentheses do not separate.
 pub(super) fn split_comma(text: &[u8], comments: bool) -> (usize, usize) {
+    // Nearly every line holds one element.
+    if !text.contains(&b',') {
+        return (text.len(), text.len());
+    }
     let (mut at, mut depth, mut angle) = (0, 0usize, false);
     while let Some(&byte) = text.get(at) {
         match byte {

@@ -1,6 +1,5 @@
 //! The lines that the endpoint writes itself.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use super::Endpoint;
 use super::api::*;
 use super::tables::{DialogRecord, Incoming};
 use crate::sip::dialog::Target;
+use crate::sip::digits::{put_address, put_decimal, put_hex};
 use crate::sip::headers::{Headers, Line};
 use crate::sip::message::{Request, Response};
 use crate::sip::method::Method;
@@ -40,20 +40,27 @@ impl Endpoint {
 
     /// 64 random bits in hexadecimal: tags, Contact users.
     pub(super) fn token(&mut self) -> Bytes {
-        format!("{:016x}", self.rng.next_u64()).into()
+        let mut token = Vec::with_capacity(16);
+        put_hex(&mut token, self.rng.next_u64(), 16);
+        token.into()
     }
 
     /// A branch that names its transaction and cannot be guessed (§8.1.1.7).
     pub(super) fn branch(&mut self, tx: u64) -> Bytes {
-        format!("{BRANCH}{tx:x}.{:016x}", self.rng.next_u64()).into()
+        let mut branch = Vec::with_capacity(BRANCH.len() + 33);
+        branch.extend_from_slice(BRANCH.as_bytes());
+        put_hex(&mut branch, tx, 1);
+        branch.push(b'.');
+        put_hex(&mut branch, self.rng.next_u64(), 16);
+        branch.into()
     }
 
     /// A request, but for its Via.
     pub(super) fn write(&self, draft: Draft<'_>) -> Request {
         let mut request = Request::new(draft.method, draft.uri);
         let mut headers = Headers::with_capacity(16 + draft.headers.lines().len());
-        let mut number = String::with_capacity(3);
-        let _ = write!(number, "{}", draft.max_forwards);
+        let mut number = Vec::with_capacity(3);
+        put_decimal(&mut number, u64::from(draft.max_forwards));
         headers.push(Name::MaxForwards, number);
         for route in draft.routes {
             headers.push(Name::Route, route.clone());
@@ -61,7 +68,11 @@ impl Endpoint {
         headers.push(Name::From, draft.from);
         headers.push(Name::To, draft.to);
         headers.push(Name::CallId, draft.call_id);
-        headers.push(Name::CSeq, format!("{} {}", draft.seq, request.method));
+        let mut sequence = Vec::with_capacity(16);
+        put_decimal(&mut sequence, u64::from(draft.seq));
+        sequence.push(b' ');
+        sequence.extend_from_slice(request.method.as_bytes());
+        headers.push(Name::CSeq, sequence);
         let is_focus = draft.contact.as_deref().is_some_and(says_focus);
         if let Some(contact) = draft.contact {
             headers.push(Name::Contact, contact);
@@ -194,8 +205,15 @@ pub(super) fn branch_tx(branch: &[u8]) -> Option<u64> {
 
 /// Our Via with `rport` (RFC 3581 §3).
 pub(super) fn via(transport: Transport, sent_by: SocketAddr, branch: &Bytes) -> Bytes {
-    let branch = String::from_utf8_lossy(branch);
-    format!("SIP/2.0/{} {sent_by};branch={branch};rport", transport.via_name()).into()
+    let mut via = Vec::with_capacity(64 + branch.len());
+    via.extend_from_slice(b"SIP/2.0/");
+    via.extend_from_slice(transport.via_name().as_bytes());
+    via.push(b' ');
+    put_address(&mut via, sent_by);
+    via.extend_from_slice(b";branch=");
+    via.extend_from_slice(branch);
+    via.extend_from_slice(b";rport");
+    via.into()
 }
 
 /// How a Contact ends that is a conference's.

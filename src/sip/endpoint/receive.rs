@@ -12,6 +12,7 @@ use super::api::*;
 use super::build::with_tag;
 use super::tables::*;
 use crate::sip::dialog::{DialogKey, State};
+use crate::sip::digits::{put_decimal, put_hex};
 use crate::sip::headers::Headers;
 use crate::sip::message::{ParseError, Request, Response};
 use crate::sip::method::Method;
@@ -391,7 +392,9 @@ impl Endpoint {
     fn own_tag(&self, key: &impl Hash) -> Bytes {
         let mut hasher = DefaultHasher::new();
         (self.secret, key).hash(&mut hasher);
-        format!("{:016x}", hasher.finish()).into()
+        let mut tag = Vec::with_capacity(16);
+        put_hex(&mut tag, hasher.finish(), 16);
+        tag.into()
     }
 
     fn insert_server(&mut self, flow: &Flow, incoming: &Incoming, merge: Option<MergeKey>, now: Instant) -> ServerTx {
@@ -422,7 +425,7 @@ impl Endpoint {
             dialog: None,
             early: vec![],
         };
-        self.servers.insert(id, record);
+        self.servers.insert(id, Box::new(record));
         ServerTx(id)
     }
 
@@ -464,7 +467,8 @@ fn keys(request: &Request, essentials: &Essentials) -> Keys {
     let via = request.headers.first(Name::Via).unwrap_or_default();
     let mut sent_by = essentials.via.host().to_vec();
     if let Some(port) = essentials.via.port() {
-        sent_by.extend_from_slice(format!(":{port}").as_bytes());
+        sent_by.push(b':');
+        put_decimal(&mut sent_by, u64::from(port));
     }
     let parts = Parts {
         method: request.method.as_bytes(),

@@ -53,7 +53,9 @@ impl ServerKey {
         if let Some(branch) = parts.branch.filter(cookie) {
             put(&mut key, branch);
             key.put_u8(0);
-            key.extend(parts.sent_by.iter().map(u8::to_ascii_lowercase));
+            let host = key.len();
+            key.put_slice(parts.sent_by);
+            key[host..].make_ascii_lowercase();
         } else {
             for part in [parts.uri, parts.from_tag, parts.call_id, parts.via] {
                 put(&mut key, part);

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::ValueError;
 use super::params::Params;
+use crate::sip::digits::{put_decimal, put_host};
 use crate::sip::scan;
 
 /// The scheme of a URI.
@@ -43,7 +44,9 @@ impl Uri {
         let sound = name.first().is_some_and(u8::is_ascii_alphabetic)
             && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'));
         let printable = |b: &u8| !matches!(b, 0..=b' ' | b'"' | b'<' | b'>' | 0x7f);
-        if !sound || colon + 1 == text.len() || !text.iter().all(printable) {
+        // All of them, and not up to the first: so it takes several bytes at a time.
+        let is_printable = text.iter().fold(true, |all, byte| all & printable(byte));
+        if !sound || colon + 1 == text.len() || !is_printable {
             return Err(ValueError::Uri);
         }
         let scheme = match name {
@@ -118,15 +121,18 @@ impl Uri {
 
     /// A SIP URI of ours. The user is escaped as needed.
     pub fn sip(user: Option<&[u8]>, address: SocketAddr) -> Uri {
-        let mut text = b"sip:".to_vec();
+        let mut text = Vec::with_capacity(64);
+        text.extend_from_slice(b"sip:");
         if let Some(user) = user.filter(|user| !user.is_empty()) {
             escape_user(user, &mut text);
             text.push(b'@');
         }
         let host = text.len();
-        text.extend_from_slice(address.to_string().as_bytes());
+        put_host(&mut text, address.ip());
+        let digits = text.len();
+        text.push(b':');
+        put_decimal(&mut text, u64::from(address.port()));
         let end = text.len();
-        let digits = text.iter().rposition(|b| *b == b':').unwrap_or(end);
         Uri {
             user: (host > 4).then(|| 4..host - 1),
             password: None,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::ValueError;
 use super::params::Params;
 use super::uri::{host_ip, host_port};
+use crate::sip::digits::put_decimal;
 use crate::sip::scan;
 
 /// The branch of a client that follows RFC 3261 starts with this.
@@ -162,7 +163,8 @@ impl Via {
         out.push(b' ');
         out.extend_from_slice(&self.host);
         if let Some(port) = self.port {
-            out.extend_from_slice(format!(":{port}").as_bytes());
+            out.push(b':');
+            put_decimal(&mut out, u64::from(port));
         }
         out.extend_from_slice(self.params.as_bytes());
         out.into()
