@@ -81,10 +81,15 @@ pub(super) fn read(document: &mut Document<'_, '_>, problems: &mut Problems) -> 
     }
 }
 
-/// Pairs bound ahead by each media thread for each address: no more than half of what a small range gives them.
-fn ports_ahead(threads: &Threads, listen: &[Listener], usual: usize) -> usize {
+/// Pairs bound ahead by all media threads for all addresses.
+const PORTS_AHEAD: usize = 256;
+
+/// Pairs bound ahead by each media thread for each address: where they are few, so many that a burst of a hundred calls
+/// finds them bound; no more than half of what a small range gives them.
+fn ports_ahead(threads: &Threads, listen: &[Listener], least: usize) -> usize {
     let addresses = listen.iter().map(|one| one.address.ip()).collect::<HashSet<_>>().len().max(1);
-    (super::capacity::pairs(&threads.ports) / (2 * threads.count() * addresses)).clamp(1, usual)
+    let pools = threads.count() * addresses;
+    (super::capacity::pairs(&threads.ports) / (2 * pools)).clamp(1, least.max(PORTS_AHEAD / pools))
 }
 
 fn read_sip(section: &mut Section<'_, '_>, problems: &mut Problems) -> (Vec<Listener>, MaxCalls, SipOptions) {
