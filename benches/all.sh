@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 15 minutes
-# when they are built. usage: benches/all.sh [anchored|ending|scale|conference|setup|parse|recording|mixing|profile …]
+# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 16 minutes
+# when they are built. usage:
+# benches/all.sh [anchored|ending|scale|conference|setup|parse|recording|mixing|lateness|profile …]
 #
 # Afterwards `python3 benches/report.py --from target/bench` writes docs/performance.{json,md} and the README's figures.
 # Nothing else should run on the machine. `rtpengine` (Debian: rtpengine-daemon) is measured beside where it is installed;
@@ -13,7 +14,7 @@ mkdir -p "$out"
 cargo bench --locked --no-run
 
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(anchored ending scale conference setup parse recording mixing profile)
+[ "${#parts[@]}" -gt 0 ] || parts=(anchored ending scale conference setup parse recording mixing lateness profile)
 
 # bench NAME FILE ARGUMENTS…: a bench that writes FILE.
 bench() {
@@ -21,6 +22,15 @@ bench() {
     shift 2
     echo "== $file: $name $*"
     cargo bench --locked --quiet --bench "$name" -- "$@" --json "$out/$file.json"
+}
+
+# The same, and all that it starts, on the first core only.
+on_core_0() {
+    local mine
+    mine=$(taskset -cp $$ | sed 's/.*: //')
+    taskset -cp 0 $$ >/dev/null
+    "$@"
+    taskset -cp "$mine" $$ >/dev/null
 }
 
 # What every function takes of the core that the subject has.
@@ -50,6 +60,7 @@ for part in "${parts[@]}"; do
         parse) bench sip_parse parse ;;
         recording) bench recording recording ;;
         mixing) bench mixing mixing ;;
+        lateness) on_core_0 bench mixing lateness --lateness 60 ;;
         profile) profile ;;
         *) echo "no part $part" >&2; exit 2 ;;
     esac
