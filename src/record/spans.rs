@@ -38,7 +38,7 @@ pub struct Spans {
 
 impl Spans {
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.earlier.len() + usize::from(self.last.is_some())
     }
 
@@ -137,8 +137,8 @@ mod tests {
     }
 
     fn starts(spans: &Spans) -> Vec<i64> {
-        assert_eq!(spans.len(), spans.iter().count());
-        (0..spans.len()).map(|i| spans.get(i).unwrap().start).collect()
+        assert_eq!(spans.count(), spans.iter().count());
+        (0..spans.count()).map(|i| spans.get(i).unwrap().start).collect()
     }
 
     #[test]

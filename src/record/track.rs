@@ -206,7 +206,7 @@ impl Track {
             return Written { late, ..Written::default() };
         }
         let astray = !self.make_room(end);
-        if astray || self.spans.len() >= MAX_SPANS {
+        if astray || self.spans.count() >= MAX_SPANS {
             return Written { late, refused: !astray, astray };
         }
         let span = Span {
@@ -319,7 +319,7 @@ impl Track {
         }
         self.make_room(until);
         let mut from = self.cleared;
-        for i in self.spans.after(from)..self.spans.len() {
+        for i in self.spans.after(from)..self.spans.count() {
             let Some(span) = self.spans.get(i).filter(|span| span.start < until) else { break };
             let (start, end) = (span.start, span.end);
             if from < start {
@@ -408,7 +408,7 @@ impl Track {
         if !excessive || self.sealed < self.linear_until {
             return;
         }
-        let Some(span) = self.spans.last().filter(|_| self.spans.len() == 1) else { return };
+        let Some(span) = self.spans.last().filter(|_| self.spans.count() == 1) else { return };
         let (law, needed, end) = (span.coding, self.needed(), span.end);
         if law == Coding::Linear || span.alike_from > needed || end < self.cleared || end - needed > capacity as i64 {
             return;
@@ -529,9 +529,9 @@ impl Track {
     /// Conceals the holes that begin before a stream position.
     fn conceal(&mut self, until: i64, missing: &impl Fn(Origin, Origin) -> u64) {
         let mut before = self.edge;
-        for i in 0..self.spans.len() {
+        for i in 0..self.spans.count() {
             let Some(span) = self.spans.get_mut(i) else { break };
-            let known = std::mem::replace(&mut before, Some((span.end, span.last)));
+            let known = before.replace((span.end, span.last));
             let Some((end, last)) = known else {
                 span.concealed = true;
                 continue;
