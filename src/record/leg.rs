@@ -154,6 +154,7 @@ impl Leg {
         let arrival = header.arrival_ns.min(i64::MAX as u64) as i64;
         if self.run.is_full() {
             self.settle();
+            self.go_on();
         }
         if self.run.goes_on_with(header, arrival, payload.len()) {
             let (at, len, coding) = self.run.note(arrival);
@@ -165,33 +166,31 @@ impl Leg {
         self.unexpected(header, payload, arrival)
     }
 
-    /// Works out what is to be known of the packets of the run, and how far it may go on.
+    /// Works out what is to be known of the packets of the run. Then it either ends or goes on.
     fn settle(&mut self) {
         let (packets, samples) = (self.run.noted(), self.run.samples());
-        if packets > 0 {
-            let stream = &mut self.streams[self.run.stream];
-            for arrival in self.run.arrivals() {
-                stream.newest += samples;
-                stream.timeline.follow(stream.newest, arrival);
-                stream.last_arrival = arrival;
-            }
-            stream.timestamps.extend(self.run.last_timestamp());
-            stream.arrivals.note_next(packets);
-            let origin = Origin { stream: stream.id, sequence: stream.arrivals.highest().0 };
-            let at = self.run.position() - samples;
-            let track = &mut self.tracks[self.run.track];
-            track.appended(samples * i64::from(packets), origin);
-            if let Some(place) = stream.exact_place(stream.newest) {
-                track.want_shift(place - at as f64);
-            }
-            self.totals.received += u64::from(packets);
+        if packets == 0 {
+            return;
         }
-        if self.run.is_on() {
-            self.go_on();
+        let stream = &mut self.streams[self.run.stream];
+        for arrival in self.run.arrivals() {
+            stream.newest += samples;
+            stream.timeline.follow(stream.newest, arrival);
+            stream.last_arrival = arrival;
         }
+        stream.timestamps.extend(self.run.last_timestamp());
+        stream.arrivals.note_next(packets);
+        let origin = Origin { stream: stream.id, sequence: stream.arrivals.highest().0 };
+        let at = self.run.position() - samples;
+        let track = &mut self.tracks[self.run.track];
+        track.appended(samples * i64::from(packets), origin);
+        if let Some(place) = stream.exact_place(stream.newest) {
+            track.want_shift(place - at as f64);
+        }
+        self.totals.received += u64::from(packets);
     }
 
-    /// The run goes on as far as there is room now.
+    /// The run, which is settled, goes on as far as there is room now.
     fn go_on(&mut self) {
         let (stream, track) = (&self.streams[self.run.stream], &self.tracks[self.run.track]);
         let origin = Origin { stream: stream.id, sequence: stream.arrivals.highest().0 };

@@ -258,9 +258,8 @@ impl Recorder {
         }
         self.tick = Some(tick);
         let slots = (from..=tick).fold(0_u32, |slots, tick| slots | 1 << (tick % SLOTS));
-        let due = |slot: &usize| slots >> slot & 1 == 1;
-        (0..self.slots.len()).filter(due).for_each(|slot| self.commit_sessions(slot, sealed, sink));
-        (0..self.slots.len()).filter(due).for_each(|slot| self.tend_legs(slot, sealed));
+        bits(slots).for_each(|slot| self.commit_sessions(slot, sealed, sink));
+        bits(slots).for_each(|slot| self.tend_legs(slot, sealed));
     }
 
     fn commit_sessions(&mut self, slot: usize, sealed: i64, sink: &mut impl Sink) {
@@ -413,6 +412,12 @@ impl Recorder {
 fn unread(sessions: &Sessions, readers: &[RecordingId]) -> Option<i64> {
     let read = readers.iter().filter_map(|reader| sessions.get(reader)).map(Session::read_ns).min()?;
     Some(read - LOOK_AHEAD_NS)
+}
+
+/// The numbers of the bits that are set.
+fn bits(of: u32) -> impl Iterator<Item = usize> {
+    let rest = std::iter::successors(Some(of), |bits| Some(bits & bits.wrapping_sub(1)));
+    rest.take_while(|bits| *bits != 0).map(|bits| bits.trailing_zeros() as usize)
 }
 
 /// Where a leg is tended.
