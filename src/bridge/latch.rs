@@ -32,15 +32,16 @@ pub enum Judgement {
     Refuse,
 }
 
-/// The latch of one channel (RTP and RTCP latch apart).
+/// The latch of one channel (RTP and RTCP latch apart). Packets of an authentic source do without the candidates.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Latch {
     mode: LatchMode,
-    /// Where the description says the peer is.
-    described: Option<SocketAddr>,
+    authentic: bool,
     /// The source that is accepted now.
     current: Option<Current>,
-    authentic: bool,
+    /// Where the description says the peer is.
+    described: Option<SocketAddr>,
     candidates: [Option<Candidate>; CANDIDATES],
     oldest: usize,
 }
@@ -121,14 +122,15 @@ impl Latch {
                 _ => Judgement::Refuse,
             };
         }
-        match self.current {
+        match &mut self.current {
             Some(current) if current.from == from => {
-                self.current = Some(Current { from, ssrc, last: now });
+                (current.ssrc, current.last) = (ssrc, now);
                 if self.authentic || self.row(from, ssrc, sequence) < ROW {
                     return Judgement::Accept;
                 }
             }
             Some(current) => {
+                let current = *current;
                 let silent = now.saturating_duration_since(current.last) >= SILENCE;
                 let related = from.ip() == current.from.ip() || ssrc == current.ssrc;
                 if self.row(from, ssrc, sequence) < ROW || !silent || !related {

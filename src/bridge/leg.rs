@@ -51,55 +51,60 @@ impl Taps {
     }
 }
 
-/// One leg.
+/// One leg. In front stands what each packet of its peer touches, then what each packet for its peer does, then what both
+/// do: with hundreds of calls every cache line is fetched anew for every packet, and this makes them few.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Leg {
-    pub id: LegId,
-    pub cname: Arc<str>,
-    pub rtp: Latch,
-    pub rtcp: Latch,
-    pub rtcp_mux: bool,
-    pub direction: Direction,
-    pub ptime_ms: u8,
     pub receive: Receive,
+    /// The numbers of what it receives, there where it is heard.
+    pub map: Map,
+    /// The leg that hears it.
+    pub to: Option<usize>,
+    pub id: LegId,
+    /// The name that copies of its packets go under.
+    pub tapped_as: LegId,
+    pub taps: Taps,
+    pub rtcp_mux: bool,
+    /// Signaling is told of digits that its own peer presses.
+    pub collects: bool,
+    received: u64,
+    last_packet: Option<Instant>,
+    pub source: Option<Source>,
+    pub watchdog: Watchdog,
+    pub outgoing: Outgoing,
+    /// The tone that tells its peer of a recording.
+    pub beep: Option<Box<Beep>>,
+    pub ptime_ms: u8,
+    pub direction: Direction,
+    /// It is in a conference.
+    pub mixing: Option<Mixing>,
+    pub rtp: Latch,
+    /// Digits of ours for its peer.
+    pub presses: Presses,
+    /// A digit of who it hears, which its peer does not take as an event.
+    pub tone: Option<Tone>,
+    /// Of what is sent to its peer at another rate than it came.
+    pub converter: Converter,
+    pub player: Option<Player>,
+    /// The leg that it hears.
+    pub hears: Option<usize>,
+    pub cname: Arc<str>,
+    pub rtcp: Latch,
     /// The lists that maps are made from.
     pub receive_payloads: Vec<Payload>,
     pub send_payloads: Vec<Payload>,
     pub voice: Option<Voice>,
-    /// The leg that hears it, and its numbers there.
-    pub to: Option<usize>,
-    pub map: Map,
-    /// The leg that it hears.
-    pub hears: Option<usize>,
-    pub taps: Taps,
-    /// It is in a conference.
-    pub mixing: Option<Mixing>,
     /// The mixer's tick of the newest packet that was sent for it.
     pub mixed_tick: Option<u32>,
-    /// The name that copies of its packets go under.
-    pub tapped_as: LegId,
     /// The copies of what is played to its peer.
     pub played: Option<PlayedTap>,
-    /// The tone that tells its peer of a recording.
-    pub beep: Option<Beep>,
-    pub outgoing: Outgoing,
-    /// Of what is sent to its peer at another rate than it came.
-    pub converter: Converter,
-    pub player: Option<Player>,
-    /// A digit of who it hears, which its peer does not take as an event.
-    pub tone: Option<Tone>,
     /// The timestamp of the newest digit that was sounded: its end comes three times.
     pub sounded: Option<u32>,
     /// What happens to digits of who it hears, where its peer takes no events.
     pub digits: Digits,
     /// Such a digit that signaling will be told of.
     pub pressed: Option<Pressed>,
-    /// Signaling is told of digits that its own peer presses.
-    pub collects: bool,
-    /// Digits of ours for its peer.
-    pub presses: Presses,
-    pub watchdog: Watchdog,
-    pub source: Option<Source>,
     /// Middle of the NTP time in the source's last SR, and its arrival.
     pub last_sr: Option<(u32, Instant)>,
     pub armed: Armed,
@@ -109,7 +114,8 @@ pub struct Leg {
     pub explained: Option<Waiting>,
     /// An RTCP report was sent: the leg says BYE at its end.
     pub reported: bool,
-    stats: LegStats,
+    refused: u64,
+    untapped: u64,
     /// Lost by sources before the present one.
     lost_earlier: u64,
 }
@@ -153,7 +159,10 @@ impl Leg {
             waiting: Some(Waiting::default()),
             explained: None,
             reported: false,
-            stats: LegStats::default(),
+            received: 0,
+            last_packet: None,
+            refused: 0,
+            untapped: 0,
             lost_earlier: 0,
         }
     }
@@ -176,14 +185,14 @@ impl Leg {
     /// True when a packet that cannot be taken now may wait for the next description.
     pub fn lets_wait(&mut self, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
         let Some(waiting) = &mut self.waiting else { return false };
-        self.stats.refused += waiting.keep(from, datagram, now);
+        self.refused += waiting.keep(from, datagram, now);
         true
     }
 
     /// What had waited for the present description and is not stale.
     pub fn take_explained(&mut self, now: Instant) -> Option<Waiting> {
         let mut explained = self.explained.take()?;
-        self.stats.refused += explained.forget_stale(now);
+        self.refused += explained.forget_stale(now);
         Some(explained)
     }
 
@@ -219,13 +228,13 @@ impl Leg {
 
     /// True while packets of our own carry a beep to its peer.
     pub fn beeps_alone(&self) -> bool {
-        self.beep.as_ref().is_some_and(Beep::is_alone)
+        self.beep.as_ref().is_some_and(|beep| beep.is_alone())
     }
 
     /// Counts an accepted packet of source `ssrc`.
     pub fn count_received(&mut self, ssrc: u32, sequence: u16, now: Instant) -> Order {
-        self.stats.received += 1;
-        self.stats.last_packet = Some(now);
+        self.received += 1;
+        self.last_packet = Some(now);
         let source = match &mut self.source {
             Some(source) if source.ssrc() == ssrc => source,
             other => {
@@ -238,21 +247,24 @@ impl Leg {
     }
 
     pub fn count_refused(&mut self) {
-        self.stats.refused += 1;
+        self.refused += 1;
     }
 
     pub fn count_untapped(&mut self) {
-        self.stats.untapped += 1;
+        self.untapped += 1;
     }
 
     /// Totals since the leg began.
     pub fn stats(&self) -> LegStats {
         LegStats {
+            received: self.received,
             sent: self.outgoing.packets(),
             lost: self.lost_earlier + self.source.as_ref().map_or(0, Source::lost),
             jitter: self.source.as_ref().map_or(0, Source::jitter),
             latched: self.rtp.latched(),
-            ..self.stats
+            refused: self.refused,
+            untapped: self.untapped,
+            last_packet: self.last_packet,
         }
     }
 }

@@ -4,8 +4,37 @@ use super::recode::Recoding;
 use crate::audio::coding::Coding;
 use crate::codec::{Codec, Kind, Payload};
 
-/// Stands for "no such payload type" in the tables.
-const NONE: u8 = 0xff;
+/// Something for each of a few payload types. The first one, which is what almost every packet has, stands in the value
+/// itself: no other memory is read for it.
+#[derive(Debug)]
+#[repr(C)]
+struct ByNumber<T> {
+    first: Option<(u8, T)>,
+    others: Vec<(u8, T)>,
+}
+
+impl<T: Copy> ByNumber<T> {
+    const EMPTY: Self = Self { first: None, others: Vec::new() };
+
+    /// The first of two entries with one number counts; numbers above 127 are ignored.
+    fn new(entries: impl Iterator<Item = (u8, T)>) -> Self {
+        let mut numbers = Self::EMPTY;
+        for (number, entry) in entries.filter(|(number, _)| *number < 128) {
+            match numbers.first {
+                None => numbers.first = Some((number, entry)),
+                Some(_) if numbers.get(number).is_some() => {}
+                Some(_) => numbers.others.push((number, entry)),
+            }
+        }
+        numbers
+    }
+
+    fn get(&self, number: u8) -> Option<T> {
+        let first = self.first.filter(|(first, _)| *first == number);
+        let entry = first.or_else(|| self.others.iter().find(|(other, _)| *other == number).copied())?;
+        Some(entry.1)
+    }
+}
 
 /// What the relay must know of a payload type that a peer may send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,30 +47,21 @@ pub struct Incoming {
 
 /// The payload types that a peer may send, by number.
 #[derive(Debug)]
-pub struct Receive {
-    index: [u8; 128],
-    entries: Vec<Incoming>,
-}
+pub struct Receive(ByNumber<Incoming>);
 
 impl Receive {
     /// From our description. The first of two entries with one number counts; numbers above 127 are ignored.
     pub fn new(payloads: &[Payload]) -> Self {
-        let mut receive = Self { index: [NONE; 128], entries: Vec::with_capacity(payloads.len().min(128)) };
-        for payload in payloads {
-            let Some(index) = receive.index.get_mut(usize::from(payload.payload_type)) else { continue };
-            if *index == NONE {
-                *index = receive.entries.len() as u8;
-                let (clock_rate, kind) = (payload.codec.clock_rate, payload.codec.kind());
-                receive.entries.push(Incoming { clock_rate, kind });
-            }
-        }
-        receive
+        let incoming = |payload: &Payload| {
+            let (clock_rate, kind) = (payload.codec.clock_rate, payload.codec.kind());
+            (payload.payload_type, Incoming { clock_rate, kind })
+        };
+        Self(ByNumber::new(payloads.iter().map(incoming)))
     }
 
     /// What the number means; `None` when it was not negotiated.
     pub fn get(&self, payload_type: u8) -> Option<Incoming> {
-        let index = *self.index.get(usize::from(payload_type))?;
-        self.entries.get(usize::from(index)).copied()
+        self.0.get(payload_type)
     }
 }
 
@@ -58,36 +78,27 @@ pub struct Onward {
 
 /// From a sender's payload types to a receiver's.
 #[derive(Debug)]
-pub struct Map {
-    index: [u8; 128],
-    entries: Vec<Onward>,
-}
+pub struct Map(ByNumber<Onward>);
 
 impl Map {
     /// A map that leads nowhere.
     pub fn empty() -> Self {
-        Self { index: [NONE; 128], entries: Vec::new() }
+        Self(ByNumber::EMPTY)
     }
 
     /// Codec to codec; telephone-event by name and clock rate (spec/sip.md §7). Audio of which the receiver does not take
     /// the codec is transcoded to the one that it prefers among those that we make.
     pub fn new(receive: &[Payload], send: &[Payload]) -> Self {
-        let mut map = Self { index: [NONE; 128], entries: Vec::with_capacity(receive.len().min(128)) };
-        for payload in receive {
-            let Some(index) = map.index.get_mut(usize::from(payload.payload_type)) else { continue };
-            let onward = onward(&payload.codec, send);
-            if let Some(onward) = onward.filter(|onward| *index == NONE && onward.payload_type < 128) {
-                *index = map.entries.len() as u8;
-                map.entries.push(onward);
-            }
-        }
-        map
+        let entry = |payload: &Payload| {
+            let onward = onward(&payload.codec, send).filter(|onward| onward.payload_type < 128)?;
+            Some((payload.payload_type, onward))
+        };
+        Self(ByNumber::new(receive.iter().filter_map(entry)))
     }
 
     /// What becomes of it; `None` when it cannot reach the receiver.
     pub fn get(&self, payload_type: u8) -> Option<Onward> {
-        let index = *self.index.get(usize::from(payload_type))?;
-        self.entries.get(usize::from(index)).copied()
+        self.0.get(payload_type)
     }
 }
 

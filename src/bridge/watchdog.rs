@@ -11,12 +11,14 @@ const SPARSE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The inactivity timer of one leg.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct Watchdog {
-    armed: Option<Armed>,
     last_life: Option<Instant>,
+    newest: Option<(u16, u32)>,
     /// The peer sends comfort noise, or leaves out silence.
     sparse: bool,
-    newest: Option<(u16, u32)>,
+    /// No packet reads it.
+    armed: Option<Armed>,
 }
 
 #[derive(Debug, Clone, Copy)]

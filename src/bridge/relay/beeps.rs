@@ -14,7 +14,7 @@ impl Relay {
     pub fn beep(&mut self, leg: LegId, every: Option<Duration>, now: Instant) -> Result<(), Error> {
         let key = self.slot(leg)?.0;
         let leg = &mut self.legs[key];
-        leg.beep = every.map(|every| Beep::new(every, now));
+        leg.beep = every.map(|every| Box::new(Beep::new(every, now)));
         leg.armed.disarm(Reason::Beep);
         self.arm_beep(key, now);
         Ok(())
