@@ -31,6 +31,10 @@ const RESERVE: usize = 4;
 /// has enough to do, and the capacity is not spent on air.
 const WAITING: usize = 64;
 
+/// How long a busy producer may gather frames in a segment before it hands it over, in ns; see
+/// [`Producer::publish_aged`]. A recorder counts with 20 ms between the socket and itself, this and a pass among them.
+pub const GATHER_NS: u64 = 5_000_000;
+
 /// Segments that one [`Producer::flush`] gives back to the system when they are not needed any more.
 const RELEASE: usize = 16;
 
@@ -52,6 +56,7 @@ pub fn tap(bytes: usize) -> (Producer, Consumer) {
         filled,
         empty,
         current: None,
+        gathered_since: 0,
         spare: Vec::with_capacity(limit),
         allocated: 0,
         limit,
@@ -88,7 +93,10 @@ pub enum Frame<'a> {
 pub struct Producer {
     filled: rtrb::Producer<Vec<u8>>,
     empty: rtrb::Consumer<Vec<u8>>,
+    /// The segment that is being filled; never empty.
     current: Option<Vec<u8>>,
+    /// Arrival of its first frame, in nanoseconds after the process's epoch.
+    gathered_since: u64,
     /// Empty segments, the one used last on top.
     spare: Vec<Vec<u8>>,
     /// Segments that exist, wherever they are.
@@ -109,7 +117,8 @@ pub struct Consumer {
 
 impl Producer {
     /// Puts one frame whole, or drops and counts it; true when it is in the ring. `header.len` is set from `payload`.
-    /// Neither locks nor allocates nor waits. The consumer sees it after the next [`Producer::publish`].
+    /// Neither locks nor allocates nor waits. The consumer sees it after the next [`Producer::publish`], or when its
+    /// segment is full.
     pub fn push(&mut self, mut header: TapHeader, payload: &[u8]) -> bool {
         if payload.len() > MAX_PAYLOAD {
             self.count_drop(&header);
@@ -127,7 +136,23 @@ impl Producer {
         put
     }
 
-    /// Shows the consumer what was pushed, and makes room for the next pass. Called once per pass.
+    /// As [`Producer::publish`], but only if the oldest frame that the consumer cannot see has waited for [`GATHER_NS`] at
+    /// `now_ns` (nanoseconds after the process's epoch): fewer and fuller segments go to and fro, so less memory is touched.
+    /// Only for who calls again in time: see [`Producer::is_gathering`].
+    pub fn publish_aged(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.gathered_since) >= GATHER_NS {
+            self.publish();
+        } else {
+            self.provide();
+        }
+    }
+
+    /// Something was pushed that the consumer cannot see: do not sleep for longer than [`GATHER_NS`].
+    pub fn is_gathering(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// Shows the consumer what was pushed, and makes room for the next pass.
     pub fn publish(&mut self) {
         let waiting = self.limit - self.filled.slots();
         if self.current.is_some() && waiting < WAITING.min(self.limit / 2) {
@@ -169,6 +194,7 @@ impl Producer {
         if self.current.is_none() {
             self.collect();
             self.current = self.spare.pop();
+            self.gathered_since = header.arrival_ns;
         }
         let Some(segment) = &mut self.current else { return false };
         segment.extend_from_slice(&header.encode());
@@ -245,21 +271,27 @@ impl Consumer {
     pub fn pop<R>(&mut self, read: impl FnOnce(Frame<'_>) -> R) -> Option<R> {
         let header = self.next_header()?;
         let (segment, at) = self.current.as_mut()?;
-        let start = *at + TapHeader::LEN;
-        let end = start + usize::from(header.len);
-        // Frames are whole: the producer wrote header and payload together.
-        let payload = segment.get(start..end)?;
-        *at = end;
-        Some(match header.payload_type {
-            DROPPED => read(Frame::Dropped(read_dropped(&header, payload))),
-            _ => read(Frame::Packet(&header, payload)),
-        })
+        let payload = payload_at(segment, at, &header)?;
+        Some(read(frame(&header, payload)))
     }
 
-    /// Arrival of the oldest frame, in nanoseconds after the process's epoch, without taking it: several rings are read
-    /// in the order of time.
-    pub fn next_arrival_ns(&mut self) -> Option<u64> {
-        self.next_header().map(|header| header.arrival_ns)
+    /// Shows every frame that arrived at or before `until_ns` (nanoseconds after the process's epoch) to `read`, oldest
+    /// first, and frees it. Does not allocate.
+    pub fn drain(&mut self, until_ns: u64, mut read: impl FnMut(Frame<'_>)) {
+        loop {
+            if let Some((segment, at)) = &mut self.current {
+                while let Some(header) = header_at(segment, *at) {
+                    if header.arrival_ns > until_ns {
+                        return;
+                    }
+                    let Some(payload) = payload_at(segment, at, &header) else { return };
+                    read(frame(&header, payload));
+                }
+            }
+            if !self.turn_over() {
+                return;
+            }
+        }
     }
 
     /// Bytes that wait, in whole segments.
@@ -285,17 +317,47 @@ impl Consumer {
     fn next_header(&mut self) -> Option<TapHeader> {
         loop {
             if let Some((segment, at)) = &self.current
-                && let Some(header) = segment.get(*at..).and_then(|rest| rest.first_chunk())
+                && let Some(header) = header_at(segment, *at)
             {
-                return Some(TapHeader::decode(header));
+                return Some(header);
             }
-            if let Some((mut segment, _)) = self.current.take() {
-                segment.clear();
-                // It has a place for every segment that exists, unless the producer is gone; then nobody needs it.
-                let _ = self.back.push(segment);
+            if !self.turn_over() {
+                return None;
             }
-            self.current = Some((self.waiting.pop().ok()?, 0));
         }
+    }
+
+    /// From a segment that has been read to the next one; false when there is none.
+    fn turn_over(&mut self) -> bool {
+        if let Some((mut segment, _)) = self.current.take() {
+            segment.clear();
+            // It has a place for every segment that exists, unless the producer is gone; then nobody needs it.
+            let _ = self.back.push(segment);
+        }
+        self.current = self.waiting.pop().ok().map(|segment| (segment, 0));
+        self.current.is_some()
+    }
+}
+
+/// The header of the frame that begins there; `None` at the end of the segment.
+fn header_at(segment: &[u8], at: usize) -> Option<TapHeader> {
+    segment.get(at..).and_then(|rest| rest.first_chunk()).map(TapHeader::decode)
+}
+
+/// The payload behind that header; `at` becomes the beginning of the next frame.
+fn payload_at<'a>(segment: &'a [u8], at: &mut usize, header: &TapHeader) -> Option<&'a [u8]> {
+    let start = *at + TapHeader::LEN;
+    let end = start + usize::from(header.len);
+    // Frames are whole: the producer wrote header and payload together.
+    let payload = segment.get(start..end)?;
+    *at = end;
+    Some(payload)
+}
+
+fn frame<'a>(header: &'a TapHeader, payload: &'a [u8]) -> Frame<'a> {
+    match header.payload_type {
+        DROPPED => Frame::Dropped(read_dropped(header, payload)),
+        _ => Frame::Packet(header, payload),
     }
 }
 
@@ -345,9 +407,8 @@ mod tests {
             }
             producer.publish();
             for n in 0..300_u16 {
-                assert_eq!(consumer.next_arrival_ns(), Some(u64::from(n) * 20), "round {round}");
                 let payload = (0..n % 161).map(|i| (i ^ n) as u8).collect();
-                assert_eq!(take(&mut consumer), Some((1, n, payload)));
+                assert_eq!(take(&mut consumer), Some((1, n, payload)), "round {round}");
             }
             assert_eq!(take(&mut consumer), None);
         }
@@ -445,6 +506,127 @@ mod tests {
         assert!(!producer.push(header(1, 0), &vec![0; MAX_PAYLOAD + 1]));
         assert!(producer.push(header(2, 0), &vec![0; MAX_PAYLOAD]));
         assert_eq!(producer.dropped(), 1);
+    }
+
+    #[test]
+    fn what_is_gathered_is_shown_when_it_has_waited_or_its_segment_is_full() {
+        let (mut producer, mut consumer) = tap(1 << 20);
+        let pushed = |producer: &mut Producer, sequence, arrival_ns| {
+            assert!(producer.push(TapHeader { arrival_ns, ..header(1, sequence) }, &[0; 160]));
+        };
+        pushed(&mut producer, 0, 1_000);
+        pushed(&mut producer, 1, GATHER_NS);
+        producer.publish_aged(GATHER_NS + 999);
+        assert!(producer.is_gathering());
+        assert_eq!(take(&mut consumer), None);
+        producer.publish_aged(GATHER_NS + 1_000);
+        assert!(!producer.is_gathering());
+        assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(0));
+        assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(1));
+        // The next segment's age is its own first frame's.
+        pushed(&mut producer, 2, 2 * GATHER_NS);
+        producer.publish_aged(3 * GATHER_NS - 1);
+        assert_eq!(take(&mut consumer), None);
+        for n in 3..3 + (SEGMENT / (TapHeader::LEN + 160)) as u16 {
+            pushed(&mut producer, n, 2 * GATHER_NS);
+        }
+        assert_eq!(take(&mut consumer).map(|(_, sequence, _)| sequence), Some(2));
+    }
+
+    #[test]
+    fn a_busy_thread_and_a_quick_consumer_pass_few_segments_to_and_fro() {
+        let (mut producer, mut consumer) = tap(64 << 20);
+        // 200 calls: twenty packets a ms, a pass every ms, the consumer every 20 ms.
+        for ms in 0..1_000_u64 {
+            for n in 0..20 {
+                producer.push(TapHeader { arrival_ns: ms * 1_000_000, ..header(n, ms as u16) }, &[0; 160]);
+            }
+            producer.publish_aged(ms * 1_000_000);
+            if ms % 20 == 19 {
+                consumer.drain(u64::MAX, |_| ());
+            }
+        }
+        assert!(producer.allocated <= 4 + RESERVE, "{} segments", producer.allocated);
+    }
+
+    #[test]
+    fn a_drain_stops_at_its_instant_and_goes_on_there() {
+        let (mut producer, mut consumer) = tap(0);
+        (0..100).for_each(|n| assert!(producer.push(header(1, n), &[n as u8; 3])));
+        producer.publish();
+        let mut seen = vec![];
+        for until in [59 * 20 + 19, 59 * 20 + 19, u64::MAX] {
+            consumer.drain(until, |frame| match frame {
+                Frame::Packet(header, payload) => {
+                    assert_eq!(payload, [header.sequence as u8; 3]);
+                    seen.push(header.sequence);
+                }
+                Frame::Dropped(dropped) => panic!("{dropped:?}"),
+            });
+            assert_eq!(seen.len(), if until == u64::MAX { 100 } else { 60 });
+        }
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn neither_end_allocates_while_packets_flow() {
+        let (mut producer, mut consumer) = tap(1 << 20);
+        let mut rounds = |rounds: u64| {
+            let mut read = 0;
+            for round in 0..rounds {
+                for n in 0..30 {
+                    producer.push(TapHeader { arrival_ns: round * 1_000_000, ..header(n, 0) }, &[0; 160]);
+                }
+                producer.publish_aged(round * 1_000_000);
+                if round % 20 == 19 {
+                    consumer.drain(u64::MAX, |_| read += 1);
+                }
+            }
+            read
+        };
+        rounds(40);
+        let counted = allocation_counter::measure(|| assert!(rounds(400) >= 11_000));
+        assert_eq!(counted.count_total, 0);
+    }
+
+    #[test]
+    fn every_packet_of_a_thread_is_read_or_counted_by_another() {
+        const PACKETS: u32 = 300_000;
+        let (mut producer, mut consumer) = tap(8 * SEGMENT);
+        let writer = std::thread::spawn(move || {
+            for n in 0..PACKETS {
+                let header =
+                    TapHeader { arrival_ns: u64::from(n) * 50_000, timestamp: n, ..header(u64::from(n % 7), 0) };
+                producer.push(header, &n.to_le_bytes());
+                match n % 40 {
+                    0 => producer.publish(),
+                    20 => producer.publish_aged(header.arrival_ns),
+                    _ => {}
+                }
+            }
+            producer.flush();
+            let untold: u64 = producer.dropping.values().map(|drops| drops.count).sum();
+            (producer.dropped(), untold)
+        });
+        let (mut read, mut told, mut next) = (0, 0, 0);
+        loop {
+            let ended = consumer.is_abandoned();
+            consumer.drain(u64::MAX, |frame| match frame {
+                Frame::Packet(header, payload) => {
+                    assert_eq!(payload, header.timestamp.to_le_bytes());
+                    assert!(header.timestamp >= next, "{} after {next}", header.timestamp);
+                    next = header.timestamp + 1;
+                    read += 1;
+                }
+                Frame::Dropped(dropped) => told += dropped.count,
+            });
+            if ended {
+                break;
+            }
+        }
+        let (dropped, untold) = writer.join().unwrap();
+        assert_eq!(read + dropped, u64::from(PACKETS));
+        assert_eq!(told + untold, dropped);
     }
 
     #[test]

@@ -26,6 +26,11 @@ impl Pace {
         Self { interval, threshold, since: now, count: 0, busy: false }
     }
 
+    /// Whether there is a pass every interval.
+    pub fn is_busy(&self) -> bool {
+        self.busy
+    }
+
     /// After a pass that began at `begun` and read `count` datagrams: the least time until the next one begins.
     pub fn after_pass(&mut self, count: u32, begun: Instant) -> Option<Duration> {
         self.count += count;

@@ -152,7 +152,7 @@ impl<F: Fn(Notice)> Loop<F> {
             self.mixers.publish();
             self.take_mixed(begun);
             self.send_own(clock::now());
-            self.taps.iter_mut().for_each(ring::Producer::publish);
+            self.publish_taps(begun);
             self.tell();
             self.publish_totals();
             self.housekeep(begun);
@@ -165,7 +165,19 @@ impl<F: Fn(Notice)> Loop<F> {
 
     fn until_next(&self, now: Instant) -> Duration {
         let due = self.relay.poll_timeout().map(|(at, _)| at).into_iter().chain(self.sockets.next_overdue()).min();
-        due.map_or(HOUSEKEEPING, |at| at.saturating_duration_since(now)).min(HOUSEKEEPING)
+        let gathering = self.taps.iter().any(ring::Producer::is_gathering);
+        let longest = if gathering { Duration::from_nanos(ring::GATHER_NS) } else { HOUSEKEEPING };
+        due.map_or(longest, |at| at.saturating_duration_since(now)).min(longest)
+    }
+
+    /// Shows the recorders what was copied for them: some milliseconds of it at a time while there is much.
+    fn publish_taps(&mut self, now: Instant) {
+        if self.pace.is_busy() {
+            let now_ns = now.saturating_duration_since(self.options.epoch).as_nanos() as u64;
+            self.taps.iter_mut().for_each(|tap| tap.publish_aged(now_ns));
+        } else {
+            self.taps.iter_mut().for_each(ring::Producer::publish);
+        }
     }
 
     // Packets.

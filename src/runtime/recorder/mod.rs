@@ -245,16 +245,14 @@ impl Thread {
         let until = nanoseconds_after(epoch, until);
         let recorder = &mut self.recorder;
         for ring in &mut self.rings {
-            while ring.next_arrival_ns().is_some_and(|arrival| arrival <= until) {
-                ring.pop(|frame| match frame {
-                    Frame::Packet(header, payload) => recorder.packet(header, payload),
-                    Frame::Dropped(dropped) => recorder.dropped(
-                        Some(dropped.leg),
-                        epoch + Duration::from_nanos(dropped.first_ns),
-                        epoch + Duration::from_nanos(dropped.last_ns),
-                    ),
-                });
-            }
+            ring.drain(until, |frame| match frame {
+                Frame::Packet(header, payload) => recorder.packet(header, payload),
+                Frame::Dropped(dropped) => recorder.dropped(
+                    Some(dropped.leg),
+                    epoch + Duration::from_nanos(dropped.first_ns),
+                    epoch + Duration::from_nanos(dropped.last_ns),
+                ),
+            });
         }
     }
 
