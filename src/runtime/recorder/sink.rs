@@ -12,6 +12,9 @@ use crate::record::mark::{Measured, Notice, StopCause};
 use crate::record::metadata::Recording;
 use crate::record::recorder::{FileSpec, SessionFiles, Sink};
 
+/// Times handed over after which buffers that none of them needed are given up: a second and more.
+const IDLE_TURNS: u32 = 200;
+
 /// For the writer thread; in the order of the recorder's calls.
 pub(super) enum Job {
     Begin { files: SessionFiles, recording: Box<Recording> },
@@ -41,8 +44,7 @@ pub(super) struct QueueSink {
     /// For the next [`QueueSink::hand_over`]: waking the writer takes longer than most of its jobs.
     pending: Vec<Job>,
     shared: Arc<Shared>,
-    /// Buffers that the writer has emptied.
-    spare: mpsc::Receiver<Vec<i16>>,
+    spares: Spares,
     room: Arc<RoomCell>,
     notices: Notices,
     sessions: HashMap<RecordingId, Staged>,
@@ -76,7 +78,7 @@ impl QueueSink {
             jobs,
             pending: Vec::new(),
             shared,
-            spare,
+            spares: Spares { emptied: spare, stack: Vec::new(), idle: 0, turns: 0 },
             room,
             notices,
             sessions: HashMap::new(),
@@ -110,6 +112,7 @@ impl QueueSink {
             // The writer ends when this is dropped, and not before.
             let _ = self.jobs.send(std::mem::take(&mut self.pending));
         }
+        self.spares.turn();
     }
 
     fn report(&self, id: RecordingId, reason: &str) {
@@ -170,7 +173,7 @@ impl Sink for QueueSink {
         let staged = &mut staged.samples.interleaved;
         if staged.capacity() == 0 {
             // Taken now and not when the last one was handed over: of all sessions few have frames at a time.
-            *staged = self.spare.try_recv().unwrap_or_default();
+            *staged = self.spares.take();
         }
         staged.extend_from_slice(interleaved);
     }
@@ -208,8 +211,63 @@ impl Sink for QueueSink {
     }
 }
 
+/// Buffers that the writer has emptied; the one that came back last is the first to be used again, so that few are in
+/// use and those are warm.
+struct Spares {
+    emptied: mpsc::Receiver<Vec<i16>>,
+    stack: Vec<Vec<i16>>,
+    /// The fewest on the stack since some turns ago: so many were not needed.
+    idle: usize,
+    turns: u32,
+}
+
+impl Spares {
+    /// An empty buffer, a fresh one when there is none.
+    fn take(&mut self) -> Vec<i16> {
+        if self.stack.is_empty() {
+            self.stack.extend(self.emptied.try_iter());
+        }
+        let taken = self.stack.pop();
+        self.idle = self.idle.min(self.stack.len());
+        taken.unwrap_or_default()
+    }
+
+    /// After handing over: takes back what the writer has emptied, and gives to the system what was not needed for long.
+    fn turn(&mut self) {
+        self.stack.extend(self.emptied.try_iter());
+        self.turns += 1;
+        if self.turns == IDLE_TURNS {
+            self.stack.drain(..self.idle.min(self.stack.len()));
+            (self.idle, self.turns) = (self.stack.len(), 0);
+        }
+    }
+}
+
 impl StagedFile {
     fn new(file: &FileSpec) -> Self {
         Self { channels: file.channels.max(1), samples: Samples::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffer_that_came_back_last_is_used_first_and_idle_ones_are_given_up() {
+        let (emptied, receiver) = mpsc::channel();
+        let mut spares = Spares { emptied: receiver, stack: Vec::new(), idle: 0, turns: 0 };
+        assert_eq!(spares.take().capacity(), 0);
+        (1..=20).for_each(|n| emptied.send(Vec::with_capacity(100 * n)).unwrap());
+        // The first second sees how many there are, the next one how many of them are not needed.
+        (0..IDLE_TURNS).for_each(|_| spares.turn());
+        assert_eq!(spares.stack.len(), 20);
+        for _ in 0..IDLE_TURNS {
+            let taken = [spares.take(), spares.take(), spares.take()];
+            assert_eq!(taken.each_ref().map(Vec::capacity), [2_000, 1_900, 1_800]);
+            taken.into_iter().rev().for_each(|buffer| emptied.send(buffer).unwrap());
+            spares.turn();
+        }
+        assert_eq!(spares.stack.iter().map(Vec::capacity).collect::<Vec<_>>(), [1_800, 1_900, 2_000]);
     }
 }
