@@ -1,5 +1,5 @@
 //! The folder of recordings while a server runs, and the threads that all recorders share: [`super::syncing`] (`syncfs`),
-//! [`super::publisher`], and space (one `statvfs` a second).
+//! `publisher`, and space (one `statvfs` a second).
 
 use std::path::PathBuf;
 use std::sync::Arc;
