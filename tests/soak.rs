@@ -21,16 +21,16 @@ use stickytape::clock;
 const LONG: u32 = 30;
 /// How long the others talk.
 const SHORT: Duration = Duration::from_millis(800);
-/// Until all rings, buffers and tables have been used once: a tap ring holds ten seconds, the events kept are few.
-const WARM_UP: Duration = Duration::from_secs(30);
+/// Until rings, buffers and tables have their size: resident memory rises for the first minute, then stays.
+const WARM_UP: Duration = Duration::from_secs(50);
 /// Samples are compared by the medians of the first and the last so many seconds after the warm-up.
 const WINDOW: usize = 15;
 
 /// Resident memory may grow by this part, and so many kB, between the windows: what an allocator does not give back.
-/// 25 calls a second for 45 s are 1,125: a leak of 2 kB a call is found in 90 s, one of 200 bytes in ten minutes.
+/// 25 calls a second for 25 s are 625: a leak of 3 kB a call is found in 90 s, one of 200 bytes in ten minutes.
 const MEMORY_PART: f64 = 0.02;
 const MEMORY_KB: f64 = 1_024.0;
-/// Descriptors go up and down with the calls of the moment: one lost in every thirtieth call is found in 90 s.
+/// Descriptors go up and down with the calls of the moment: one lost in every twentieth call is found in 90 s.
 const DESCRIPTORS: f64 = 30.0;
 
 /// Counters that stay at zero, each with its family: copies that found a ring full, recordings refused or broken off,
