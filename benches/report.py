@@ -377,7 +377,7 @@ beside each other on one machine. rtpengine is a case of `anchored_calls`, besid
 SOAK = """## Soak
 
 `cargo test --test soak` (in every run of `./test.sh`) puts half the load on a server that `tests/sipp_load.rs` carries, for 90 s:
-30 long calls with media and 25 short ones a second, 50 at any moment. After a warm-up of 30 s resident memory may not grow by more
+30 long calls with media and 25 short ones a second, 50 at any moment. After a warm-up of 50 s resident memory may not grow by more
 than 2 % and 1 MiB, descriptors by no more than thirty; no copy may be dropped and every recording must verify. Longer:
 
 ```console
