@@ -7,6 +7,8 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use zerocopy::IntoBytes;
+
 use super::{Disk, File};
 
 /// Bytes before the first frame.
@@ -15,8 +17,8 @@ pub const HEADER_LEN: u64 = 44;
 /// The longest file whose sizes fit the header: the RIFF size is the file's length less 8, in 32 bits.
 pub const MAX_FILE_LEN: u64 = u32::MAX as u64;
 
-/// Samples written at a time: a quarter second of stereo at 16,000 Hz.
-const PIECE: usize = 8_192;
+// Samples are written as they lie in memory.
+const _: () = assert!(cfg!(target_endian = "little"), "a processor of the other byte order needs its samples swapped");
 
 /// What a file's frames are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -115,18 +117,8 @@ impl Writer {
         }
         let frames = self.frames + (interleaved.len() / usize::from(self.spec.channels)) as u64;
         self.check_len(frames)?;
-        // From the stack: hound keeps as many bytes of memory as the longest piece had, for every file.
-        let mut bytes = [0; 2 * PIECE];
-        let mut at = self.spec.file_len(self.frames);
-        for piece in interleaved.chunks(PIECE) {
-            let bytes = &mut bytes[..2 * piece.len()];
-            bytes
-                .chunks_exact_mut(2)
-                .zip(piece)
-                .for_each(|(bytes, sample)| bytes.copy_from_slice(&sample.to_le_bytes()));
-            self.file.write_at(bytes, at)?;
-            at += bytes.len() as u64;
-        }
+        // Not by hound: it keeps as many bytes of memory as the longest piece had, for every file.
+        self.file.write_at(interleaved.as_bytes(), self.spec.file_len(self.frames))?;
         self.frames = frames;
         Ok(())
     }

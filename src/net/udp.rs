@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Receive buffer of a socket in bytes, as asked for (the kernel doubles it for its own bookkeeping): about two seconds
@@ -60,6 +61,19 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
+}
+
+/// Receives a datagram without waiting: its length and who sent it. A system call and nothing else: the C library's own
+/// `recvfrom` and `sendto` are points where a thread can be cancelled, which takes a thirtieth of a packet's whole cost.
+pub fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    let (length, _, from) = rustix::net::recvfrom(socket, buffer, RecvFlags::empty())?;
+    let from = from.and_then(|from| SocketAddr::try_from(from).ok()).ok_or(ErrorKind::InvalidData)?;
+    Ok((length, from))
+}
+
+/// Sends a datagram without waiting; see [`receive`].
+pub fn send(socket: &UdpSocket, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+    Ok(rustix::net::sendto(socket, bytes, SendFlags::empty(), &to)?)
 }
 
 /// An epoll with a wake-up of its own.

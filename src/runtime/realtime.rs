@@ -1,5 +1,7 @@
 //! The scheduling of threads that must not be late, and of those that may be.
 
+use std::time::Duration;
+
 use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
@@ -26,4 +28,10 @@ pub fn step_back(thread: &str) {
     if let Err(error) = rustix::process::nice(BEHIND) {
         tracing::warn!(thread, %error, "it cannot be put behind the others");
     }
+}
+
+/// The CPU time that the system has charged the calling thread. A system call; not for every packet.
+pub fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Bound;
 use crate::bridge::relay::{Channel, Slot};
-use crate::net::udp::{Poller, Ready};
+use crate::net::udp::{self, Poller, Ready};
 
 /// Datagrams read in one pass from a socket that had one in the pass before, too: a burst. Others give one a pass.
 const BURST: usize = 16;
@@ -109,7 +109,7 @@ impl Sockets {
     }
 
     pub fn send(&self, slot: Slot, channel: Channel, to: SocketAddr, bytes: &[u8]) -> bool {
-        self.get(slot, channel).is_some_and(|socket| socket.send_to(bytes, to).is_ok())
+        self.get(slot, channel).is_some_and(|socket| udp::send(socket, bytes, to).is_ok())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::bridge::relay::{
 };
 use crate::clock;
 use crate::id::{LegId, PortId, WorkerId};
-use crate::net::udp::{Pair, Poller, Ready};
+use crate::net::udp::{self, Pair, Poller, Ready};
 use crate::record::tap::TapHeader;
 use crate::runtime::{realtime, ring};
 
@@ -156,7 +156,8 @@ impl<F: Fn(Notice)> Loop<F> {
             self.tell();
             self.publish_totals();
             self.housekeep(begun);
-            if let Some(pause) = self.pace.after_pass((self.totals.received - before) as u32, begun) {
+            let read = (self.totals.received - before) as u32;
+            if let Some(pause) = self.pace.after_pass(read, begun, realtime::thread_cpu) {
                 let spent = clock::now().saturating_duration_since(begun);
                 std::thread::sleep(pause.saturating_sub(spent));
             }
@@ -202,7 +203,7 @@ impl<F: Fn(Notice)> Loop<F> {
     /// False when there is nothing to read.
     fn read_one(&mut self, slot: Slot, channel: Channel, buffer: &mut [u8], now: Instant) -> bool {
         let Some(socket) = self.sockets.get(slot, channel) else { return false };
-        let (len, from) = match socket.recv_from(buffer) {
+        let (len, from) = match udp::receive(socket, buffer) {
             Ok(received) => received,
             // Errors of an earlier send (ICMP) are read here; they say nothing about what comes next.
             Err(error) => return error.kind() != ErrorKind::WouldBlock && error.kind() != ErrorKind::Interrupted,
