@@ -89,7 +89,7 @@ impl Active {
     /// The disk's own; an index that was never added is ignored.
     pub fn append(&mut self, index: usize, interleaved: &[i16]) -> Result<(), Error> {
         let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
-        track.writer.append(interleaved).map_err(Error::io("write", &self.dir.join(&track.name)))
+        track.writer.append(interleaved).map_err(|error| Error::io("write", &self.dir.join(&track.name))(error))
     }
 
     /// Appends silence in place of frames that there was no room to keep: a gap `dropped-by-us` and a warning.
@@ -136,7 +136,7 @@ impl Active {
     /// The disk's own.
     pub fn commit(&mut self) -> Result<(), Error> {
         for track in &mut self.tracks {
-            track.writer.commit().map_err(Error::io("write", &self.dir.join(&track.name)))?;
+            track.writer.commit().map_err(|error| Error::io("write", &self.dir.join(&track.name))(error))?;
         }
         if self.dirty {
             let recording = self.metadata();

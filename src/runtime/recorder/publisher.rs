@@ -107,7 +107,7 @@ pub(super) struct Publishing {
     leftovers: VecDeque<RecordingId>,
     /// To be synced and placed together.
     prepared: Vec<(Box<Order>, Prepared)>,
-    /// To be tried again at an instant, which is the later the more often it failed.
+    /// To be tried again at an instant, the earliest first: it is the later the more often a publication failed.
     failed: VecDeque<(Instant, Box<Order>)>,
 }
 
@@ -204,7 +204,8 @@ impl Publishing {
         tracing::error!(recording = %order.publication.id(), %error, "a recording cannot be published yet");
         let at = clock::now() + order.pause;
         order.pause = (order.pause * 2).min(RETRY_MAX);
-        self.failed.push_back((at, order));
+        let i = self.failed.partition_point(|(other, _)| *other <= at);
+        self.failed.insert(i, (at, order));
     }
 
     fn repair(&mut self, id: RecordingId) {
