@@ -53,6 +53,18 @@ impl Coding {
         }
     }
 
+    /// As [`Coding::decode`], and gives the largest magnitude, where decoding tells it.
+    pub fn decode_loudest(self, bytes: &[u8], samples: &mut [i16]) -> Option<u16> {
+        match self.law {
+            Law::Mu => Some(g711::decode_ulaw_loudest(bytes, samples)),
+            Law::A => Some(g711::decode_alaw_loudest(bytes, samples)),
+            Law::Linear => {
+                pcm::decode_l16(bytes, samples);
+                None
+            }
+        }
+    }
+
     /// The largest magnitude of what `bytes` decode to, where that can be told without decoding them.
     pub fn loudest(self, bytes: &[u8]) -> Option<u16> {
         match self.law {

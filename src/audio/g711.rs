@@ -4,6 +4,20 @@
 #[cfg(not(baseline))]
 use multiversion::multiversion;
 
+/// True where a function is compiled for a processor with a feature.
+#[cfg(not(baseline))]
+macro_rules! has {
+    ($feature:literal) => {
+        multiversion::target::target_cfg_f!(target_feature = $feature)
+    };
+}
+#[cfg(baseline)]
+macro_rules! has {
+    ($feature:literal) => {
+        cfg!(target_feature = $feature)
+    };
+}
+
 /// The byte that decodes to 0 in µ-law.
 pub const ULAW_SILENCE: u8 = 0xff;
 
@@ -15,9 +29,19 @@ pub fn decode_ulaw(bytes: &[u8], samples: &mut [i16]) {
     decode_ulaw_slices(bytes, samples);
 }
 
+/// As [`decode_ulaw`], and gives the largest magnitude; 0 for none.
+pub fn decode_ulaw_loudest(bytes: &[u8], samples: &mut [i16]) -> u16 {
+    decode_ulaw_slices(bytes, samples)
+}
+
 /// Decodes A-law: one sample per byte, as many as the shorter slice holds.
 pub fn decode_alaw(bytes: &[u8], samples: &mut [i16]) {
     decode_alaw_slices(bytes, samples);
+}
+
+/// As [`decode_alaw`], and gives the largest magnitude; 0 for none.
+pub fn decode_alaw_loudest(bytes: &[u8], samples: &mut [i16]) -> u16 {
+    decode_alaw_slices(bytes, samples)
 }
 
 /// Adds what µ-law bytes decode to to a sum, as many as the shorter slice holds.
@@ -76,29 +100,43 @@ fn most_of(bytes: &[u8], inverted: u8) -> u8 {
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_ulaw_differences(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
-    for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
-        *byte = linear_to_ulaw(sum.wrapping_sub(*own));
+    if has!("avx2") {
+        for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+            *byte = linear_to_ulaw(sum.wrapping_sub(*own), by_exponent);
+        }
+    } else {
+        for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+            *byte = linear_to_ulaw(sum.wrapping_sub(*own), by_halves);
+        }
     }
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_alaw_differences(sum: &[i16], own: &[i16], bytes: &mut [u8]) {
-    for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
-        *byte = linear_to_alaw(sum.wrapping_sub(*own));
+    if has!("avx2") {
+        for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+            *byte = linear_to_alaw(sum.wrapping_sub(*own), by_exponent);
+        }
+    } else {
+        for ((byte, sum), own) in bytes.iter_mut().zip(sum).zip(own) {
+            *byte = linear_to_alaw(sum.wrapping_sub(*own), by_halves);
+        }
     }
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
-fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) {
-    for (sample, byte) in samples.iter_mut().zip(bytes) {
-        *sample = ulaw_to_linear(*byte);
+fn decode_ulaw_slices(bytes: &[u8], samples: &mut [i16]) -> u16 {
+    match has!("avx512bw") {
+        true => decode(bytes, samples, ulaw_magnitude),
+        false => decode(bytes, samples, ulaw_magnitude_by_exponent),
     }
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
-fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) {
-    for (sample, byte) in samples.iter_mut().zip(bytes) {
-        *sample = alaw_to_linear(*byte);
+fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) -> u16 {
+    match has!("avx512bw") {
+        true => decode(bytes, samples, alaw_magnitude),
+        false => decode(bytes, samples, alaw_magnitude_by_exponent),
     }
 }
 
@@ -118,16 +156,103 @@ fn add_alaw_slices(bytes: &[u8], sum: &mut [i32]) {
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_ulaw_slices(samples: &[i16], bytes: &mut [u8]) {
-    for (byte, sample) in bytes.iter_mut().zip(samples) {
-        *byte = linear_to_ulaw(*sample);
+    if has!("avx2") {
+        for (byte, sample) in bytes.iter_mut().zip(samples) {
+            *byte = linear_to_ulaw(*sample, by_exponent);
+        }
+    } else {
+        for (byte, sample) in bytes.iter_mut().zip(samples) {
+            *byte = linear_to_ulaw(*sample, by_halves);
+        }
     }
 }
 
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn encode_alaw_slices(samples: &[i16], bytes: &mut [u8]) {
-    for (byte, sample) in bytes.iter_mut().zip(samples) {
-        *byte = linear_to_alaw(*sample);
+    if has!("avx2") {
+        for (byte, sample) in bytes.iter_mut().zip(samples) {
+            *byte = linear_to_alaw(*sample, by_exponent);
+        }
+    } else {
+        for (byte, sample) in bytes.iter_mut().zip(samples) {
+            *byte = linear_to_alaw(*sample, by_halves);
+        }
     }
+}
+
+/// Decodes by blocks of a constant length, for which the compiler makes no loop for a rest within. Least of 160 samples with
+/// AVX-512 10 ns, against 22 ns in one loop and one for the magnitude.
+#[inline(always)]
+fn decode(bytes: &[u8], samples: &mut [i16], magnitude: impl Fn(u8) -> i16) -> u16 {
+    const BLOCK: usize = 32;
+    let len = bytes.len().min(samples.len());
+    let (blocks, rest) = bytes[..len].as_chunks::<BLOCK>();
+    let (sample_blocks, sample_rest) = samples[..len].as_chunks_mut::<BLOCK>();
+    let mut most = [0; BLOCK];
+    for (bytes, samples) in blocks.iter().zip(sample_blocks) {
+        for n in 0..BLOCK {
+            let value = magnitude(bytes[n]);
+            most[n] = if value > most[n] { value } else { most[n] };
+            samples[n] = signed(value, bytes[n]);
+        }
+    }
+    let mut loudest = 0;
+    for value in most {
+        loudest = if value > loudest { value } else { loudest };
+    }
+    for (byte, sample) in rest.iter().zip(sample_rest) {
+        let value = magnitude(*byte);
+        loudest = if value > loudest { value } else { loudest };
+        *sample = signed(value, *byte);
+    }
+    loudest as u16
+}
+
+/// A magnitude with the sign of its code: positive where the highest bit is set.
+#[inline(always)]
+fn signed(magnitude: i16, code: u8) -> i16 {
+    let sign = !i16::from(code as i8 >> 7);
+    (magnitude ^ sign).wrapping_sub(sign)
+}
+
+/// The magnitude of a µ-law byte. In 16 bits, for processors that shift each of them by its own count.
+#[inline(always)]
+fn ulaw_magnitude(byte: u8) -> i16 {
+    let code = i16::from(!byte);
+    ((((code & 0x0f) << 3) + 0x84) << ((code >> 4) & 7)) - 0x84
+}
+
+/// The magnitude of an A-law byte, likewise.
+#[inline(always)]
+fn alaw_magnitude(byte: u8) -> i16 {
+    let code = i16::from(byte ^ 0x55);
+    let segment = (code >> 4) & 7;
+    let normal = segment.min(1);
+    (((code & 0x0f) << 4) + 8 + (normal << 8)) << (segment - normal)
+}
+
+/// The same through an `f32`, of which segment and mantissa are exponent and mantissa: least of SSE2 49 ns for 160 samples
+/// with their largest magnitude, against 67 ns.
+#[inline(always)]
+fn ulaw_magnitude_by_exponent(byte: u8) -> i16 {
+    // (16.5 + mantissa) · 2^(segment + 3)
+    floating(i32::from(!byte)) - 0x84
+}
+
+#[inline(always)]
+fn alaw_magnitude_by_exponent(byte: u8) -> i16 {
+    let code = i32::from(byte ^ 0x55) & 0x7f;
+    // Segment 0 is segment 1 without the bit that its mantissa does not have.
+    let linear = if code < 0x10 { 0x10 } else { 0 };
+    floating(code + linear) - (linear << 4) as i16
+}
+
+/// (16.5 + mantissa) · 2^(segment + 3) of a code, whose sign is not looked at.
+#[inline(always)]
+fn floating(code: i32) -> i16 {
+    let bits = ((code & 0x7f) << 19) + ((127 + 7) << 23) + (1 << 18);
+    // Added to 1.5 · 2²³ an integer stands in the lowest bits of the sum.
+    (f32::from_bits(bits as u32) + 12_582_912.0).to_bits() as i16
 }
 
 #[inline(always)]
@@ -166,13 +291,19 @@ fn below(value: i16, bound: i16) -> i16 {
     if value < bound { -1 } else { 0 }
 }
 
-/// Segment and mantissa of a magnitude whose segments begin at `top` / 128 … `top`, as a code without its sign. The segment
-/// is the position of the highest bit and the mantissa the four bits below it: the magnitude is shifted until the highest
-/// bit stands at `top`, by 4, 2 and 1 bits where that fits, and every shift is a segment less. All in 16 bits, of which a
-/// vector holds twice as many as of 32: least of SSE2 60 ns for 160 samples, against 115 ns through the exponent of an
-/// `f32`, and 24 against 27 ns with AVX2.
+/// Segment and mantissa of a magnitude whose segments begin at `top` / 128 … `top`, as a code without its sign: those of an
+/// `f32`. For vectors of 32 bytes and more: least of AVX2 24 ns for 160 samples, against 44 ns by halves.
 #[inline(always)]
-fn segment_and_mantissa(magnitude: i16, top: i16) -> i16 {
+fn by_exponent(magnitude: i16, top: i16) -> i16 {
+    let least = 127 + top.trailing_zeros() - 7;
+    (f32::from(magnitude).to_bits() >> 19) as i16 - (least << 4) as i16
+}
+
+/// The same. The segment is the position of the highest bit and the mantissa the four bits below it: the magnitude is
+/// shifted until the highest bit stands at `top`, by 4, 2 and 1 bits where that fits, and every shift is a segment less. All
+/// in 16 bits: least of SSE2 76 ns for 160 samples, against 80 ns through the exponent of an `f32`.
+#[inline(always)]
+fn by_halves(magnitude: i16, top: i16) -> i16 {
     let four = below(magnitude, top / 8);
     let magnitude = magnitude.wrapping_mul((four & 15) + 1);
     let two = below(magnitude, top / 2);
@@ -185,7 +316,7 @@ fn segment_and_mantissa(magnitude: i16, top: i16) -> i16 {
 
 /// One sample to µ-law; ones' complement of negative values, as G.191 does.
 #[inline(always)]
-fn linear_to_ulaw(sample: i16) -> u8 {
+fn linear_to_ulaw(sample: i16, segment_and_mantissa: impl Fn(i16, i16) -> i16) -> u8 {
     let value = sample >> 2;
     let sign = value >> 15;
     let magnitude = ((value ^ sign) + 33).min(8_191);
@@ -195,7 +326,7 @@ fn linear_to_ulaw(sample: i16) -> u8 {
 
 /// One sample to A-law; ones' complement of negative values, as G.191 does.
 #[inline(always)]
-fn linear_to_alaw(sample: i16) -> u8 {
+fn linear_to_alaw(sample: i16, segment_and_mantissa: impl Fn(i16, i16) -> i16) -> u8 {
     let value = sample >> 3;
     let sign = value >> 15;
     let magnitude = value ^ sign;
@@ -251,8 +382,16 @@ mod tests {
     fn the_code_without_vectors_gives_the_same() {
         assert!(every_byte().into_iter().all(|b| ulaw_to_linear(b) == reference::decode_ulaw(b)));
         assert!(every_byte().into_iter().all(|b| alaw_to_linear(b) == reference::decode_alaw(b)));
-        assert!(every_sample().into_iter().all(|s| linear_to_ulaw(s) == reference::encode_ulaw(s)));
-        assert!(every_sample().into_iter().all(|s| linear_to_alaw(s) == reference::encode_alaw(s)));
+        for way in [by_halves, by_exponent] {
+            assert!(every_sample().into_iter().all(|s| linear_to_ulaw(s, way) == reference::encode_ulaw(s)));
+            assert!(every_sample().into_iter().all(|s| linear_to_alaw(s, way) == reference::encode_alaw(s)));
+        }
+        for way in [ulaw_magnitude, ulaw_magnitude_by_exponent] {
+            assert!(every_byte().into_iter().all(|b| signed(way(b), b) == reference::decode_ulaw(b)));
+        }
+        for way in [alaw_magnitude, alaw_magnitude_by_exponent] {
+            assert!(every_byte().into_iter().all(|b| signed(way(b), b) == reference::decode_alaw(b)));
+        }
     }
 
     #[test]
@@ -265,6 +404,20 @@ mod tests {
             assert_eq!(loudest_alaw(&alaw), reference::decode_alaw(byte).unsigned_abs());
         }
         assert_eq!((loudest_ulaw(&every_byte()), loudest_alaw(&every_byte())), (32_124, 32_256));
+    }
+
+    #[test]
+    fn the_loudest_sample_is_told_whatever_its_place() {
+        for (bytes, byte) in (0..=70).flat_map(|len| [(len, 0x00), (len, 0x80), (len, 0x2a)]) {
+            for at in 0..bytes {
+                let (mut ulaw, mut alaw) = (vec![ULAW_SILENCE; bytes], vec![ALAW_SILENCE; bytes]);
+                (ulaw[at], alaw[at]) = (byte, byte);
+                let mut samples = vec![0; bytes];
+                assert_eq!(decode_ulaw_loudest(&ulaw, &mut samples), reference::decode_ulaw(byte).unsigned_abs());
+                assert_eq!(decode_alaw_loudest(&alaw, &mut samples), reference::decode_alaw(byte).unsigned_abs());
+            }
+        }
+        assert_eq!((decode_ulaw_loudest(&[], &mut [1]), decode_alaw_loudest(&[0], &mut [])), (0, 0));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Samples: G.711, linear PCM, resampling, summing. Mono `i16` at 8,000, 16,000 or 48,000 Hz throughout.
 
+pub mod bus;
 pub mod coding;
 pub mod conceal;
 pub mod convert;

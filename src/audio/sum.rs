@@ -22,6 +22,18 @@ pub fn add(samples: &[i16], sum: &mut [i32]) {
     add_slices(samples, sum);
 }
 
+/// Adds samples to a sum that they do not take out of the range of a sample, as many as the shorter slice holds.
+pub fn add_narrow(samples: &[i16], sum: &mut [i16]) {
+    add_narrow_slices(samples, sum);
+}
+
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn add_narrow_slices(samples: &[i16], sum: &mut [i16]) {
+    for (total, sample) in sum.iter_mut().zip(samples) {
+        *total = total.wrapping_add(*sample);
+    }
+}
+
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn add_slices(samples: &[i16], sum: &mut [i32]) {
     for (total, sample) in sum.iter_mut().zip(samples) {

@@ -121,12 +121,15 @@ pub struct Mixer {
     by_id: HashMap<RoomId, usize>,
     members: Slab<Member>,
     legs: LegMap<usize>,
-    /// Who sent the latest packet.
+    /// Who sent the latest packet, and who came next the last time.
     sender: usize,
+    expected: usize,
     phases: [Vec<usize>; PHASES as usize],
     /// The phase that is due next, counted from the epoch, and when: an instant is dear to compute anew.
     next: u64,
     due: Instant,
+    /// When each phase is due next, in nanoseconds after the epoch.
+    ticks_ns: [i64; PHASES as usize],
     /// When the phase before it began.
     began: Instant,
     load: Load,
@@ -143,6 +146,7 @@ impl Mixer {
         Self {
             next,
             due: instant_of(options.epoch, next),
+            ticks_ns: ticks_ns(next),
             began: now,
             options,
             rooms: Slab::new(),
@@ -150,6 +154,7 @@ impl Mixer {
             members: Slab::new(),
             legs: LegMap::default(),
             sender: usize::MAX,
+            expected: usize::MAX,
             phases: Default::default(),
             load: Load::default(),
             digits: VecDeque::with_capacity(MAX_DIGITS),
@@ -194,7 +199,7 @@ impl Mixer {
         match command {
             MixCommand::Open { room, sample_rate, digits } => self.open(room, sample_rate, digits, now),
             MixCommand::Join(join) => self.join(*join),
-            MixCommand::Hearing { leg, hearing } => self.change(leg, |member| member.hearing = hearing),
+            MixCommand::Hearing { leg, hearing } => self.change(leg, |member| member.set_hearing(hearing)),
             MixCommand::Listen { leg, listens } => self.change(leg, |member| member.listen(listens)),
             MixCommand::Describe { leg, receive, send } => {
                 self.change(leg, |member| member.describe(&receive, &send));
@@ -213,10 +218,9 @@ impl Mixer {
             return;
         };
         let member = &mut self.members[key];
+        (self.sender, self.expected) = (key, member.follower);
         member.worker = arrived.worker;
-        let phase = self.rooms[member.room].phase;
-        let next = self.next + (phase + PHASES - self.next % PHASES) % PHASES;
-        let until_tick = (next * PHASE.as_nanos() as u64) as i64 - arrived.arrival_ns as i64;
+        let until_tick = self.ticks_ns[member.phase] - arrived.arrival_ns as i64;
         if !member.packet(arrived, payload, until_tick, self.options.epoch, &mut self.counters) {
             let pressed = member.pressed.take();
             pressed.into_iter().for_each(|(digit, length)| self.digit(arrived.leg, digit, length));
@@ -226,17 +230,11 @@ impl Mixer {
     /// Packets come in the same order tick by tick: nearly always whoever followed the last time follows again, and nothing
     /// is looked up.
     fn place_of(&mut self, leg: LegId) -> Option<usize> {
-        let before = self.members.get(self.sender).map(|before| before.follower);
-        let again = before.filter(|key| self.members.get(*key).is_some_and(|member| member.leg == leg));
-        let key = match again {
-            Some(key) => key,
-            None => {
-                let key = *self.legs.get(&leg)?;
-                self.members.get_mut(self.sender).into_iter().for_each(|before| before.follower = key);
-                key
-            }
-        };
-        self.sender = key;
+        if self.members.get(self.expected).is_some_and(|member| member.leg == leg) {
+            return Some(self.expected);
+        }
+        let key = *self.legs.get(&leg)?;
+        self.members.get_mut(self.sender).into_iter().for_each(|before| before.follower = key);
         Some(key)
     }
 
@@ -250,6 +248,7 @@ impl Mixer {
         self.began = now;
         self.load.observe(late, worked);
         (self.next, self.due) = (self.next + 1, self.due + PHASE);
+        self.ticks_ns[phase] += TICK.as_nanos() as i64;
         while let Some((worker, leg, digit, length)) = self.digits.pop_front() {
             emit(worker, Output::Digit(leg, digit, length));
         }
@@ -287,14 +286,14 @@ impl Mixer {
         emit: &mut impl FnMut(WorkerId, Output<'_>),
     ) {
         let room = &mut self.rooms[key];
-        let mixer = self.options.mixer;
-        match shed {
-            Some(shed) => {
+        let job = shed.map(|shed| room::Job { mixer: self.options.mixer, number, shed });
+        match job {
+            Some(job) => {
+                let shed = job.shed;
                 self.counters.ticks += 1;
                 self.counters.shed_stretch += u64::from(shed.without.stretch);
                 self.counters.shed_concealment += u64::from(shed.without.concealment);
                 self.counters.shed_meters += u64::from(shed.meters);
-                let job = room::Job { mixer, number, shed };
                 room.tick(job, &mut self.members, &mut self.scratch, &mut self.counters, emit);
             }
             None => room.skip(&mut self.members),
@@ -303,14 +302,11 @@ impl Mixer {
             self.notices.push_back(MixNotice::Played { room: room.id, to });
         }
         let room_id = room.id;
-        let meters = shed.is_some_and(|shed| !shed.meters);
-        for at in (0..self.rooms[key].members.len()).rev() {
+        // From behind: who leaves changes no other's place.
+        while let Some(at) = self.rooms[key].attend.pop() {
             let member_key = self.rooms[key].members[at];
             let member = &mut self.members[member_key];
-            let tells = meters && number as usize % 50 == member_key % 50;
-            if !tells && member.goes_on() {
-                continue;
-            }
+            let tells = job.is_some_and(|job| job.tells(member_key));
             if let Some(leg) = member.ended_playing().then_some(member.leg) {
                 self.notices.push_back(MixNotice::Played { room: room_id, to: Some(leg) });
             }
@@ -337,6 +333,7 @@ impl Mixer {
             // Nothing was due without rooms.
             self.next = self.next.max(phase_after(self.options.epoch, now));
             self.due = instant_of(self.options.epoch, self.next);
+            self.ticks_ns = ticks_ns(self.next);
         }
         let fewest = (0..self.phases.len()).min_by_key(|phase| self.phases[*phase].len()).unwrap_or(0);
         let key = self.rooms.insert(Room::new(id, sample_rate, digits, fewest as u64));
@@ -372,21 +369,22 @@ impl Mixer {
         if !Member::can_be_mixed(&join) {
             return Err(JoinError::Codec);
         }
+        let phase = self.rooms[key].phase as usize;
         let member_key = match here {
             Some(here) => {
                 let before = self.members[here].room;
                 self.rooms[before].members.retain(|member| *member != here);
                 self.rooms[before].find_coaches(&self.members);
-                self.members[here].rejoin(&join, key);
+                self.members[here].rejoin(&join, (key, phase));
                 here
             }
             None => {
-                let here = self.members.insert(Member::new(&join, key));
+                let here = self.members.insert(Member::new(&join, (key, phase)));
                 self.legs.insert(join.leg, here);
                 here
             }
         };
-        self.rooms[key].members.push(member_key);
+        self.rooms[key].add(member_key);
         self.rooms[key].find_coaches(&self.members);
         Ok(())
     }
@@ -455,9 +453,9 @@ impl Mixer {
         if room.digits == RoomDigits::Tell {
             return;
         }
-        let speaks: (LegId, Hearing) = (from, presser.hearing);
+        let speaks: (LegId, Hearing) = (from, presser.hearing());
         for member in room.members.iter().map(|member| &self.members[*member]) {
-            if !member.listens || !hearing::hears((member.leg, member.hearing), speaks) {
+            if !member.listens || !hearing::hears((member.leg, member.hearing()), speaks) {
                 continue;
             }
             match self.digits.len() < MAX_DIGITS {
@@ -471,6 +469,14 @@ impl Mixer {
 /// The first phase that is not before an instant.
 fn phase_after(epoch: Instant, now: Instant) -> u64 {
     now.saturating_duration_since(epoch).as_nanos().div_ceil(PHASE.as_nanos()) as u64
+}
+
+/// When each phase comes next, in nanoseconds after the epoch, while `next` is due.
+fn ticks_ns(next: u64) -> [i64; PHASES as usize] {
+    std::array::from_fn(|phase| {
+        let comes = next + (phase as u64 + PHASES - next % PHASES) % PHASES;
+        (comes * PHASE.as_nanos() as u64) as i64
+    })
 }
 
 fn instant_of(epoch: Instant, phase: u64) -> Instant {

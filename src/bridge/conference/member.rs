@@ -52,11 +52,14 @@ pub enum Parting {
 pub struct Member {
     pub leg: LegId,
     pub worker: WorkerId,
-    /// The room's place.
+    /// The room's place, and the phase in which it ticks.
     pub room: usize,
+    pub phase: usize,
     /// Who sent the packet that came next, the last time.
     pub follower: usize,
-    pub hearing: Hearing,
+    hearing: Hearing,
+    /// Everybody hears it.
+    is_heard: bool,
     pub listens: bool,
     pub parting: Parting,
     /// Its next packet fades in.
@@ -74,6 +77,8 @@ pub struct Member {
     /// A digit that has ended.
     pub pressed: Option<(Digit, Duration)>,
     meanings: Vec<(u8, Meaning)>,
+    /// The last one of audio that came.
+    usual: Option<(u8, Coding)>,
     playout: Playout,
     inward: Converter,
     outward: Converter,
@@ -86,6 +91,11 @@ pub struct Member {
 /// A codec that is mixed.
 fn coding(codec: &Codec) -> Option<Coding> {
     Coding::of(codec).filter(|coding| coding.sample_rate() <= 16_000)
+}
+
+/// Everybody hears who is this.
+fn is_heard(hearing: Hearing) -> bool {
+    hearing::audience(hearing) == Audience::Everybody
 }
 
 fn meanings(receive: &[Payload]) -> Vec<(u8, Meaning)> {
@@ -118,14 +128,16 @@ impl Member {
         if join.listens { hears } else { heard || hears }
     }
 
-    pub fn new(join: &Join, room: usize) -> Self {
+    pub fn new(join: &Join, (room, phase): (usize, usize)) -> Self {
         let meanings = meanings(&join.receive);
         Self {
             leg: join.leg,
             worker: join.worker,
             room,
+            phase,
             follower: usize::MAX,
             hearing: join.hearing,
+            is_heard: is_heard(join.hearing),
             listens: join.listens,
             parting: Parting::Stays,
             fresh: true,
@@ -138,6 +150,7 @@ impl Member {
             pressed: None,
             playout: Playout::new(fastest(&meanings)),
             meanings,
+            usual: None,
             inward: Converter::new(),
             outward: Converter::new(),
             press: None,
@@ -147,10 +160,10 @@ impl Member {
     }
 
     /// It is here already and joins another room, or joins again before it has left.
-    pub fn rejoin(&mut self, join: &Join, room: usize) {
-        self.room = room;
+    pub fn rejoin(&mut self, join: &Join, (room, phase): (usize, usize)) {
+        (self.room, self.phase) = (room, phase);
         self.worker = join.worker;
-        self.hearing = join.hearing;
+        self.set_hearing(join.hearing);
         self.parting = Parting::Stays;
         self.play = None;
         self.describe(&join.receive, &join.send);
@@ -160,10 +173,19 @@ impl Member {
     pub fn describe(&mut self, receive: &[Payload], send: &[Payload]) {
         let before = fastest(&self.meanings);
         self.meanings = meanings(receive);
+        self.usual = None;
         self.speech = speech(send);
         if fastest(&self.meanings) > before {
             self.playout = Playout::new(fastest(&self.meanings));
         }
+    }
+
+    pub fn hearing(&self) -> Hearing {
+        self.hearing
+    }
+
+    pub fn set_hearing(&mut self, hearing: Hearing) {
+        (self.hearing, self.is_heard) = (hearing, is_heard(hearing));
     }
 
     pub fn listen(&mut self, listens: bool) {
@@ -176,7 +198,27 @@ impl Member {
     }
 
     /// A packet came; false when it has ended a digit ([`Member::pressed`]).
+    #[inline]
     pub fn packet(
+        &mut self,
+        arrived: &Arrived,
+        payload: &[u8],
+        until_tick_ns: i64,
+        epoch: Instant,
+        counters: &mut Counters,
+    ) -> bool {
+        if let Some((payload_type, coding)) = self.usual
+            && payload_type == arrived.payload_type
+        {
+            self.audio(arrived, coding, payload, until_tick_ns, counters);
+            return true;
+        }
+        self.unusual(arrived, payload, until_tick_ns, epoch, counters)
+    }
+
+    /// As [`Member::packet`].
+    #[cold]
+    fn unusual(
         &mut self,
         arrived: &Arrived,
         payload: &[u8],
@@ -187,15 +229,8 @@ impl Member {
         let known = self.meanings.iter().find(|(payload_type, _)| *payload_type == arrived.payload_type);
         match known.map(|(_, meaning)| *meaning) {
             Some(Meaning::Audio(coding)) => {
-                self.stats.received += 1;
-                match self.playout.insert(arrived.ssrc, arrived.timestamp, coding, payload, until_tick_ns) {
-                    Taken::Kept => {}
-                    Taken::Late => {
-                        self.stats.late += 1;
-                        counters.late += 1;
-                    }
-                    Taken::Overflow => self.stats.overflowed += 1,
-                }
+                self.usual = Some((arrived.payload_type, coding));
+                self.audio(arrived, coding, payload, until_tick_ns, counters);
             }
             // An empty packet of noise says nothing of its level.
             Some(Meaning::Noise) => self.playout.comfort_noise(payload.first().map_or(127, |level| level & 0x7f)),
@@ -207,6 +242,26 @@ impl Member {
             None => counters.unmixable += 1,
         }
         true
+    }
+
+    #[inline]
+    fn audio(
+        &mut self,
+        arrived: &Arrived,
+        coding: Coding,
+        payload: &[u8],
+        until_tick_ns: i64,
+        counters: &mut Counters,
+    ) {
+        self.stats.received += 1;
+        match self.playout.insert(arrived.ssrc, arrived.timestamp, coding, payload, until_tick_ns) {
+            Taken::Kept => {}
+            Taken::Late => {
+                self.stats.late += 1;
+                counters.late += 1;
+            }
+            Taken::Overflow => self.stats.overflowed += 1,
+        }
     }
 
     fn event(&mut self, arrived: &Arrived, payload: &[u8], clock_rate: u32, now: Instant) -> bool {
@@ -241,17 +296,13 @@ impl Member {
     }
 
     /// Makes [`Member::said`] for this tick.
+    #[inline]
     pub fn render(&mut self, rate: u32, without: Without, meters: bool, kernels: &Kernels, counters: &mut Counters) {
         let n = rate as usize / 50;
         let own = self.playout.rate() as usize / 50;
-        let made = if own == n {
-            self.playout.frame(&mut self.frame[..n], without)
-        } else {
-            let mut frame = [0; MAX_FRAME];
-            let made = self.playout.frame(&mut frame[..own], without);
-            let said = made.kept.map_or(&frame[..own], |at| self.playout.kept(at, own));
-            convert(&mut self.inward, kernels, said, &mut self.frame[..n]);
-            Made { kept: None, peak: None, ..made }
+        let made = match own == n {
+            true => self.playout.frame(&mut self.frame[..n], without),
+            false => self.converted(own, n, without, kernels),
         };
         self.kept = made.kept;
         self.stats.concealed += u64::from(made.concealed);
@@ -269,7 +320,18 @@ impl Member {
         }
     }
 
+    /// The next frame, at the room's rate.
+    #[inline(never)]
+    fn converted(&mut self, own: usize, n: usize, without: Without, kernels: &Kernels) -> Made {
+        let mut frame = [0; MAX_FRAME];
+        let made = self.playout.frame(&mut frame[..own], without);
+        let said = made.kept.map_or(&frame[..own], |at| self.playout.kept(at, own));
+        convert(&mut self.inward, kernels, said, &mut self.frame[..n]);
+        Made { kept: None, peak: None, ..made }
+    }
+
     /// What it says in this tick, of so many samples at the room's rate.
+    #[inline]
     pub fn said(&self, samples: usize) -> &[i16] {
         self.kept.map_or(&self.frame[..samples], |at| self.playout.kept(at, samples))
     }
@@ -283,7 +345,7 @@ impl Member {
 
     /// True when everybody hears what it says in this tick.
     pub fn is_in_sum(&self) -> bool {
-        self.sounds && hearing::audience(self.hearing) == Audience::Everybody
+        self.sounds && self.is_heard
     }
 
     /// To the rate of its peer's codec.

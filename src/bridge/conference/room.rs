@@ -7,6 +7,7 @@ use slab::Slab;
 use super::load::Shed;
 use super::member::{MAX_FRAME, Member, Parting, Speech};
 use super::{Counters, Output};
+use crate::audio::bus::Bus;
 use crate::audio::coding::Coding;
 use crate::audio::convert::{self, Kernels};
 use crate::audio::mix::{self, Gain};
@@ -35,10 +36,8 @@ pub struct Play {
 #[derive(Debug)]
 pub struct Scratch {
     pub kernels: Kernels,
-    sum: [i32; MAX_FRAME],
-    /// The same as samples, when nobody's mix can leave their range.
-    whole: [i16; MAX_FRAME],
-    is_whole: bool,
+    /// What everybody says.
+    bus: Bus,
     /// For a listener who hears more than the sum.
     private: [i32; MAX_FRAME],
     mixed: [i16; MAX_FRAME],
@@ -58,6 +57,8 @@ pub struct Room {
     pub phase: u64,
     pub closing: bool,
     pub members: Vec<usize>,
+    /// Of those, whom something is to be done for behind the tick.
+    pub attend: Vec<usize>,
     pub play: Option<Play>,
     /// Those who are heard by one agent only: that agent, and their place.
     coaches: Vec<(LegId, usize)>,
@@ -72,13 +73,18 @@ pub struct Job {
     pub shed: Shed,
 }
 
+impl Job {
+    /// Whether a member's counters are told behind this tick: once a second, each in its own tick.
+    pub fn tells(&self, key: usize) -> bool {
+        !self.shed.meters && self.number as usize % 50 == key % 50
+    }
+}
+
 impl Scratch {
     pub fn new() -> Box<Self> {
         Box::new(Self {
             kernels: Kernels::new(),
-            sum: [0; MAX_FRAME],
-            whole: [0; MAX_FRAME],
-            is_whole: false,
+            bus: Bus::default(),
             private: [0; MAX_FRAME],
             mixed: [0; MAX_FRAME],
             converted: [0; MAX_FRAME],
@@ -100,17 +106,25 @@ impl Room {
             phase,
             closing: false,
             members: Vec::new(),
+            attend: Vec::new(),
             play: None,
             coaches: Vec::new(),
             gain: Gain::new(rate as usize / 50),
         }
     }
 
+    /// Somebody joins.
+    pub fn add(&mut self, key: usize) {
+        self.members.push(key);
+        // So that ticks allocate nothing.
+        self.attend.reserve(self.members.len());
+    }
+
     /// Who hears whom has changed.
     pub fn find_coaches(&mut self, members: &Slab<Member>) {
         self.coaches.clear();
         for key in &self.members {
-            if let Audience::Agent(agent) = hearing::audience(members[*key].hearing) {
+            if let Audience::Agent(agent) = hearing::audience(members[*key].hearing()) {
                 self.coaches.push((agent, *key));
             }
         }
@@ -124,6 +138,8 @@ impl Room {
     /// The tick is left out: everything keeps its time.
     pub fn skip(&mut self, members: &mut Slab<Member>) {
         self.members.iter().for_each(|key| members[*key].skip());
+        self.attend.clear();
+        self.attend.extend(0..self.members.len());
         self.play.iter_mut().for_each(Play::skip);
     }
 
@@ -137,26 +153,23 @@ impl Room {
         emit: &mut impl FnMut(WorkerId, Output<'_>),
     ) {
         let n = self.rate as usize / 50;
-        scratch.sum[..n].fill(0);
+        scratch.bus.begin(n);
         scratch.shared = [[None; CODINGS]; 2];
-        let mut loudest = 0;
-        for key in &self.members {
+        self.attend.clear();
+        for (at, key) in self.members.iter().enumerate() {
             let member = &mut members[*key];
+            if job.tells(*key) || !member.goes_on() {
+                self.attend.push(at);
+            }
             member.render(self.rate, job.shed.without, !job.shed.meters, &scratch.kernels, counters);
             if member.is_in_sum() {
-                loudest = member.peak.max(loudest);
-                sum::add(member.said(n), &mut scratch.sum[..n]);
+                scratch.bus.add(member.said(n), member.peak);
             }
         }
         if let Some(play) = &mut self.play {
-            play.add_to(&mut scratch.sum[..n]);
+            play.add_to(scratch.bus.wide());
         }
-        let peak = mix::peak(&scratch.sum[..n]);
-        self.gain.next(peak, self.rate);
-        scratch.is_whole = self.gain.leaves_alone(peak, loudest);
-        if scratch.is_whole {
-            mix::narrowed(&scratch.sum[..n], &mut scratch.whole[..n]);
-        }
+        scratch.bus.end(&mut self.gain, self.rate);
         for at in 0..self.members.len() {
             let key = self.members[at];
             if members[key].listens {
@@ -181,12 +194,19 @@ impl Room {
             return stop_when(last, member);
         };
         let n = self.rate as usize / 50;
-        if scratch.is_whole && !last && self.hears_others_only(member) && speech.coding.sample_rate() == self.rate {
-            let bytes = &mut scratch.bytes[..speech.coding.bytes(n)];
-            speech.coding.encode_minus(&scratch.whole[..n], member.said(n), bytes);
+        if !last && self.hears_others_only(member) && speech.coding.sample_rate() == self.rate {
+            let Scratch { bus, mixed, bytes, .. } = scratch;
+            let bytes = &mut bytes[..speech.coding.bytes(n)];
+            match bus.whole() {
+                Some(whole) => speech.coding.encode_minus(whole, member.said(n), bytes),
+                None => {
+                    bus.mix(Some(member.said(n)), &self.gain, &mut mixed[..n]);
+                    speech.coding.encode(&mixed[..n], bytes);
+                }
+            }
             return hand_out(member, speech, job, bytes, counters, emit);
         }
-        let hears = self.listen(key, members, &mut scratch.private[..n], &scratch.sum[..n]);
+        let hears = self.listen(key, members, &mut scratch.private[..n], &mut scratch.bus);
         let member = &mut members[key];
         let fades = last || member.fresh;
         let own = member.is_in_sum() && hears != Hears::Nothing;
@@ -220,29 +240,29 @@ impl Room {
 
     /// True for one who speaks and hears the sum without himself, and has done so in the tick before.
     fn hears_others_only(&self, member: &Member) -> bool {
-        let hears_sum = self.coaches.is_empty() && member.play.is_none() && !member.hearing.deaf;
+        let hears_sum = self.coaches.is_empty() && member.play.is_none() && !member.hearing().deaf;
         hears_sum && member.is_in_sum() && !member.fresh
     }
 
     /// What a listener hears besides the sum goes to `private`, together with it.
-    fn listen(&self, key: usize, members: &mut Slab<Member>, private: &mut [i32], sum: &[i32]) -> Hears {
-        let (leg, hearing) = (members[key].leg, members[key].hearing);
+    fn listen(&self, key: usize, members: &mut Slab<Member>, private: &mut [i32], bus: &mut Bus) -> Hears {
+        let (leg, hearing) = (members[key].leg, members[key].hearing());
         if hearing.deaf {
             return Hears::Nothing;
         }
         let mut more = false;
         for (agent, coach) in &self.coaches {
             let speaks = &members[*coach];
-            if *agent == leg && speaks.sounds && hearing::hears((leg, hearing), (speaks.leg, speaks.hearing)) {
+            if *agent == leg && speaks.sounds && hearing::hears((leg, hearing), (speaks.leg, speaks.hearing())) {
                 if !std::mem::replace(&mut more, true) {
-                    private.copy_from_slice(sum);
+                    private.copy_from_slice(bus.wide());
                 }
                 sum::add(speaks.said(private.len()), private);
             }
         }
         if let Some(play) = &mut members[key].play {
             if !std::mem::replace(&mut more, true) {
-                private.copy_from_slice(sum);
+                private.copy_from_slice(bus.wide());
             }
             play.add_to(private);
         }
@@ -250,24 +270,24 @@ impl Room {
     }
 
     fn mix(&self, member: &Member, hears: Hears, own: bool, scratch: &mut Scratch, n: usize) {
-        let Scratch { sum, private, mixed, .. } = scratch;
+        let Scratch { bus, private, mixed, .. } = scratch;
         let own = own.then_some(member.said(n));
         match hears {
             Hears::Nothing => mixed[..n].fill(0),
-            Hears::Sum => mix::minus(&sum[..n], own, &self.gain, &mut mixed[..n]),
+            Hears::Sum => bus.mix(own, &self.gain, &mut mixed[..n]),
             Hears::More => mix::minus(&private[..n], own, &self.gain, &mut mixed[..n]),
         }
     }
 
     /// Where the packet stands of all who hear the sum, or silence, in a coding at the room's rate.
     fn share(&self, coding: Coding, silence: bool, scratch: &mut Scratch, n: usize) -> Option<(usize, usize)> {
-        let Scratch { sum, mixed, shared, packets, .. } = scratch;
+        let Scratch { bus, mixed, shared, packets, .. } = scratch;
         let at = usize::from(silence);
         let place = shared[at].iter().position(|made| made.is_none_or(|made| made == coding))?;
         if shared[at][place].replace(coding).is_none() {
             match silence {
                 true => mixed[..n].fill(0),
-                false => mix::minus(&sum[..n], None, &self.gain, &mut mixed[..n]),
+                false => bus.mix(None, &self.gain, &mut mixed[..n]),
             }
             encode(coding, &mixed[..n], &mut packets[at][place]);
         }

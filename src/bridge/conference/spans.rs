@@ -34,6 +34,7 @@ impl Spans {
     }
 
     /// True when all of `start..end`, which is not empty, waits.
+    #[inline]
     pub fn hold(&self, start: i64, end: i64) -> bool {
         let all = |span: &Range<i64>| span.start <= start && end <= span.end;
         all(&self.first) || self.rest.iter().any(all)
@@ -49,18 +50,30 @@ impl Spans {
         self.iter().find(|span| span.end > at).map(|span| span.start.max(at)..span.end)
     }
 
+    /// Enters `start..end`, which is not empty, where nothing waits.
+    #[inline]
+    pub fn begin(&mut self, start: i64, end: i64) {
+        debug_assert!(self.is_empty());
+        self.first = start..end;
+    }
+
+    /// Enters what begins where the only run ends; false, and nothing was done, when that is not the only one's end.
+    pub fn append(&mut self, start: i64, end: i64) -> bool {
+        let follows = self.rest.is_empty() && self.first.end == start && !self.first.is_empty();
+        if follows {
+            self.first.end = end;
+        }
+        follows
+    }
+
     /// Enters `start..end`, which is not empty; false when there are too many runs already.
     pub fn insert(&mut self, start: i64, end: i64) -> bool {
-        if self.rest.is_empty() {
-            // Nearly always it is the only one, or goes on where the only one ends.
-            if self.is_empty() {
-                self.first = start..end;
-                return true;
-            }
-            if self.first.end == start {
-                self.first.end = end;
-                return true;
-            }
+        if self.is_empty() {
+            self.begin(start, end);
+            return true;
+        }
+        if self.append(start, end) {
+            return true;
         }
         self.rest.push_front(self.first.clone());
         let entered = self.insert_among(start, end);
@@ -85,7 +98,11 @@ impl Spans {
     }
 
     /// What is before `play` waits no longer.
+    #[inline]
     pub fn forget(&mut self, play: i64) {
+        if self.rest.is_empty() && self.first.end <= play {
+            return self.first = 0..0;
+        }
         while self.first.end <= play {
             match self.rest.pop_front() {
                 Some(next) => self.first = next,
