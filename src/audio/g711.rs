@@ -292,7 +292,7 @@ fn below(value: i16, bound: i16) -> i16 {
 }
 
 /// Segment and mantissa of a magnitude whose segments begin at `top` / 128 … `top`, as a code without its sign: those of an
-/// `f32`. For vectors of 32 bytes and more: least of AVX2 24 ns for 160 samples, against 44 ns by halves.
+/// `f32`. For vectors of 32 bytes and more: least of AVX2 20 ns for 160 samples, against 36 ns by halves.
 #[inline(always)]
 fn by_exponent(magnitude: i16, top: i16) -> i16 {
     let least = 127 + top.trailing_zeros() - 7;
@@ -301,7 +301,7 @@ fn by_exponent(magnitude: i16, top: i16) -> i16 {
 
 /// The same. The segment is the position of the highest bit and the mantissa the four bits below it: the magnitude is
 /// shifted until the highest bit stands at `top`, by 4, 2 and 1 bits where that fits, and every shift is a segment less. All
-/// in 16 bits: least of SSE2 76 ns for 160 samples, against 80 ns through the exponent of an `f32`.
+/// in 16 bits: least of SSE2 67 ns for 160 samples, against 74 ns through the exponent of an `f32`.
 #[inline(always)]
 fn by_halves(magnitude: i16, top: i16) -> i16 {
     let four = below(magnitude, top / 8);
@@ -314,26 +314,25 @@ fn by_halves(magnitude: i16, top: i16) -> i16 {
     (magnitude >> (top.trailing_zeros() - 4)) + 0x60 - (four & 0x40) - (two & 0x20) - (one & 0x10)
 }
 
-/// One sample to µ-law; ones' complement of negative values, as G.191 does.
+/// One sample to µ-law; ones' complement of negative values, as G.191 does. The lowest two bits change neither segment nor
+/// mantissa, so nothing is shifted; bounds that hold anyway let the compiler pack bytes by one instruction.
 #[inline(always)]
 fn linear_to_ulaw(sample: i16, segment_and_mantissa: impl Fn(i16, i16) -> i16) -> u8 {
-    let value = sample >> 2;
-    let sign = value >> 15;
-    let magnitude = ((value ^ sign) + 33).min(8_191);
-    let code = segment_and_mantissa(magnitude, 4_096);
-    ((code | (sign & 0x80)) ^ 0xff) as u8
+    let sign = sample >> 15;
+    let magnitude = (sample ^ sign).saturating_add(132);
+    let code = segment_and_mantissa(magnitude, 16_384);
+    ((0xff - code) ^ (sign & 0x80)).clamp(0, 0xff) as u8
 }
 
-/// One sample to A-law; ones' complement of negative values, as G.191 does.
+/// One sample to A-law, likewise.
 #[inline(always)]
 fn linear_to_alaw(sample: i16, segment_and_mantissa: impl Fn(i16, i16) -> i16) -> u8 {
-    let value = sample >> 3;
-    let sign = value >> 15;
-    let magnitude = value ^ sign;
-    let linear = magnitude >> 1;
-    let floating = segment_and_mantissa(magnitude, 2_048);
-    let code = if magnitude < 32 { linear } else { floating };
-    ((code | (sign & 0x80)) ^ 0xd5) as u8
+    let sign = sample >> 15;
+    let magnitude = sample ^ sign;
+    let linear = magnitude >> 4;
+    let floating = segment_and_mantissa(magnitude, 16_384);
+    let code = if magnitude < 256 { linear } else { floating };
+    (code ^ 0xd5 ^ (sign & 0x80)).clamp(0, 0xff) as u8
 }
 
 #[cfg(test)]

@@ -252,9 +252,21 @@ impl Mixer {
         while let Some((worker, leg, digit, length)) = self.digits.pop_front() {
             emit(worker, Output::Digit(leg, digit, length));
         }
-        if self.phases[phase].is_empty() {
-            return;
+        if !self.phases[phase].is_empty() {
+            self.rooms_tick(phase, number, late, now, &mut emit);
         }
+    }
+
+    /// All rooms of a phase. Three of four phases of a mixer with one room have none: they cost as little as they can.
+    #[inline(never)]
+    fn rooms_tick(
+        &mut self,
+        phase: usize,
+        number: u32,
+        late: Duration,
+        now: Instant,
+        emit: &mut impl FnMut(WorkerId, Output<'_>),
+    ) {
         let largest = self.largest();
         for at in 0..self.phases[phase].len() {
             let key = self.phases[phase][at];
@@ -264,7 +276,7 @@ impl Mixer {
             let leaves_out = late >= TICK || sheds;
             self.counters.skipped += u64::from(late >= TICK);
             self.counters.shed_ticks += u64::from(sheds && late < TICK);
-            self.room_tick(key, number, (!leaves_out).then_some(shed), now, &mut emit);
+            self.room_tick(key, number, (!leaves_out).then_some(shed), now, emit);
         }
         self.end_rooms(phase);
     }
@@ -431,6 +443,9 @@ impl Mixer {
     /// Rooms that were closed and are empty.
     fn end_rooms(&mut self, phase: usize) {
         let Self { phases, rooms, by_id, notices, .. } = self;
+        if !phases[phase].iter().any(|key| rooms[*key].closing) {
+            return;
+        }
         phases[phase].retain(|key| {
             let ends = rooms[*key].closing && rooms[*key].members.is_empty();
             if ends {

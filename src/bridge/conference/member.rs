@@ -299,7 +299,7 @@ impl Member {
     #[inline]
     pub fn render(&mut self, rate: u32, without: Without, meters: bool, kernels: &Kernels, counters: &mut Counters) {
         let n = rate as usize / 50;
-        let own = self.playout.rate() as usize / 50;
+        let own = self.playout.frame_len();
         let made = match own == n {
             true => self.playout.frame(&mut self.frame[..n], without),
             false => self.converted(own, n, without, kernels),

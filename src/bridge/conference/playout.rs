@@ -149,6 +149,11 @@ impl Playout {
         self.rate
     }
 
+    /// Samples of a frame at that rate.
+    pub fn frame_len(&self) -> usize {
+        self.frame as usize
+    }
+
     /// What waited to be heard at the last tick, in ms.
     pub fn delay_ms(&self) -> u32 {
         (self.depth.max(0) * 1_000 / i64::from(self.rate)) as u32

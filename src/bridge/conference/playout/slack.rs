@@ -24,12 +24,14 @@ impl Slack {
         Self { parts: [i64::MIN; PARTS], latest: i64::MIN, usual: None, part: 0, ticks: 0, age: 0 }
     }
 
+    #[inline]
     pub fn note(&mut self, transit: i64) {
         self.latest = self.latest.max(transit);
         self.parts[self.part] = self.parts[self.part].max(transit);
         self.usual = Some(self.usual.map_or(transit, |usual| usual + (transit - usual) / 16));
     }
 
+    #[inline]
     pub fn tick(&mut self) {
         self.ticks += 1;
         if self.ticks == PART_TICKS {
@@ -42,6 +44,7 @@ impl Slack {
     }
 
     /// The latest of all.
+    #[inline]
     pub fn latest(&self) -> Option<i64> {
         Some(self.latest).filter(|latest| *latest != i64::MIN)
     }
