@@ -261,4 +261,23 @@ mod tests {
         }
         assert!(followed > packets / 3 && followed < packets * 2 / 3, "{followed} of {packets}");
     }
+
+    #[test]
+    fn a_talkspurt_that_begins_where_a_late_packet_ended_does_not_just_follow() {
+        let (coding, payload, mut out) = (Coding::of(&Codec::pcmu()).unwrap(), [0x55; 160], [0; 160]);
+        for silent in [4, 6] {
+            let mut playout = Playout::new(8_000);
+            for n in 0..10 + silent {
+                if n < 10 {
+                    assert_eq!(playout.insert(1, 160 * n, coding, &payload, 5_000_000), Taken::Kept);
+                }
+                playout.frame(&mut out, Without::default());
+            }
+            // Half of it was heard, and the rest ends where playing goes on.
+            let long = vec![0x55; 80 + 160 * silent as usize];
+            assert_eq!(playout.insert(1, 160 * 9 + 80, coding, &long, 5_000_000), Taken::Late);
+            let follows = playout.append(1, 160 * (10 + silent), coding, &payload, 40);
+            assert_eq!(follows, silent == 4);
+        }
+    }
 }
