@@ -146,6 +146,8 @@ class Data:
     def missing(self):
         """What the page would have and is not there."""
         gaps = [f"`{bench}` was not run" for bench in BENCHES if not self.of(bench)]
+        if self.of("mixing") and not any(document.get("costs") for document in self.of("mixing")):
+            gaps.append("of `mixing` only how late ticks begin was measured, not what a party costs")
         for document in self.documents:
             gaps += [f"`{row['case']}`: {row['notMeasured']}" for row in document.get("rows", []) if "notMeasured" in row]
         return gaps + ([] if self.profile else ["no profile was taken"])
@@ -383,7 +385,11 @@ than 2 % and 1 MiB, descriptors by no more than thirty; no copy may be dropped a
 ```console
 $ STICKYTAPE_SOAK_SECONDS=600 cargo test --test soak                                      # ten minutes
 $ STICKYTAPE_SOAK_SECONDS=3600 STICKYTAPE_SOAK_RATE=50 cargo test --release --test soak   # an hour of 50 calls a second, 12 GB
-```"""
+```
+
+Half an hour of 50 calls a second (2026-11-21, two cores shared with builds) did not pass: resident memory was 40.1 MB after the
+warm-up and 47.7 MB at the end, 90,030 calls later; descriptors stayed flat and nothing was dropped. A profile of the heap names
+nothing that grows with the calls besides what is bounded (kept events, tables), so the allocator is suspected, and not proved."""
 
 
 def page(data):

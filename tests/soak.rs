@@ -21,7 +21,7 @@ use stickytape::clock;
 const LONG: u32 = 30;
 /// How long the others talk.
 const SHORT: Duration = Duration::from_millis(800);
-/// Until rings, buffers and tables have their size: resident memory rises for the first minute, then stays.
+/// Until rings, buffers and tables have their size: in the first minute resident memory rises by a tenth and more.
 const WARM_UP: Duration = Duration::from_secs(50);
 /// Samples are compared by the medians of the first and the last so many seconds after the warm-up.
 const WINDOW: usize = 15;

@@ -32,7 +32,8 @@ const RESERVE: usize = 4;
 const WAITING: usize = 64;
 
 /// How long a busy producer may gather frames in a segment before it hands it over, in ns; see
-/// [`Producer::publish_aged`]. A recorder counts with 20 ms between the socket and itself, this and a pass among them.
+/// [`Producer::publish_aged`]. A recorder counts with 20 ms between the socket and this ring's other end: this, and a
+/// pass of the media thread.
 pub const GATHER_NS: u64 = 5_000_000;
 
 /// Segments that one [`Producer::flush`] gives back to the system when they are not needed any more.
