@@ -207,52 +207,10 @@ impl Member {
         epoch: Instant,
         counters: &mut Counters,
     ) -> bool {
-        if let Some((payload_type, coding)) = self.usual
-            && payload_type == arrived.payload_type
-        {
-            self.audio(arrived, coding, payload, until_tick_ns, counters);
-            return true;
-        }
-        self.unusual(arrived, payload, until_tick_ns, epoch, counters)
-    }
-
-    /// As [`Member::packet`].
-    #[cold]
-    fn unusual(
-        &mut self,
-        arrived: &Arrived,
-        payload: &[u8],
-        until_tick_ns: i64,
-        epoch: Instant,
-        counters: &mut Counters,
-    ) -> bool {
-        let known = self.meanings.iter().find(|(payload_type, _)| *payload_type == arrived.payload_type);
-        match known.map(|(_, meaning)| *meaning) {
-            Some(Meaning::Audio(coding)) => {
-                self.usual = Some((arrived.payload_type, coding));
-                self.audio(arrived, coding, payload, until_tick_ns, counters);
-            }
-            // An empty packet of noise says nothing of its level.
-            Some(Meaning::Noise) => self.playout.comfort_noise(payload.first().map_or(127, |level| level & 0x7f)),
-            Some(Meaning::Event(clock_rate)) => {
-                self.playout.event();
-                let now = epoch + Duration::from_nanos(arrived.arrival_ns);
-                return self.event(arrived, payload, clock_rate, now);
-            }
-            None => counters.unmixable += 1,
-        }
-        true
-    }
-
-    #[inline]
-    fn audio(
-        &mut self,
-        arrived: &Arrived,
-        coding: Coding,
-        payload: &[u8],
-        until_tick_ns: i64,
-        counters: &mut Counters,
-    ) {
+        let usual = self.usual.filter(|(payload_type, _)| *payload_type == arrived.payload_type);
+        let Some((_, coding)) = usual.or_else(|| self.unusual(arrived, payload, epoch, counters)) else {
+            return self.pressed.is_none();
+        };
         self.stats.received += 1;
         match self.playout.insert(arrived.ssrc, arrived.timestamp, coding, payload, until_tick_ns) {
             Taken::Kept => {}
@@ -262,14 +220,41 @@ impl Member {
             }
             Taken::Overflow => self.stats.overflowed += 1,
         }
+        true
     }
 
-    fn event(&mut self, arrived: &Arrived, payload: &[u8], clock_rate: u32, now: Instant) -> bool {
-        let Some(event) = TelephoneEvent::parse(payload) else { return true };
-        if self.told == Some(arrived.timestamp) {
-            return true;
+    /// What a packet is that is not as the one of audio before it: audio from now on, or what is done here.
+    #[cold]
+    fn unusual(
+        &mut self,
+        arrived: &Arrived,
+        payload: &[u8],
+        epoch: Instant,
+        counters: &mut Counters,
+    ) -> Option<(u8, Coding)> {
+        let known = self.meanings.iter().find(|(payload_type, _)| *payload_type == arrived.payload_type);
+        match known.map(|(_, meaning)| *meaning) {
+            Some(Meaning::Audio(coding)) => {
+                self.usual = Some((arrived.payload_type, coding));
+                return self.usual;
+            }
+            // An empty packet of noise says nothing of its level.
+            Some(Meaning::Noise) => self.playout.comfort_noise(payload.first().map_or(127, |level| level & 0x7f)),
+            Some(Meaning::Event(clock_rate)) => {
+                self.playout.event();
+                self.event(arrived, payload, clock_rate, epoch + Duration::from_nanos(arrived.arrival_ns));
+            }
+            None => counters.unmixable += 1,
         }
-        let Some(mut heard) = Pressed::of(self.leg, event, arrived.timestamp, clock_rate, now) else { return true };
+        None
+    }
+
+    fn event(&mut self, arrived: &Arrived, payload: &[u8], clock_rate: u32, now: Instant) {
+        let Some(event) = TelephoneEvent::parse(payload) else { return };
+        if self.told == Some(arrived.timestamp) {
+            return;
+        }
+        let Some(mut heard) = Pressed::of(self.leg, event, arrived.timestamp, clock_rate, now) else { return };
         match self.press.take() {
             Some(before) if before.timestamp == heard.timestamp => heard.length = heard.length.max(before.length),
             // Its end was lost.
@@ -280,7 +265,6 @@ impl Member {
             true => self.tell(&heard),
             false => self.press = Some(heard),
         }
-        self.pressed.is_none()
     }
 
     /// A digit whose end does not come any more.

@@ -86,7 +86,7 @@ pub struct Playout {
     newest: i64,
     /// Where the last packets began, to tell one that comes twice from one that comes late.
     recent: [i64; RECENT],
-    /// The largest magnitude of each, where it is a frame long, was taken, and its codec tells without decoding.
+    /// The largest magnitude of each, where it is a frame long, was taken, and decoding told it.
     peaks: [Option<u16>; RECENT],
     /// The newest of them.
     latest: usize,

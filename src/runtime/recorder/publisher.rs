@@ -44,7 +44,7 @@ pub(super) fn new(store: Arc<Store>, syncing: Arc<Syncing>, leftovers: Vec<Recor
         waiting: waiting.clone(),
         leftovers: leftovers.into(),
         prepared: Vec::new(),
-        failed: VecDeque::new(),
+        failed: Agenda::default(),
     };
     (Publisher { jobs, waiting }, publishing)
 }
@@ -107,8 +107,8 @@ pub(super) struct Publishing {
     leftovers: VecDeque<RecordingId>,
     /// To be synced and placed together.
     prepared: Vec<(Box<Order>, Prepared)>,
-    /// To be tried again at an instant, the earliest first: it is the later the more often a publication failed.
-    failed: VecDeque<(Instant, Box<Order>)>,
+    /// To be tried again at an instant, which is the later the more often it failed.
+    failed: Agenda<Box<Order>>,
 }
 
 impl Publishing {
@@ -122,9 +122,7 @@ impl Publishing {
                 self.repair(id);
             }
             let begun = clock::now();
-            while self.failed.front().is_some_and(|(at, _)| *at <= begun)
-                && let Some((_, order)) = self.failed.pop_front()
-            {
+            while let Some(order) = self.failed.pop_due(begun) {
                 self.prepare(order);
             }
             while let Ok(Job::Publish(order)) = job {
@@ -140,12 +138,12 @@ impl Publishing {
                 break;
             }
         }
-        for (_, order) in std::mem::take(&mut self.failed) {
+        for (_, order) in std::mem::take(&mut self.failed).0 {
             self.prepare(order);
         }
         self.place();
-        if !self.failed.is_empty() || !self.leftovers.is_empty() {
-            let left = self.failed.len() + self.leftovers.len();
+        if !self.failed.0.is_empty() || !self.leftovers.is_empty() {
+            let left = self.failed.0.len() + self.leftovers.len();
             tracing::warn!(recordings = left, "recordings are not published; the next start does it");
         }
     }
@@ -204,8 +202,7 @@ impl Publishing {
         tracing::error!(recording = %order.publication.id(), %error, "a recording cannot be published yet");
         let at = clock::now() + order.pause;
         order.pause = (order.pause * 2).min(RETRY_MAX);
-        let i = self.failed.partition_point(|(other, _)| *other <= at);
-        self.failed.insert(i, (at, order));
+        self.failed.enter(at, order);
     }
 
     fn repair(&mut self, id: RecordingId) {
@@ -218,5 +215,45 @@ impl Publishing {
             Err(error) => tracing::error!(recording = %id, %error, "a recording that was left behind stays as it is"),
         }
         self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is due at an instant each, the earliest first.
+struct Agenda<T>(VecDeque<(Instant, T)>);
+
+impl<T> Default for Agenda<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Agenda<T> {
+    fn enter(&mut self, at: Instant, what: T) {
+        let i = self.0.partition_point(|(other, _)| *other <= at);
+        self.0.insert(i, (at, what));
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<T> {
+        self.0.front().filter(|(at, _)| *at <= now)?;
+        self.0.pop_front().map(|(_, what)| what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_long_holds_back_nothing_that_is_due_before() {
+        let (now, second) = (clock::now(), Duration::from_secs(1));
+        let mut agenda = Agenda::default();
+        [(60, 'a'), (1, 'b'), (2, 'c'), (1, 'd')]
+            .into_iter()
+            .for_each(|(at, what)| agenda.enter(now + second * at, what));
+        assert_eq!(agenda.pop_due(now), None);
+        let due: Vec<char> = std::iter::from_fn(|| agenda.pop_due(now + second)).collect();
+        assert_eq!(due, ['b', 'd']);
+        let due: Vec<char> = std::iter::from_fn(|| agenda.pop_due(now + second * 60)).collect();
+        assert_eq!(due, ['c', 'a']);
     }
 }

@@ -96,9 +96,9 @@ impl Playout {
         if !self.spans.insert(heard_from, end) {
             return Taken::Overflow;
         }
-        self.write(start, coding, payload);
+        let loudest = self.write(start, coding, payload);
         if len == self.frame {
-            self.peaks[self.latest] = coding.loudest(payload);
+            self.peaks[self.latest] = loudest;
         }
         self.keep_within();
         Taken::Kept
@@ -188,17 +188,16 @@ impl Playout {
         }
     }
 
-    /// Decodes into the ring; what is before `play` is left out.
-    fn write(&mut self, start: i64, coding: Coding, payload: &[u8]) {
+    /// Decodes into the ring; what is before `play` is left out. The largest magnitude of the rest, where decoding tells it.
+    fn write(&mut self, start: i64, coding: Coding, payload: &[u8]) -> Option<u16> {
         let late = (self.play - start).max(0);
         let at = (start + late) as usize & self.mask;
         let payload = &payload[coding.bytes(late as usize)..];
         let samples = coding.samples(payload.len());
         let first = samples.min(self.mask + 1 - at);
-        coding.decode(payload, &mut self.ring[at..at + first]);
-        if first < samples {
-            coding.decode(&payload[coding.bytes(first)..], &mut self.ring[..samples - first]);
-        }
+        let loudest = coding.decode_loudest(payload, &mut self.ring[at..at + first]);
+        let rest = coding.decode_loudest(&payload[coding.bytes(first)..], &mut self.ring[..samples - first]);
+        loudest.zip(rest).map(|(loudest, rest)| loudest.max(rest))
     }
 }
 
