@@ -142,6 +142,30 @@ fn a_tick_that_is_20_ms_late_is_left_out_and_no_burst_follows() {
 }
 
 #[test]
+fn who_leaves_is_let_go_by_a_tick_that_is_left_out_too() {
+    let mut world = World::of((0..3).map(|leg| Party::speaking(leg, Codec::pcmu(), 400.0)).collect());
+    world.run(SECOND);
+    world.lateness = Box::new(|_| Duration::from_millis(25));
+    world.command(MixCommand::Leave { leg: LegId(2) });
+    world.run(Duration::from_millis(200));
+    assert_eq!(world.left, [LegId(2)]);
+}
+
+#[test]
+fn a_payload_type_means_what_the_newest_description_says() {
+    let parties = [(0, 400.0), (1, 700.0)].map(|(leg, hz)| Party::speaking(leg, Codec::pcmu(), hz));
+    let mut world = World::of(parties.into());
+    world.run(SECOND);
+    assert!(level(&world.recent(1, SECOND / 2)) > -30.0);
+    let [receive, send] =
+        [(8, Codec::pcma()), (0, Codec::pcmu())].map(|(payload_type, codec)| vec![Payload { payload_type, codec }]);
+    world.command(MixCommand::Describe { leg: LegId(0), receive, send });
+    world.run(SECOND);
+    assert!(level(&world.recent(1, SECOND / 2)) < -60.0);
+    assert!(world.mixer.counters().unmixable >= 49);
+}
+
+#[test]
 fn an_overloaded_mixer_takes_nobody_and_leaves_out_ticks_of_the_largest_room() {
     let mut world = World::of((0..3).map(|leg| Party::speaking(leg, Codec::pcmu(), 400.0)).collect());
     world.lateness = Box::new(|_| Duration::from_millis(6));
