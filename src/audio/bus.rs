@@ -1,132 +1,79 @@
-//! The mix bus of a room: the sum of everybody's frame, in as many bits as it needs.
+//! The mix bus of a room: the sum of everybody's frame, and everybody's mix of it.
 //!
-//! Voices that cannot leave the range of a sample together are added in 16 bits, of which a vector holds twice as many as
-//! of 32, and nothing has to be narrowed before one's own voice is taken out and the rest is encoded. Beyond that they are
-//! added in 16 bits by groups, and the groups in 32.
+//! While no mix of it is limited the sum is taken as samples: nothing has to be narrowed before one's own voice is taken out
+//! and the rest is encoded.
 
 use super::mix::{self, Gain, Loud};
-use super::sum;
+use super::total::Total;
 
 /// Samples of the longest frame: 20 ms at 16,000 Hz.
 const MAX_FRAME: usize = 320;
 
 /// A sum of voices, in frames of 320 samples at most.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Bus {
-    frame: usize,
-    /// The present group, or the whole sum.
-    samples: [i16; MAX_FRAME],
-    /// What no sample of the group can exceed: the sum of its voices' peaks.
-    bound: u32,
-    /// The groups before it.
-    sum: [i32; MAX_FRAME],
-    /// Something is in `sum`.
-    is_wide: bool,
-    /// `samples` is the whole sum, and no voice can be taken out of it that leaves the range.
+    total: Total<MAX_FRAME>,
+    /// The sum can be taken as samples, and no voice can be taken out of it that leaves the range.
     is_whole: bool,
     /// The largest peak of one voice.
     loudest: u16,
     loud: Loud,
 }
 
-impl Default for Bus {
-    fn default() -> Self {
-        Self {
-            frame: 0,
-            samples: [0; MAX_FRAME],
-            bound: 0,
-            sum: [0; MAX_FRAME],
-            is_wide: false,
-            is_whole: false,
-            loudest: 0,
-            loud: Loud::default(),
-        }
-    }
-}
-
 impl Bus {
     /// A frame of so many samples begins: silence.
     pub fn begin(&mut self, frame: usize) {
-        self.frame = frame;
-        (self.bound, self.loudest, self.is_wide, self.is_whole) = (0, 0, false, false);
-        self.samples[..frame].fill(0);
+        self.total.begin(frame);
+        (self.loudest, self.is_whole) = (0, false);
     }
 
     /// Adds a voice whose largest magnitude is `peak`.
     #[inline]
     pub fn add(&mut self, voice: &[i16], peak: u16) {
         self.loudest = self.loudest.max(peak);
-        let bound = self.bound + u32::from(peak);
-        if bound <= i16::MAX as u32 {
-            self.bound = bound;
-            sum::add_narrow(voice, &mut self.samples[..self.frame]);
-        } else {
-            self.begin_group(voice, peak);
-        }
-    }
-
-    #[inline(never)]
-    fn begin_group(&mut self, voice: &[i16], peak: u16) {
-        if u32::from(peak) <= i16::MAX as u32 {
-            self.widen();
-            self.samples[..self.frame].copy_from_slice(&voice[..self.frame]);
-            self.bound = u32::from(peak);
-        } else {
-            sum::add(voice, self.wide());
-        }
+        self.total.add(voice, peak);
     }
 
     /// All voices were added: the room's gain goes on to this frame, and everybody's mix can be made.
     pub fn end(&mut self, gain: &mut Gain, rate: u32) {
-        if !self.is_wide {
-            gain.next(self.bound, rate);
+        if let Some((bound, _)) = self.total.narrow() {
+            gain.next(bound, rate);
             // What is left without a voice is a sum of the others.
-            self.is_whole = gain.leaves_alone(self.bound, 0);
+            self.is_whole = gain.leaves_alone(bound, 0);
         } else {
-            let peak = mix::peak(self.wide());
+            let peak = mix::peak(self.total.widened());
             gain.next(peak, rate);
             self.is_whole = gain.leaves_alone(peak, self.loudest);
             if self.is_whole {
-                mix::narrowed(&self.sum[..self.frame], &mut self.samples[..self.frame]);
+                self.total.make_narrow(peak);
             }
         }
         if !self.is_whole {
-            self.widen();
-            self.loud.find(&self.sum[..self.frame], self.loudest, gain);
+            self.loud.find(self.total.widened(), self.loudest, gain);
         }
     }
 
     /// The sum as samples, when no mix of it is limited: it can be encoded as it is, and without any voice that is in it.
     #[inline]
     pub fn whole(&self) -> Option<&[i16]> {
-        self.is_whole.then_some(&self.samples[..self.frame])
+        self.is_whole.then(|| self.total.samples())
     }
 
-    /// The sum in 32 bits, to be read and, before [`Bus::end`], added to.
+    /// The sum in 32 bits, to be added to before [`Bus::end`].
     pub fn wide(&mut self) -> &mut [i32] {
-        self.widen();
-        &mut self.sum[..self.frame]
+        self.total.wide()
+    }
+
+    /// The sum in 32 bits.
+    pub fn widened(&mut self) -> &[i32] {
+        self.total.widened()
     }
 
     /// The mix of one who hears the sum, without `own` voice when that is in it.
     pub fn mix(&mut self, own: Option<&[i16]>, gain: &Gain, output: &mut [i16]) {
-        self.widen();
-        mix::minus_among(&self.sum[..self.frame], own, gain, &self.loud, output);
-    }
-
-    /// The present group goes to the sum; samples that are whole stay besides.
-    fn widen(&mut self) {
-        let (samples, sum) = (&mut self.samples[..self.frame], &mut self.sum[..self.frame]);
-        let is_first = !std::mem::replace(&mut self.is_wide, true);
-        if is_first {
-            sum.fill(0);
-        }
-        if self.bound > 0 {
-            sum::add(samples, sum);
-            self.bound = 0;
-            if !self.is_whole {
-                samples.fill(0);
-            }
+        match (self.whole(), own) {
+            (Some(whole), None) => output.copy_from_slice(whole),
+            _ => mix::minus_among(self.total.widened(), own, gain, &self.loud, output),
         }
     }
 }
@@ -137,6 +84,7 @@ mod tests {
     use rand::{RngExt, SeedableRng};
 
     use super::*;
+    use crate::audio::sum;
 
     #[test]
     fn every_mix_is_that_of_the_plain_sum_however_loud_and_many_the_voices_are() {
@@ -180,7 +128,7 @@ mod tests {
                         assert_eq!(mixed, expected);
                     }
                 }
-                assert_eq!(bus.wide(), plain);
+                assert_eq!(bus.widened(), plain);
             }
         }
         assert!(wholes > 500 && limited > 100, "{wholes} {limited}");

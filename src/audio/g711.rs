@@ -44,16 +44,6 @@ pub fn decode_alaw_loudest(bytes: &[u8], samples: &mut [i16]) -> u16 {
     decode_alaw_slices(bytes, samples)
 }
 
-/// Adds what µ-law bytes decode to to a sum, as many as the shorter slice holds.
-pub fn add_ulaw(bytes: &[u8], sum: &mut [i32]) {
-    add_ulaw_slices(bytes, sum);
-}
-
-/// Adds what A-law bytes decode to to a sum, as many as the shorter slice holds.
-pub fn add_alaw(bytes: &[u8], sum: &mut [i32]) {
-    add_alaw_slices(bytes, sum);
-}
-
 /// Encodes µ-law: one byte per sample, as many as the shorter slice holds.
 pub fn encode_ulaw(samples: &[i16], bytes: &mut [u8]) {
     encode_ulaw_slices(samples, bytes);
@@ -113,20 +103,6 @@ fn decode_alaw_slices(bytes: &[u8], samples: &mut [i16]) -> u16 {
     match has!("avx512bw") {
         true => decode(bytes, samples, alaw_magnitude),
         false => decode(bytes, samples, alaw_magnitude_by_exponent),
-    }
-}
-
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
-fn add_ulaw_slices(bytes: &[u8], sum: &mut [i32]) {
-    for (total, byte) in sum.iter_mut().zip(bytes) {
-        *total += ulaw_value(*byte);
-    }
-}
-
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
-fn add_alaw_slices(bytes: &[u8], sum: &mut [i32]) {
-    for (total, byte) in sum.iter_mut().zip(bytes) {
-        *total += alaw_value(*byte);
     }
 }
 
@@ -231,26 +207,6 @@ fn floating(code: i32) -> i16 {
     (f32::from_bits(bits as u32) + 12_582_912.0).to_bits() as i16
 }
 
-/// One µ-law byte: segment and mantissa around a bias of 132.
-#[inline(always)]
-fn ulaw_value(byte: u8) -> i32 {
-    let code = i32::from(!byte);
-    let magnitude = ((((code & 0x0f) << 3) + 0x84) << ((code >> 4) & 7)) - 0x84;
-    let sign = -(code >> 7);
-    (magnitude ^ sign) - sign
-}
-
-/// One A-law byte: segment 0 is linear, the others are floating point.
-#[inline(always)]
-fn alaw_value(byte: u8) -> i32 {
-    let code = i32::from(byte ^ 0x55);
-    let segment = (code >> 4) & 7;
-    let normal = i32::from(segment > 0);
-    let magnitude = (((code & 0x0f) << 4) + 8 + (normal << 8)) << (segment - normal);
-    let sign = (code >> 7) - 1;
-    (magnitude ^ sign) - sign
-}
-
 /// −1 where a value is below a bound, 0 elsewhere: a mask. One comparison of vector units.
 #[inline(always)]
 fn below(value: i16, bound: i16) -> i16 {
@@ -324,17 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_added_as_it_decodes() {
-        let mut sum = [40_000; 256];
-        add_ulaw(&every_byte(), &mut sum);
-        let ulaw = |byte| 40_000 + i32::from(reference::decode_ulaw(byte));
-        assert_eq!(sum.to_vec(), every_byte().into_iter().map(ulaw).collect::<Vec<_>>());
-        add_alaw(&every_byte(), &mut sum);
-        let both = |byte| ulaw(byte) + i32::from(reference::decode_alaw(byte));
-        assert_eq!(sum.to_vec(), every_byte().into_iter().map(both).collect::<Vec<_>>());
-    }
-
-    #[test]
     fn every_sample_encodes_as_the_reference_encodes_it() {
         let mut bytes = vec![0; 65_536];
         encode_ulaw(&every_sample(), &mut bytes);
@@ -345,8 +290,6 @@ mod tests {
 
     #[test]
     fn the_code_without_vectors_gives_the_same() {
-        assert!(every_byte().into_iter().all(|b| ulaw_value(b) == i32::from(reference::decode_ulaw(b))));
-        assert!(every_byte().into_iter().all(|b| alaw_value(b) == i32::from(reference::decode_alaw(b))));
         for way in [by_halves, by_exponent] {
             assert!(every_sample().into_iter().all(|s| linear_to_ulaw(s, way) == reference::encode_ulaw(s)));
             assert!(every_sample().into_iter().all(|s| linear_to_alaw(s, way) == reference::encode_alaw(s)));

@@ -12,3 +12,4 @@ pub mod pitch;
 pub mod resample;
 pub mod signal;
 pub mod sum;
+pub mod total;

@@ -51,6 +51,11 @@ fn exceeds_ceiling(sum: &[i32]) -> bool {
     beyond
 }
 
+/// A sum as samples; what leaves their range becomes the nearest of them.
+pub fn narrow(sum: &[i32], samples: &mut [i16]) {
+    narrow_slices(sum, samples);
+}
+
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn narrow_slices(sum: &[i32], samples: &mut [i16]) {
     for (sample, total) in samples.iter_mut().zip(sum) {
@@ -120,22 +125,24 @@ impl Limiter {
         }
     }
 
-    /// Takes samples of one contributor, or of none, and replaces each by the one [`look_ahead`] before it: as
-    /// [`Limiter::process`] with sums that are samples. False, and nothing was done, while a gain is below 1 or when there are
-    /// fewer samples than the look-ahead.
-    pub fn pass(&mut self, samples: &mut [i16]) -> bool {
+    /// As [`Limiter::process`] of sums that are samples (of several voices: within ±32,767). False, and nothing was done, while
+    /// a gain is below 1 or when there are fewer samples than the look-ahead.
+    pub fn pass(&mut self, sum: &[i16], voices: usize, output: &mut [i16]) -> bool {
+        debug_assert_eq!(sum.len(), output.len());
         let len = self.delayed.len();
-        if self.slow.is_some() || samples.len() < len {
+        if self.slow.is_some() || sum.len() < len {
             return false;
         }
         self.delayed.rotate_left(self.position);
         self.position = 0;
-        samples.rotate_right(len);
-        for (sample, delayed) in samples.iter_mut().zip(&mut self.delayed) {
-            let value = i32::from(*sample);
-            *sample = std::mem::replace(delayed, value).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+        let (before, rest) = output.split_at_mut(len);
+        let (passed, last) = sum.split_at(sum.len() - len);
+        narrow_slices(&self.delayed, before);
+        rest.copy_from_slice(passed);
+        for (delayed, sample) in self.delayed.iter_mut().zip(last) {
+            *delayed = i32::from(*sample);
         }
-        self.single.fill(true);
+        self.single.fill(voices <= 1);
         true
     }
 
@@ -296,9 +303,9 @@ mod tests {
             one.process(sum, 2, &mut a);
             other.process(sum, 2, &mut b);
             assert_eq!(a, b);
-            let (mut samples, mut expected) = (voice.clone(), vec![0; 100]);
+            let (mut samples, mut expected) = (vec![0; 100], vec![0; 100]);
             one.process(&wide, 1, &mut expected);
-            if other.pass(&mut samples) {
+            if other.pass(&voice, 1, &mut samples) {
                 passed += 1;
             } else {
                 slow += 1;
@@ -307,7 +314,7 @@ mod tests {
             assert_eq!(samples, expected, "{n}");
         }
         assert!(passed > 10 && slow > 3, "{passed} {slow}");
-        assert!(!other.pass(&mut [0; 39]));
+        assert!(!other.pass(&[0; 39], 1, &mut [0; 39]));
     }
 
     #[test]

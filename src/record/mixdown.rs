@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use super::leg::Leg;
+use crate::audio::mix;
 use crate::audio::resample::{Kernel, Stretch};
 use crate::audio::sum::{self, Delay, Limiter};
+use crate::audio::total::Total;
 use crate::id::{LegId, LegMap};
 
 /// Frames rendered at a time.
@@ -24,7 +26,7 @@ pub struct Tools {
     kernels: Vec<(u32, u32, Kernel)>,
     input: Vec<i16>,
     voice: [i16; MAX_BLOCK],
-    sum: [i32; MAX_BLOCK],
+    sum: Total<MAX_BLOCK>,
     channels: [[i16; MAX_BLOCK]; 2],
     frames: [i16; 2 * MAX_BLOCK],
 }
@@ -37,15 +39,15 @@ impl Tools {
             kernels: Vec::new(),
             input: Vec::new(),
             voice: [0; MAX_BLOCK],
-            sum: [0; MAX_BLOCK],
+            sum: Total::default(),
             channels: [[0; MAX_BLOCK]; 2],
             frames: [0; 2 * MAX_BLOCK],
         })
     }
 
-    /// Where one leg at most speaks, and that at the session's rate: its samples as they are. Else false.
-    fn alone(&mut self, legs: &Legs, speakers: &[LegId], rate: u32, at: i64, len: usize, channel: usize) -> bool {
-        let samples = &mut self.channels[channel][..len];
+    /// Where one leg at most speaks, and that at the session's rate: its samples as they are go to `voice`. Else false.
+    fn alone(&mut self, legs: &Legs, speakers: &[LegId], rate: u32, at: i64, len: usize) -> bool {
+        let samples = &mut self.voice[..len];
         let tracks = match speakers {
             [] => &[],
             [speaker] => legs.get(speaker).map_or(&[][..], Leg::tracks),
@@ -59,11 +61,13 @@ impl Tools {
         true
     }
 
-    /// Adds what a leg said from position `at` of the session's grid on to the first `len` sums.
+    /// Adds what a leg said from position `at` of the session's grid on to the sum.
     fn add(&mut self, leg: &Leg, rate: u32, at: i64, len: usize) {
+        let voice = &mut self.voice[..len];
         for track in leg.tracks() {
             if track.rate() == rate {
-                track.add_to(at, &mut self.sum[..len]);
+                let peak = track.read_loudest(at, voice);
+                self.sum.add(voice, peak);
                 continue;
             }
             let known = self.kernels.iter().position(|(from, to, _)| (*from, *to) == (track.rate(), rate));
@@ -77,8 +81,8 @@ impl Tools {
             let kernel = &self.kernels[i].2;
             self.input.resize(kernel.input_len(at, len), 0);
             track.read(kernel.input_of(at) - kernel.context() as i64, &mut self.input);
-            kernel.convert(&self.input, at, &mut self.voice[..len]);
-            sum::add(&self.voice[..len], &mut self.sum[..len]);
+            kernel.convert(&self.input, at, voice);
+            self.sum.add(voice, mix::loudest(voice));
         }
     }
 }
@@ -132,15 +136,18 @@ impl Mixdown {
     ) {
         for (channel, limiter) in self.limiters.iter_mut().enumerate() {
             let speakers = plan.mixed.get(channel).map_or(&[][..], Vec::as_slice);
-            if !tools.alone(legs, speakers, self.rate, at, len, channel)
-                || !limiter.pass(&mut tools.channels[channel][..len])
-            {
-                tools.sum[..len].fill(0);
+            let alone = tools.alone(legs, speakers, self.rate, at, len)
+                && limiter.pass(&tools.voice[..len], 1, &mut tools.channels[channel][..len]);
+            if !alone {
+                tools.sum.begin(len);
                 for leg in speakers.iter().filter_map(|id| legs.get(id)) {
                     tools.add(leg, self.rate, at, len);
                 }
                 let Tools { sum, channels, .. } = tools;
-                limiter.process(&sum[..len], speakers.len(), &mut channels[channel][..len]);
+                let samples = &mut channels[channel][..len];
+                if !sum.narrow().is_some_and(|(_, sum)| limiter.pass(sum, speakers.len(), samples)) {
+                    limiter.process(sum.widened(), speakers.len(), samples);
+                }
             }
             mask(&mut tools.channels[channel][..len], masked);
         }
@@ -155,16 +162,17 @@ impl Mixdown {
             give(0, &tools.channels[0][kept.clone()]);
         }
         for (i, delay) in self.delays.iter_mut().enumerate() {
-            tools.sum[..len].fill(0);
+            tools.sum.begin(len);
             let speaker = plan.own.get(i).copied().flatten();
             if let Some(leg) = speaker.and_then(|id| legs.get(&id)) {
                 tools.add(leg, self.rate, at, len);
             }
             let Tools { sum, channels, .. } = tools;
             let samples = &mut channels[0][..len];
-            for (sample, total) in samples.iter_mut().zip(&sum[..len]) {
+            match sum.narrow() {
+                Some((_, voice)) => samples.copy_from_slice(voice),
                 // One voice: two of its tracks never hold the same instant, and if they do this is what fits.
-                *sample = (*total).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+                None => sum::narrow(sum.widened(), samples),
             }
             delay.process(samples);
             mask(samples, masked);

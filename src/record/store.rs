@@ -3,7 +3,7 @@
 
 use super::samples::Samples;
 use super::stream::Coding;
-use crate::audio::g711;
+use crate::audio::{g711, mix};
 
 /// Holds as many positions as its capacity. Which of them mean something is for the owner to know.
 #[derive(Debug)]
@@ -92,20 +92,17 @@ impl Store {
         }
     }
 
-    /// Adds the samples from `at` on to a sum; no more than the capacity.
-    pub fn add_to(&self, at: i64, sum: &mut [i32]) {
+    /// As [`Store::read`], and gives the largest magnitude.
+    pub fn read_loudest(&self, at: i64, samples: &mut [i16]) -> u16 {
         match &self.ring {
             Ring::Coded(coded) => {
-                let (a, b) = coded.slices(at, sum.len());
-                let (to_a, to_b) = sum.split_at_mut(a.len());
-                coded.law.add(a, to_a);
-                coded.law.add(b, to_b);
+                let (a, b) = coded.slices(at, samples.len());
+                let (to_a, to_b) = samples.split_at_mut(a.len());
+                coded.law.decode_loudest(a, to_a).max(coded.law.decode_loudest(b, to_b))
             }
             Ring::Linear(held) => {
-                let (a, b) = held.slices(at, sum.len());
-                let (to_a, to_b) = sum.split_at_mut(a.len());
-                crate::audio::sum::add(a, to_a);
-                crate::audio::sum::add(b, to_b);
+                held.read(at, samples);
+                mix::loudest(samples)
             }
         }
     }
@@ -232,9 +229,9 @@ mod tests {
             store.compact(law, 300, 700, 956);
             assert!(!store.is_linear());
             assert_eq!(read(&store, 700, 256), expected);
-            let mut sum = vec![1; 256];
-            store.add_to(700, &mut sum);
-            assert_eq!(sum, expected.iter().map(|sample| i32::from(*sample) + 1).collect::<Vec<_>>());
+            let mut samples = vec![1; 256];
+            let loudest = expected.iter().map(|sample| sample.unsigned_abs()).max();
+            assert_eq!((Some(store.read_loudest(700, &mut samples)), &samples), (loudest, &expected));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::timeline::{Held, MAX_HELD, Timeline};
 use super::track::Origin;
-use crate::audio::{g711, pcm};
+use crate::audio::{g711, mix, pcm};
 use crate::rtp::seq::{TimestampExtender, sequence_ahead};
 
 /// A sequence number this far off is a restart of the sender, not a loss (RFC 3550 A.1 MAX_DROPOUT).
@@ -137,12 +137,15 @@ impl Coding {
         }
     }
 
-    /// Adds what a law's bytes decode to, as many as the sum has room for. Linear samples are no bytes: nothing is added.
-    pub fn add(self, bytes: &[u8], sum: &mut [i32]) {
+    /// As [`Coding::decode`] of all the bytes, and gives the largest magnitude.
+    pub fn decode_loudest(self, bytes: &[u8], samples: &mut [i16]) -> u16 {
         match self {
-            Self::Ulaw => g711::add_ulaw(bytes, sum),
-            Self::Alaw => g711::add_alaw(bytes, sum),
-            Self::Linear => debug_assert!(false, "they are kept as samples"),
+            Self::Ulaw => g711::decode_ulaw_loudest(bytes, samples),
+            Self::Alaw => g711::decode_alaw_loudest(bytes, samples),
+            Self::Linear => {
+                pcm::decode_l16(bytes, samples);
+                mix::loudest(samples)
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use super::samples::Samples;
 use super::spans::{Span, Spans};
 use super::store::Store;
 use super::stream::Coding;
+use crate::audio::mix;
 use crate::audio::resample::Stretch;
-use crate::audio::sum;
 
 /// Sealed at a time, in ms.
 pub const QUANTUM_MS: i64 = 25;
@@ -594,39 +594,40 @@ impl Track {
         }
     }
 
-    /// Adds what was said from a local position on to a sum. Outside of what can be read it is silence.
-    pub fn add_to(&self, at: i64, total: &mut [i32]) {
-        let Some((skip, len)) = self.readable(at, total.len()) else { return };
-        let (at, total) = (at + skip as i64, &mut total[skip..skip + len]);
-        match &self.shifted {
-            None => self.received.add_to(at - self.shift, total),
-            Some(shifted) => {
-                let (a, b) = shifted.samples.slices(at, len);
-                sum::add(a, total);
-                sum::add(b, &mut total[a.len()..]);
-            }
-        }
-    }
-
     /// Copies what was said from a local position on. Outside of what can be read it is silence.
     pub fn read(&self, at: i64, samples: &mut [i16]) {
-        let Some((skip, len)) = self.readable(at, samples.len()) else {
-            samples.fill(0);
-            return;
-        };
-        samples[..skip].fill(0);
-        samples[skip + len..].fill(0);
-        let (at, samples) = (at + skip as i64, &mut samples[skip..skip + len]);
+        let Some((at, samples)) = self.readable(at, samples) else { return };
         match &self.shifted {
             None => self.received.read(at - self.shift, samples),
             Some(shifted) => shifted.samples.read(at, samples),
         }
     }
 
-    fn readable(&self, at: i64, len: usize) -> Option<(usize, usize)> {
+    /// As [`Track::read`], and gives the largest magnitude.
+    pub fn read_loudest(&self, at: i64, samples: &mut [i16]) -> u16 {
+        let Some((at, samples)) = self.readable(at, samples) else { return 0 };
+        match &self.shifted {
+            None => self.received.read_loudest(at - self.shift, samples),
+            Some(shifted) => {
+                shifted.samples.read(at, samples);
+                mix::loudest(samples)
+            }
+        }
+    }
+
+    /// Those that can be read of the samples from `at` on, and where they begin; the others become silence.
+    fn readable<'a>(&self, at: i64, samples: &'a mut [i16]) -> Option<(i64, &'a mut [i16])> {
         let from = at.max(self.start());
-        let to = (at + len as i64).min(self.end);
-        (from < to).then(|| ((from - at) as usize, (to - from) as usize))
+        let to = (at + samples.len() as i64).min(self.end);
+        if from >= to {
+            samples.fill(0);
+            return None;
+        }
+        let (before, rest) = samples.split_at_mut((from - at) as usize);
+        let (readable, behind) = rest.split_at_mut((to - from) as usize);
+        before.fill(0);
+        behind.fill(0);
+        Some((from, readable))
     }
 }
 

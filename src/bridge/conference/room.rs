@@ -255,14 +255,14 @@ impl Room {
             let speaks = &members[*coach];
             if *agent == leg && speaks.sounds && hearing::hears((leg, hearing), (speaks.leg, speaks.hearing())) {
                 if !std::mem::replace(&mut more, true) {
-                    private.copy_from_slice(bus.wide());
+                    private.copy_from_slice(bus.widened());
                 }
                 sum::add(speaks.said(private.len()), private);
             }
         }
         if let Some(play) = &mut members[key].play {
             if !std::mem::replace(&mut more, true) {
-                private.copy_from_slice(bus.wide());
+                private.copy_from_slice(bus.widened());
             }
             play.add_to(private);
         }

@@ -14,10 +14,11 @@ const WINDOW: Duration = Duration::from_millis(10);
 const BUSY: f64 = 2.0;
 /// Busy windows in a row that tell what a way costs.
 const TRIAL: u32 = 25;
-/// Trials of each way by turns before one is kept: the first are often those of calls that begin.
-const FIRST: u32 = 4;
-/// Trials of one way before the other is looked at again.
-const RETRY: u32 = 32;
+/// Trials of which a comparison is made: what grows or shrinks meanwhile, as the cost of a datagram does while calls begin,
+/// counts for both ways alike.
+const COMPARED: [Way; 4] = [Way::Arrival, Way::Sleep, Way::Sleep, Way::Arrival];
+/// Busy windows between two comparisons: 10 s.
+const KEPT: u32 = 1_000;
 /// Sleeping must cost less than this part of what waking for arrivals does.
 const CLEARLY: f64 = 0.95;
 
@@ -39,17 +40,26 @@ pub(super) struct Pace {
     since: Instant,
     count: u32,
     busy: bool,
-    way: Way,
-    /// CPU ns per datagram of each way: a mean that forgets.
-    costs: [f64; 2],
-    /// How often each was tried.
-    tried: [u32; 2],
-    trial: Option<Trial>,
-    /// Trials since the other way was tried.
-    same: u32,
+    /// What is kept between comparisons.
+    kept: Way,
+    stage: Stage,
 }
 
-#[derive(Debug)]
+/// Where comparing stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stage {
+    /// So many busy windows until the next comparison.
+    Keeps(u32),
+    /// The trial of this number begins with the next window: what the change itself costs belongs to neither way.
+    Begins(usize, Costs),
+    /// It runs.
+    Runs(usize, Costs, Trial),
+}
+
+/// CPU time and datagrams of each way.
+type Costs = [(Duration, u64); 2];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Trial {
     cpu: Duration,
     windows: u32,
@@ -62,18 +72,7 @@ impl Pace {
             true => u32::MAX,
             false => (BUSY * WINDOW.as_secs_f64() / interval.as_secs_f64()).max(1.0) as u32,
         };
-        Self {
-            interval,
-            threshold,
-            since: now,
-            count: 0,
-            busy: false,
-            way: Way::Arrival,
-            costs: [0.0; 2],
-            tried: [0; 2],
-            trial: None,
-            same: 0,
-        }
+        Self { interval, threshold, since: now, count: 0, busy: false, kept: Way::Arrival, stage: Stage::Keeps(0) }
     }
 
     /// Whether so much comes that the next pass is near.
@@ -87,47 +86,48 @@ impl Pace {
         self.count += count;
         if begun.saturating_duration_since(self.since) >= WINDOW {
             self.busy = self.count >= self.threshold;
-            self.judge(cpu);
+            self.stage = match self.stage {
+                stage if self.busy => self.judged(stage, cpu),
+                Stage::Keeps(windows) => Stage::Keeps(windows),
+                // It begins anew when the thread is busy again.
+                Stage::Begins(..) | Stage::Runs(..) => Stage::Keeps(0),
+            };
             self.count = 0;
             self.since = begun;
         }
-        (self.busy && self.way == Way::Sleep).then_some(self.interval)
+        (self.busy && self.way() == Way::Sleep).then_some(self.interval)
     }
 
-    /// A window is over.
-    fn judge(&mut self, cpu: impl FnOnce() -> Duration) {
-        if !self.busy {
-            self.trial = None;
-            return;
+    fn way(&self) -> Way {
+        match self.stage {
+            Stage::Keeps(_) => self.kept,
+            Stage::Begins(number, _) | Stage::Runs(number, ..) => COMPARED[number],
         }
-        let Some(trial) = &mut self.trial else {
-            self.trial = Some(Trial { cpu: cpu(), windows: 0, datagrams: 0 });
-            return;
-        };
-        trial.windows += 1;
-        trial.datagrams += u64::from(self.count);
-        if trial.windows < TRIAL {
-            return;
-        }
-        let spent = cpu();
-        let cost = spent.saturating_sub(trial.cpu).as_nanos() as f64 / trial.datagrams as f64;
-        let way = self.way as usize;
-        self.costs[way] = if self.tried[way] == 0 { cost } else { (self.costs[way] + cost) / 2.0 };
-        self.tried[way] += 1;
-        let next = self.next();
-        let before = std::mem::replace(&mut self.way, next);
-        // What the change itself costs belongs to neither: it begins with the next window.
-        self.trial = (self.way == before).then_some(Trial { cpu: spent, windows: 0, datagrams: 0 });
-        self.same = if self.way == before { self.same + 1 } else { 0 };
     }
 
-    fn next(&self) -> Way {
-        let other = if self.way == Way::Arrival { Way::Sleep } else { Way::Arrival };
-        if self.tried[other as usize] < FIRST || self.same >= RETRY {
-            return other;
+    /// A busy window is over.
+    fn judged(&mut self, stage: Stage, cpu: impl FnOnce() -> Duration) -> Stage {
+        match stage {
+            Stage::Keeps(windows) if windows > 0 => Stage::Keeps(windows - 1),
+            Stage::Keeps(_) => Stage::Begins(0, Costs::default()),
+            Stage::Begins(number, costs) => Stage::Runs(number, costs, Trial { cpu: cpu(), windows: 0, datagrams: 0 }),
+            Stage::Runs(number, mut costs, mut trial) => {
+                trial.windows += 1;
+                trial.datagrams += u64::from(self.count);
+                if trial.windows < TRIAL {
+                    return Stage::Runs(number, costs, trial);
+                }
+                let (spent, datagrams) = &mut costs[COMPARED[number] as usize];
+                *spent += cpu().saturating_sub(trial.cpu);
+                *datagrams += trial.datagrams;
+                if number + 1 < COMPARED.len() {
+                    return Stage::Begins(number + 1, costs);
+                }
+                let [arrival, sleep] = costs.map(|(spent, datagrams)| spent.as_nanos() as f64 / datagrams as f64);
+                self.kept = if sleep < CLEARLY * arrival { Way::Sleep } else { Way::Arrival };
+                Stage::Keeps(KEPT)
+            }
         }
-        let [arrival, sleep] = self.costs;
-        if sleep < CLEARLY * arrival { Way::Sleep } else { Way::Arrival }
     }
 }
 
@@ -174,10 +174,23 @@ mod tests {
             let mut machine = Machine::new(arrival_ns, sleep_ns, 20);
             let mut pace = Pace::new(INTERVAL, machine.now);
             machine.slept_of(&mut pace, 2_000);
-            let slept = machine.slept_of(&mut pace, 20_000);
-            let dearer = if sleeps { 20_000 - slept } else { slept };
-            assert!((500..=1_500).contains(&dearer), "{arrival_ns} and {sleep_ns}: {dearer} ms by the dearer way");
+            let slept = machine.slept_of(&mut pace, 55_250);
+            let dearer = if sleeps { 55_250 - slept } else { slept };
+            // Five comparisons, half of each of them.
+            assert!((2_500..=2_700).contains(&dearer), "{arrival_ns} and {sleep_ns}: {dearer} ms by the dearer way");
         }
+    }
+
+    #[test]
+    fn what_becomes_cheaper_while_calls_begin_is_not_taken_for_the_other_way() {
+        let mut machine = Machine::new(20_000, 22_000, 20);
+        let mut pace = Pace::new(INTERVAL, machine.now);
+        // A datagram costs a third less at the end of the first comparison.
+        for _ in 0..110 {
+            machine.slept_of(&mut pace, 10);
+            (machine.arrival_ns, machine.sleep_ns) = (machine.arrival_ns - 60, machine.sleep_ns - 66);
+        }
+        assert_eq!(machine.slept_of(&mut pace, 9_000), 0);
     }
 
     #[test]
