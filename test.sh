@@ -15,6 +15,7 @@ need baresip baresip-core
 need soxi sox
 need python3 python3
 need cc gcc
+need make make
 need valgrind valgrind
 if [ "${#missing[@]}" -gt 0 ]; then
     install=(apt-get install -y --no-install-recommends "${missing[@]}")

@@ -93,7 +93,7 @@ impl Phones {
                 datagram[4..8].copy_from_slice(&(round * 160).to_be_bytes());
                 datagram[8..12].copy_from_slice(&(n as u32 + 1).to_be_bytes());
                 let now = (clock::now() - begin).as_nanos() as u64;
-                datagram[12..20].copy_from_slice(&now.to_be_bytes());
+                datagram[12..28].copy_from_slice(&stamp(now));
                 sent += u64::from(phone.send(&datagram).is_ok());
             }
         }
@@ -124,9 +124,9 @@ impl Phones {
             for token in ready.tokens() {
                 let Ok(len) = self.0[token as usize].recv(&mut buffer) else { continue };
                 // RTCP goes to another port; everything here is a phone's packet.
-                let Some(stamp) = buffer[..len].get(12..20) else { continue };
+                let Some(stamp) = buffer[..len].get(12..28) else { continue };
                 received += 1;
-                let sent = u64::from_be_bytes(stamp.try_into().expect("8 bytes"));
+                let sent = stamped(stamp);
                 if awake_since.is_some_and(|since| sent > since) {
                     let step = ((clock::now() - begin).as_nanos() as u64).saturating_sub(sent) / 1_000 / STEP_US;
                     steps[(step as usize).min(STEPS - 1)] += 1;
@@ -135,6 +135,16 @@ impl Phones {
         }
         (received, steps)
     }
+}
+
+/// A number as quiet samples, four bits in each: as bytes most would be the loudest that µ-law has, and recorders of the mixed
+/// conversation would do nothing but limit.
+fn stamp(number: u64) -> [u8; 16] {
+    std::array::from_fn(|n| 0x50 | (number >> (4 * n) & 0xf) as u8)
+}
+
+fn stamped(stamp: &[u8]) -> u64 {
+    stamp.iter().rev().fold(0, |number, sample| number << 4 | u64::from(sample & 0xf))
 }
 
 fn percentile(steps: &[u32], part: f64) -> f64 {

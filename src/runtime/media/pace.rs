@@ -20,7 +20,7 @@ const COMPARED: [Way; 4] = [Way::Arrival, Way::Sleep, Way::Sleep, Way::Arrival];
 /// Busy windows between two comparisons: 10 s.
 const KEPT: u32 = 1_000;
 /// Sleeping must cost less than this part of what waking for arrivals does.
-const CLEARLY: f64 = 0.95;
+const CLEARLY: f64 = 0.9;
 
 /// How a busy thread waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
