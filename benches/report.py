@@ -199,10 +199,11 @@ def goals(data):
     clean = [row for row in setup if row["case"] == "plain" and row["failed"] + row["repeatedByServer"] == 0]
     rate = max((row["callsPerSecond"] for row in clean), default=None)
     goal("plain calls per second without a retransmission", 1000, rate, at_least=True)
-    for kernels, limit in (("avx2", 150), ("sse2", 350)):
-        mixing = [row for document in data.of("mixing") for row in document.get("costs", [])]
+    for kernels, limit in (("run time", 150), ("avx2", 150), ("sse2", 350)):
+        mixing = [row for document in data.of("mixing") for row in document.get("costs", []) if row["parties"] <= 128]
         both = [row["bothNs"]["least"] for row in mixing if row.get("kernels") == kernels and "bothNs" in row]
-        goal(f"mixer and recorder, {kernels}, dearest room, per party and frame", limit, max(both, default=None), " ns")
+        name = "kernels chosen at run time" if kernels == "run time" else kernels
+        goal(f"mixer and recorder, {name}, dearest of 3 to 128 parties, per party and frame", limit, max(both, default=None), " ns")
     late = [row for document in data.of("mixing") for row in document.get("lateness", []) if row.get("part") == 0.999]
     above = next((row["aboveUsAtMost"] for row in late if row.get("aboveUsAtMost") is not None), None)
     goal("p99.9 of a mixer's lateness above a bare timer's, 200 members", 2000, above, " µs")
@@ -387,9 +388,10 @@ $ STICKYTAPE_SOAK_SECONDS=600 cargo test --test soak                            
 $ STICKYTAPE_SOAK_SECONDS=3600 STICKYTAPE_SOAK_RATE=50 cargo test --release --test soak   # an hour of 50 calls a second, 12 GB
 ```
 
-Half an hour of 50 calls a second (2026-11-21, two cores shared with builds) did not pass: resident memory was 40.1 MB after the
-warm-up and 47.7 MB at the end, 90,030 calls later; descriptors stayed flat and nothing was dropped. A profile of the heap names
-nothing that grows with the calls besides what is bounded (kept events, tables), so the allocator is suspected, and not proved."""
+Half an hour of 50 calls a second (2026-11-21, AMD EPYC, two cores shared with a whole run of `./test.sh`): 90,030 calls,
+resident memory 41,596 kB after the warm-up and 41,320 kB at the end, descriptors 799 and 817, nothing dropped, every recording
+verified. With the C library's allocator resident memory grew by 7 to 8 % in seven minutes of 40 calls a second, while what was
+in use stayed the same (`malloc_info`): it fragments, because one thread frees what another has allocated."""
 
 
 def page(data):

@@ -72,7 +72,7 @@ impl<const MAX: usize> Total<MAX> {
         Some((self.bound, group))
     }
 
-    /// Makes a sum narrow of which no sample exceeds `peak`, and that no [`i16`].
+    /// Makes samples of a sum of which none exceeds `peak`, which itself is no larger than a sample.
     pub fn make_narrow(&mut self, peak: u32) {
         self.close();
         mix::narrowed(&self.wide[..self.len], &mut self.group[..self.len]);

@@ -14,7 +14,7 @@ use super::wav;
 use crate::record::metadata::{Recording, State};
 
 /// Bytes read at once for hashing and copying.
-const CHUNK: u64 = 256 * 1024;
+const CHUNK: u64 = 64 * 1024;
 
 /// A recording between [`Store::prepare`] and [`Store::place`].
 #[derive(Debug)]
