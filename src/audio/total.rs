@@ -61,7 +61,7 @@ impl<const MAX: usize> Total<MAX> {
     }
 
     /// What no sample exceeds, and the sum as samples; `None` when it needed more bits.
-    pub fn narrow(&mut self) -> Option<(u32, &mut [i16])> {
+    pub fn narrow(&mut self) -> Option<(u32, &[i16])> {
         if !self.is_narrow {
             return None;
         }
