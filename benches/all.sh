@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 16 minutes
+# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 18 minutes
 # when they are built. usage:
 # benches/all.sh [anchored|ending|scale|conference|setup|parse|recording|mixing|lateness|profile …]
 #
@@ -51,9 +51,10 @@ for part in "${parts[@]}"; do
     case $part in
         anchored) bench anchored_calls anchored --calls 200 --seconds 4 --rounds 3 \
             --cases reflector,relay,recorded,recorded-mixed,two-workers,rtpengine,rtpengine-pcap ;;
-        ending) bench anchored_calls ending --calls 200 --seconds 8 --rounds 2 --cases recorded,recorded-ending ;;
+        ending) bench anchored_calls ending --calls 200 --seconds 8 --rounds 2 \
+            --cases recorded,recorded-ending,recorded-minute ;;
         scale) bench anchored_calls scale --calls 50,500,1000,2000 --seconds 4 --rounds 1 \
-            --cases reflector,relay,recorded,recorded-mixed ;;
+            --cases reflector,reflector-shared,relay,recorded,recorded-mixed ;;
         conference) bench anchored_calls conference --calls 66 --seconds 5 --rounds 3 \
             --cases conference,conference-recorded ;;
         setup) bench call_setup setup ;;

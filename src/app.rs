@@ -13,9 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::api::{self, Readiness};
-use crate::bridge::command::Notice;
-use crate::call::options::{Listener, Options, PeerAddress, Plan, Secret};
+use crate::call::options::{Listener, Options, PeerAddress, Plan};
 use crate::call::{Calls, Input, Reach, Seats};
 use crate::clock;
 use crate::config::{Config, ConfigError};
@@ -28,32 +26,21 @@ use crate::net::sip::{self, SipSockets};
 use crate::runtime::agents::{self, Desks};
 use crate::runtime::event_log;
 use crate::runtime::events::{self, Events, Teller};
-use crate::runtime::http::Answers;
 use crate::runtime::metrics::{Metrics, Observer};
-use crate::runtime::recorder::{self, Keeper, RecorderHandle, keeper};
+use crate::runtime::recorder::{Keeper, RecorderHandle, keeper};
 use crate::runtime::shutdown::{Signals, Wish};
 use crate::runtime::signaling::{self, Edges, Inbox, Told};
-use crate::runtime::{ivr, levels, log, media, mixer, ring};
+use crate::runtime::{ivr, levels, log, media, mixer};
 use crate::sip::endpoint;
 use crate::views::interaction::{IsDn, Options as InteractionOptions};
 use crate::views::ivr::{IsPort, Options as IvrOptions};
 use crate::views::telephony::Telephony;
 
-/// Seconds of every call's packets that the tap rings hold: they bridge a recorder thread that does not run. A stalled
-/// disk is bridged behind them, by the writers' queues.
-const RING_SECONDS: usize = 2;
+mod threads;
+mod web;
 
-/// Bytes of one call's packets in a second: two legs, 50 packets each, 160 bytes of payload and a header.
-const CALL_BYTES_PER_SECOND: usize = 2 * 50 * (160 + crate::record::tap::TapHeader::LEN);
-
-/// Media threads that one mixer thread serves: making a packet costs a small part of sending it.
-const WORKERS_PER_MIXER: usize = 4;
-
-/// Most bytes of a ring between a media and a mixer thread; what waits there is less than a tick of packets.
-const MIXER_RING: usize = 4 << 20;
-
-/// Members of all rooms of one mixer; one more is refused.
-const MEMBERS_PER_MIXER: usize = 8_192;
+use threads::{start_media, start_recorders, tap_rings};
+use web::{answers, bind_http, serve_http};
 
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -392,11 +379,6 @@ fn open_sip(config: &Config, packets: mpsc::Sender<endpoint::Input>) -> Result<S
     SipSockets::open(options, packets)
 }
 
-async fn bind_http(config: &Config) -> Result<Option<TcpListener>, BindError> {
-    let Some(address) = config.api.listen else { return Ok(None) };
-    TcpListener::bind(address).await.map(Some).map_err(|source| BindError::of("http", address, source))
-}
-
 async fn start_ivr(config: &Config, inbox: &Inbox) -> Result<Option<Drivers>, BindError> {
     let Some(address) = config.ivr.listen else { return Ok(None) };
     let failed = |source| BindError::of("ivr", address, source);
@@ -440,19 +422,6 @@ fn is_port(plan: &Plan) -> IsPort {
     Box::new(move |number| ports.iter().any(|numbers| numbers.contains(number)))
 }
 
-fn serve_http(listener: TcpListener, answers: Answers, token: Option<Secret>) -> (oneshot::Sender<()>, JoinHandle<()>) {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let serve = async move {
-        let token = token.as_ref().map(Secret::reveal);
-        let stopped = async move {
-            // A dropped sender stops it, too.
-            let _ = stopped.await;
-        };
-        api::http::serve(listener, Arc::new(answers), token, stopped).await;
-    };
-    (stop, tokio::spawn(serve))
-}
-
 fn call_options(config: &Config, listeners: &[Listener]) -> Options {
     Options {
         listeners: listeners.to_vec(),
@@ -480,147 +449,6 @@ fn as_endpoint(listener: &Listener) -> endpoint::Listener {
 
 fn as_bound(listener: &endpoint::Listener) -> Listener {
     Listener { transport: listener.transport, address: listener.local }
-}
-
-fn answers(
-    inbox: &Inbox,
-    events: &Events,
-    agents: &Agents,
-    keeper: &Keeper,
-    metrics: &Arc<Metrics>,
-    draining: &Arc<AtomicBool>,
-) -> Answers {
-    Answers {
-        inbox: inbox.clone(),
-        events: events.clone(),
-        reporting: agents.reporting.clone(),
-        desks: agents.desks.clone(),
-        store: keeper.store().clone(),
-        metrics: metrics.clone(),
-        readiness: readiness(draining.clone(), keeper),
-    }
-}
-
-fn readiness(draining: Arc<AtomicBool>, keeper: &Keeper) -> Box<dyn Fn() -> Readiness + Send + Sync> {
-    let room = keeper.room_cell();
-    Box::new(move || Readiness { draining: draining.load(Ordering::Relaxed), no_space: !room.get().takes_new() })
-}
-
-/// One tap ring from every media thread to every recorder: producers by worker, consumers by recorder.
-fn tap_rings(config: &Config) -> (Vec<Vec<ring::Producer>>, Vec<Vec<ring::Consumer>>) {
-    let count = config.threads.count();
-    let all = (config.sip.max_calls * CALL_BYTES_PER_SECOND * RING_SECONDS).min(config.storage.buffer as usize / 4);
-    // A call's legs share one worker and one recorder, and calls are spread evenly: twice the even share each.
-    let bytes = 2 * all / (count * count);
-    let mut rings: Vec<Vec<ring::Consumer>> = (0..count).map(|_| Vec::with_capacity(count)).collect();
-    let taps = (0..count)
-        .map(|_| {
-            rings
-                .iter_mut()
-                .map(|recorder| {
-                    let (producer, consumer) = ring::tap(bytes);
-                    recorder.push(consumer);
-                    producer
-                })
-                .collect()
-        })
-        .collect();
-    (taps, rings)
-}
-
-fn start_recorders(
-    config: &Config,
-    epoch: std::time::Instant,
-    rings: Vec<Vec<ring::Consumer>>,
-    keeper: &Keeper,
-    inbox: &Inbox,
-) -> Result<Vec<Arc<RecorderHandle>>, StartError> {
-    let count = rings.len() as u64;
-    let inbox = inbox.clone();
-    let notices: recorder::Notices = Arc::new(move |id, notice| {
-        inbox.send(Input::Record(id, notice));
-    });
-    rings
-        .into_iter()
-        .enumerate()
-        .map(|(n, rings)| {
-            let options = recorder::Options {
-                id: RecorderId(n as u8),
-                epoch,
-                buffer: config.storage.buffer / 4 * 3 / count,
-                max_file_size: config.storage.max_file_size,
-            };
-            recorder::spawn(options, keeper, rings, notices.clone()).map(Arc::new).map_err(StartError::Recorder)
-        })
-        .collect()
-}
-
-fn start_media(
-    config: &Config,
-    epoch: std::time::Instant,
-    taps: Vec<Vec<ring::Producer>>,
-    inbox: &Inbox,
-    metrics: &Arc<Metrics>,
-) -> Result<(Vec<media::Handle>, Vec<mixer::Handle>), StartError> {
-    let mut to_mixers: Vec<Vec<media::MixerEnds>> = taps.iter().map(|_| vec![]).collect();
-    let mut to_media: Vec<Vec<mixer::MediaEnds>> = vec![];
-    for _ in 0..taps.len().div_ceil(WORKERS_PER_MIXER) {
-        let (media, mixer): (Vec<_>, Vec<_>) = taps.iter().map(|_| mixer::rings(MIXER_RING)).unzip();
-        to_mixers.iter_mut().zip(media).for_each(|(worker, ends)| worker.push(ends));
-        to_media.push(mixer);
-    }
-    let ports = media::split_ports(config.threads.ports.clone(), taps.len());
-    let workers = taps
-        .into_iter()
-        .zip(to_mixers)
-        .zip(ports)
-        .enumerate()
-        .map(|(n, ((taps, mixers), ports))| media::Worker {
-            options: media::Options {
-                worker: WorkerId(n as u8),
-                ports,
-                cooldown: config.threads.cooldown,
-                batch_interval: config.threads.batch_interval,
-                priority: config.threads.priority,
-                epoch,
-                seed: rand::random(),
-            },
-            taps,
-            mixers,
-        })
-        .collect();
-    let (told, metrics) = (inbox.clone(), metrics.clone());
-    let media = media::spawn(workers, move |worker, notice| {
-        if let Notice::Removed { stats, .. } = &notice {
-            metrics.leg_ended(stats);
-        }
-        told.send(Input::Media(worker, notice));
-    })?;
-    let mixers = start_mixers(config, epoch, to_media, &media, inbox).map_err(StartError::Mixer)?;
-    Ok((media, mixers))
-}
-
-fn start_mixers(
-    config: &Config,
-    epoch: std::time::Instant,
-    rings: Vec<Vec<mixer::MediaEnds>>,
-    media: &[media::Handle],
-    inbox: &Inbox,
-) -> io::Result<Vec<mixer::Handle>> {
-    let start = |(n, ends): (usize, Vec<mixer::MediaEnds>)| {
-        let options = mixer::Options {
-            mixer: MixerId(n as u8),
-            priority: config.threads.priority,
-            epoch,
-            max_members: MEMBERS_PER_MIXER,
-        };
-        let inbox = inbox.clone();
-        let workers = media.iter().map(media::Handle::sender).collect();
-        mixer::spawn(options, ends, workers, move |mixer, notice| {
-            inbox.send(Input::Mix(mixer, notice));
-        })
-    };
-    rings.into_iter().enumerate().map(start).collect()
 }
 
 fn announce(listeners: &[Listener], http: Option<SocketAddr>, ivr: Option<SocketAddr>, config: &Config) {

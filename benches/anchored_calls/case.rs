@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Case {
     /// epoll, recv, send.
     Reflector,
+    /// The same with one socket for all legs: what sharing one a trunk could bring at most.
+    ReflectorShared,
     /// The media thread.
     Relay,
     /// The media thread and a recorder that writes stereo.
@@ -15,6 +17,8 @@ pub enum Case {
     RecordedMixed,
     /// As `Recorded`; every recording ends after ten seconds, is hashed and published, and another one begins.
     RecordedEnding,
+    /// As `RecordedEnding`, after a minute.
+    RecordedMinute,
     /// Two media threads with a core each, to be compared with `Relay`.
     TwoWorkers,
     /// Debian's rtpengine, which forwards without its kernel module.
@@ -28,12 +32,14 @@ pub enum Case {
 }
 
 impl Case {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Reflector,
+        Self::ReflectorShared,
         Self::Relay,
         Self::Recorded,
         Self::RecordedMixed,
         Self::RecordedEnding,
+        Self::RecordedMinute,
         Self::TwoWorkers,
         Self::Rtpengine,
         Self::RtpenginePcap,
@@ -44,10 +50,12 @@ impl Case {
     pub fn name(self) -> &'static str {
         match self {
             Self::Reflector => "reflector",
+            Self::ReflectorShared => "reflector-shared",
             Self::Relay => "relay",
             Self::Recorded => "recorded",
             Self::RecordedMixed => "recorded-mixed",
             Self::RecordedEnding => "recorded-ending",
+            Self::RecordedMinute => "recorded-minute",
             Self::TwoWorkers => "two-workers",
             Self::Rtpengine => "rtpengine",
             Self::RtpenginePcap => "rtpengine-pcap",
@@ -72,7 +80,12 @@ impl Case {
 
     /// A recorder of ours writes it.
     pub fn is_recorded(self) -> bool {
-        matches!(self, Self::Recorded | Self::RecordedMixed | Self::RecordedEnding | Self::ConferenceRecorded)
+        match self {
+            Self::Recorded | Self::RecordedMixed | Self::RecordedEnding | Self::RecordedMinute => true,
+            Self::ConferenceRecorded => true,
+            Self::Reflector | Self::ReflectorShared | Self::Rtpengine | Self::RtpenginePcap => false,
+            Self::Relay | Self::TwoWorkers | Self::Conference => false,
+        }
     }
 
     /// One channel with everybody, instead of left and right.
@@ -86,7 +99,11 @@ impl Case {
 
     /// How long a recording lasts before another one takes its place; `None`: to the end.
     pub fn recording_length(self) -> Option<Duration> {
-        (self == Self::RecordedEnding).then_some(Duration::from_secs(10))
+        match self {
+            Self::RecordedEnding => Some(Duration::from_secs(10)),
+            Self::RecordedMinute => Some(Duration::from_secs(60)),
+            _ => None,
+        }
     }
 
     /// Talk before the measurement: until as many recordings end in a second as begin, and all are of full length.

@@ -32,6 +32,10 @@ use std::time::Duration;
 use case::Case;
 use steps::pinning;
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 struct Arguments {
     calls: Vec<usize>,
     cases: Vec<Case>,

@@ -28,7 +28,8 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub fn run(case: Case, calls: usize, batch: Duration) {
     say("hello");
     match case {
-        Case::Reflector => reflect(calls),
+        Case::Reflector => reflect(2 * calls, calls),
+        Case::ReflectorShared => reflect(1, calls),
         _ => anchor(case, calls, batch),
     }
 }
@@ -54,18 +55,23 @@ fn wait_for_end() {
     let _ = std::io::stdin().read_to_end(&mut rest);
 }
 
-fn reflect(calls: usize) {
+/// With so many sockets for all legs: one for each, or one.
+fn reflect(sockets: usize, calls: usize) {
     let socket = || {
         let socket = UdpSocket::bind((LOOPBACK, 0)).expect("a port");
         socket.set_nonblocking(true).expect("a socket");
         socket
     };
-    let sockets: Vec<UdpSocket> = (0..2 * calls).map(|_| socket()).collect();
-    say_ports(sockets.iter().map(|socket| socket.local_addr().expect("bound").port()));
+    let sockets: Vec<UdpSocket> = (0..sockets).map(|_| socket()).collect();
+    let ports = sockets.iter().map(|socket| socket.local_addr().expect("bound").port());
+    say_ports(ports.cycle().take(2 * calls));
     let peers = phones();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let moved = scope.spawn(|| reflector::run(&sockets, &peers, &stop));
+        let moved = scope.spawn(|| match &sockets[..] {
+            [one] => reflector::run_shared(one, &peers, &stop),
+            all => reflector::run(all, &peers, &stop),
+        });
         say("ready");
         wait_for_end();
         stop.store(true, Ordering::Relaxed);

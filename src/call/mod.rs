@@ -38,6 +38,7 @@ mod owners;
 mod peers;
 mod policy;
 mod ports;
+mod rebridge;
 mod recording;
 mod refer;
 mod registrar;

@@ -16,6 +16,9 @@ use super::stream::Coding;
 use crate::audio::mix;
 use crate::audio::resample::Stretch;
 
+mod losses;
+mod shift;
+
 /// Sealed at a time, in ms.
 pub const QUANTUM_MS: i64 = 25;
 
@@ -37,19 +40,6 @@ const MAX_RING_MS: i64 = 8_000;
 
 /// Ranges of received samples that are kept apart. A stream that leaves more holes than this in a second is not speech.
 const MAX_SPANS: usize = 256;
-
-/// Shift errors up to 1 ms are left alone; from there they are corrected in silence, from 4 ms by stretching.
-const TOLERATED_TENTH_MS: i64 = 10;
-const STRETCHED_TENTH_MS: i64 = 40;
-
-/// One sample in so many when stretching: 0.5 %, a twelfth of a semitone.
-const STRETCH_RATIO: i64 = 200;
-
-/// Magnitude up to which a sample is silence that may be cut or lengthened.
-const SILENCE: u16 = 24;
-
-/// Samples of silence left around a cut.
-const SILENCE_MARGIN: i64 = 16;
 
 /// A packet as the track knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -357,38 +347,6 @@ impl Track {
         self.compact();
     }
 
-    /// The second ring goes when every session is past the last change of the shift.
-    fn read_where_written(&mut self) {
-        let is_past = |shifted: &Shifted| self.unread >= shifted.until && self.kept + self.shift <= self.unread;
-        if self.shifted.as_deref().is_some_and(is_past) && self.error().is_none() {
-            self.start = self.start.max(self.shifted.take().map_or(self.start, |shifted| shifted.until));
-        }
-    }
-
-    /// Before the shift changes within the next `len` local positions: what can be read goes to the second ring.
-    fn keep_apart(&mut self, len: i64) {
-        let start = self.start();
-        let needed = self.end + len - self.unread.clamp(start, self.end);
-        let limit = i64::from(self.rate) * MAX_RING_MS / 1_000;
-        let mut shifted = self.shifted.take().unwrap_or_else(|| {
-            let mut samples = Samples::new(samples(self.rate, OUTPUT_MS));
-            while needed > samples.capacity() as i64 && (samples.capacity() as i64) < limit {
-                samples = Samples::new(2 * samples.capacity());
-            }
-            let from = start.max(self.end - samples.capacity() as i64);
-            self.start = from;
-            self.pass(from - self.shift..self.end - self.shift, |at, part| samples.write(at + self.shift, part));
-            Box::new(Shifted { samples, until: self.end })
-        });
-        let held = |samples: &Samples| samples.capacity() as i64;
-        while needed > held(&shifted.samples) && held(&shifted.samples) < limit {
-            let from = start.max(self.end - held(&shifted.samples));
-            let capacity = 2 * shifted.samples.capacity();
-            shifted.samples.grow(from, self.end, capacity);
-        }
-        self.shifted = Some(shifted);
-    }
-
     /// Stream positions as samples, piece by piece.
     fn pass(&self, part: Range<i64>, mut give: impl FnMut(i64, &[i16])) {
         let mut piece = [0; 512];
@@ -418,13 +376,6 @@ impl Track {
         self.kept = from;
     }
 
-    /// What the shift is wrong by, when it is more than may be left alone.
-    fn error(&self) -> Option<f64> {
-        let error = self.wanted? - self.shift as f64;
-        let tolerated = if self.stretching { 1.0 } else { tenth_ms(self.rate, TOLERATED_TENTH_MS) as f64 };
-        (error.abs() >= tolerated).then_some(error)
-    }
-
     /// Seals `len` local positions.
     fn seal(&mut self, len: i64, missing: &impl Fn(Origin, Origin) -> u64, stretch: &Stretch) {
         let ahead = self.sealed + 2 * len + Stretch::CONTEXT as i64;
@@ -438,160 +389,6 @@ impl Track {
             Some(error) => self.correct(error, len, stretch),
         }
         self.retire(missing);
-    }
-
-    /// Moves the shift towards what is wanted while giving `len` local positions.
-    fn correct(&mut self, error: f64, len: i64, stretch: &Stretch) {
-        let wanted = (error.round() as i64).clamp(-len / 2, len / 2);
-        if let Some((silence, run)) = self.find_silence(len, wanted.abs() + 2 * SILENCE_MARGIN) {
-            let kept = silence + SILENCE_MARGIN;
-            self.keep_apart(len);
-            self.copy(kept);
-            if wanted > 0 {
-                let inserted = wanted.min(len - kept);
-                self.give(|samples, end| samples.clear(end, end + inserted), inserted);
-                self.shift += inserted;
-                self.copy(len - kept - inserted);
-            } else {
-                let cut = (-wanted).min(run - 2 * SILENCE_MARGIN);
-                self.give(|_, _| (), 0);
-                self.sealed += cut;
-                self.shift -= cut;
-                self.copy(len - kept);
-            }
-            return;
-        }
-        self.stretching |= error.abs() >= tenth_ms(self.rate, STRETCHED_TENTH_MS) as f64;
-        let step = len / STRETCH_RATIO;
-        if !self.stretching || step == 0 || wanted == 0 {
-            self.copy(len);
-            return;
-        }
-        let added = wanted.clamp(-step, step);
-        let context = Stretch::CONTEXT as i64;
-        // Both fit: a quantum of 48,000 Hz is 1,200 samples.
-        let (mut taken, mut given) = ([0_i16; 1_300], [0_i16; 1_250]);
-        let taken = &mut taken[..(len - added + 2 * context) as usize];
-        let given = &mut given[..len as usize];
-        self.received.read(self.sealed - context, taken);
-        stretch.run(taken, given);
-        self.keep_apart(len);
-        self.give(|samples, end| samples.write(end, given), len);
-        self.sealed += len - added;
-        self.shift += added;
-    }
-
-    /// The longest run of silence within the next `len` stream positions: offset and length, no longer than `enough`.
-    fn find_silence(&self, len: i64, enough: i64) -> Option<(i64, i64)> {
-        let mut samples = [0; 1_250];
-        let samples = &mut samples[..len as usize];
-        self.received.read(self.sealed, samples);
-        // A run of more than two margins covers two neighbours of those one margin apart: in speech this is all there is
-        // to look at.
-        let mut sparse = samples.iter().step_by(SILENCE_MARGIN as usize).map(|s| s.unsigned_abs() <= SILENCE);
-        let mut last = false;
-        if !sparse.any(|quiet| std::mem::replace(&mut last, quiet) && quiet) {
-            return None;
-        }
-        let (mut quiet, mut best) = (0, (0, 2 * SILENCE_MARGIN));
-        for (i, sample) in samples.iter().enumerate() {
-            quiet = if sample.unsigned_abs() <= SILENCE { quiet + 1 } else { 0 };
-            if quiet > best.1 {
-                best = (i as i64 + 1 - quiet, quiet);
-                if quiet >= enough {
-                    break;
-                }
-            }
-        }
-        (best.1 > 2 * SILENCE_MARGIN).then_some(best)
-    }
-
-    /// Gives stream positions as they are.
-    fn copy(&mut self, len: i64) {
-        if let Some(mut shifted) = self.shifted.take() {
-            let shift = self.shift;
-            self.pass(self.sealed..self.sealed + len, |at, part| shifted.samples.write(at + shift, part));
-            self.shifted = Some(shifted);
-        }
-        self.sealed += len;
-        self.end += len;
-    }
-
-    /// Gives `len` local positions that no stream position stands for.
-    fn give(&mut self, write: impl FnOnce(&mut Samples, i64), len: i64) {
-        if let Some(shifted) = &mut self.shifted {
-            write(&mut shifted.samples, self.end);
-            shifted.until = self.end + len;
-        }
-        self.end += len;
-    }
-
-    /// Conceals the holes that begin before a stream position.
-    fn conceal(&mut self, until: i64, missing: &impl Fn(Origin, Origin) -> u64) {
-        let mut before = self.edge;
-        for i in 0..self.spans.count() {
-            let Some(span) = self.spans.get_mut(i) else { break };
-            let known = before.replace((span.end, span.last));
-            let Some((end, last)) = known else {
-                span.concealed = true;
-                continue;
-            };
-            if end >= until {
-                break;
-            }
-            if std::mem::replace(&mut span.concealed, true) {
-                continue;
-            }
-            let span = *span;
-            let lost = lost_samples(end, last, &span, missing);
-            // A hole whose beginning is already sealed was silence from the start; it stays so.
-            if lost > 0 && end >= self.sealed {
-                self.conceal_hole(end, lost, span);
-            }
-        }
-    }
-
-    fn conceal_hole(&mut self, at: i64, lost: i64, next: Span) {
-        let longest = i64::from(self.rate) * conceal::MAX_MS / 1_000;
-        let len = lost.min(longest);
-        // 40 ms before, 60 ms of hole, 20 ms after, each at 48,000 Hz at most.
-        let (mut before, mut hole, mut after) = ([0_i16; 1_920], [0_i16; 2_880], [0_i16; 960]);
-        let before = &mut before[..history(self.rate) as usize];
-        let hole = &mut hole[..len as usize];
-        self.received.read(at - before.len() as i64, before);
-        let joins = lost <= longest && at + lost == next.start;
-        let after = &mut after[..(next.end - next.start).min(history(self.rate) / 2) as usize];
-        self.received.read(next.start, after);
-        conceal::fill(before, joins.then_some(&*after), self.rate, hole);
-        // The hole may end beyond what has been cleared.
-        self.clear_holes(at + len);
-        self.received.write(at, hole);
-        self.linear_until = self.sealed + samples(self.rate, LINEAR_MS) as i64;
-        self.concealed += len as u64;
-    }
-
-    /// Forgets spans that are sealed, reports the holes between them.
-    fn retire(&mut self, missing: &impl Fn(Origin, Origin) -> u64) {
-        while let Some(span) = self.spans.first_mut() {
-            if span.start >= self.sealed {
-                break;
-            }
-            let span_now = *span;
-            if !std::mem::replace(&mut span.reported, true)
-                && let Some((end, last)) = self.edge
-            {
-                let lost = lost_samples(end, last, &span_now, missing);
-                if lost > 0 {
-                    let start = end + self.shift;
-                    self.losses.push(Loss { start, end: start + lost });
-                }
-            }
-            if span_now.end > self.sealed {
-                break;
-            }
-            self.edge = Some((span_now.end, span_now.last));
-            self.spans.pop_first();
-        }
     }
 
     /// Copies what was said from a local position on. Outside of what can be read it is silence.
@@ -629,18 +426,6 @@ impl Track {
         behind.fill(0);
         Some((from, readable))
     }
-}
-
-/// How much of the hole before a span was lost: nothing when no packet is missing, all of it when the missing packets
-/// explain its length, else (silence suppressed besides) as much as they held.
-fn lost_samples(end: i64, last: Origin, span: &Span, missing: &impl Fn(Origin, Origin) -> u64) -> i64 {
-    let hole = span.start - end;
-    if hole <= 0 || last.stream != span.first.stream {
-        return 0;
-    }
-    let packets = missing(last, span.first).min(1 << 20) as i64;
-    let expected = packets * span.packet_len;
-    if hole <= expected + expected / 2 { hole.min(expected * 2) } else { expected }
 }
 
 /// Samples of [`QUANTUM_MS`].
