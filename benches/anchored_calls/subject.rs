@@ -22,6 +22,9 @@ use crate::tape::{self, Tape};
 const LEG_BYTES_PER_SECOND: usize = 50 * 190;
 const RING_SECONDS: usize = 10;
 
+/// Receive buffer of a socket that all legs share, in bytes.
+const SHARED_BUFFER: usize = 64 << 20;
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Runs one case.
@@ -63,6 +66,10 @@ fn reflect(sockets: usize, calls: usize) {
         socket
     };
     let sockets: Vec<UdpSocket> = (0..sockets).map(|_| socket()).collect();
+    if let [shared] = &sockets[..] {
+        // As much as all legs' own buffers hold together, or as much as we may have.
+        let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(shared, SHARED_BUFFER);
+    }
     let ports = sockets.iter().map(|socket| socket.local_addr().expect("bound").port());
     say_ports(ports.cycle().take(2 * calls));
     let peers = phones();
