@@ -18,7 +18,7 @@ use super::ports::Ports;
 use super::refer::{Read, Report};
 use super::registrar::Registrar;
 use super::request::{Accepted, Denied, Ticket};
-use super::room::Prompts;
+use super::room::{Guesses, Prompts};
 use super::second::Pairs;
 use super::supervision::Monitor;
 use super::{Output, Seats};
@@ -108,6 +108,8 @@ pub(super) struct Core {
     pub entering: VecDeque<Key>,
     /// What callers hear at the door of a room.
     pub prompts: Prompts,
+    /// Their wrong PINs.
+    pub guesses: Guesses,
     /// Devices that have two calls, one of them a consultation.
     pub pairs: Pairs,
     /// Supervisors that wait for calls.
@@ -209,6 +211,7 @@ impl Core {
             joins: VecDeque::new(),
             entering: VecDeque::new(),
             prompts: Prompts::new(),
+            guesses: Guesses::default(),
             pairs: Pairs::default(),
             monitors: Vec::new(),
             outputs: VecDeque::new(),

@@ -12,12 +12,14 @@
 //! §3).
 
 mod door;
+mod guesses;
 mod pin;
 
 use std::sync::Arc;
 
 use self::door::{Door, TurnedAway};
 pub(super) use self::door::{knock, role_of};
+pub(super) use self::guesses::Guesses;
 pub(super) use self::pin::{Form, Prompts};
 use super::Calls;
 use super::call::{Call, State};

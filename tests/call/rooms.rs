@@ -356,6 +356,33 @@ fn three_wrong_pins_and_thirty_seconds_are_all_that_there_is() {
 }
 
 #[test]
+fn after_thirty_wrong_pins_of_all_callers_none_is_taken_for_ten_minutes() {
+    let mut world = world_with(with_pin);
+    for n in (1..=9).chain([11]) {
+        if n == 11 {
+            enter(&mut world, D3);
+        }
+        enter(&mut world, D1);
+        press(&mut world, n, "1#2#3#");
+        assert_eq!(reason_of_bye(&world, D1), "SIP;cause=403;text=\"wrong PIN\"");
+    }
+    // Who stands at the door already is not let in either, nor asked any more.
+    press(&mut world, 10, "1234#");
+    assert!(world.phones[D3].is_idle());
+    assert_eq!(reason_of_bye(&world, D3), "SIP;cause=403;text=\"too many wrong PINs\"");
+    enter(&mut world, D2);
+    assert_eq!(last_answer(&world, D2).code, 403);
+    assert_eq!(world.proxy.story(), ["refused 403"; 12]);
+
+    world.run(Duration::from_secs(600));
+    enter(&mut world, D2);
+    press(&mut world, 12, "1234#");
+    assert_eq!(state(&world), "waiting");
+    leave(&mut world, D2);
+    world.settle();
+}
+
+#[test]
 fn who_is_at_the_door_is_not_heard_not_recorded_and_may_only_leave() {
     let mut world = world_with(|o| {
         with_pin(o);

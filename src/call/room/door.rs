@@ -18,7 +18,7 @@ use crate::call::leg::{Plays, carries_sound};
 use crate::call::mixing::is_mixable;
 use crate::call::options::Conference;
 use crate::call::recording::Recording;
-use crate::call::setup::{Refusing, busy, unusable};
+use crate::call::setup::{Refusing, busy, refuse, unusable};
 use crate::call::talk::Talk;
 use crate::codec::{Codec, Direction};
 use crate::id::LegId;
@@ -44,6 +44,8 @@ pub(super) struct Door {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnedAway {
     WrongPin,
+    /// So many were wrong, its own or others', that none is taken now.
+    TooMany,
     NoPin,
     Full,
 }
@@ -51,7 +53,7 @@ pub(super) enum TurnedAway {
 impl TurnedAway {
     fn code(self) -> u16 {
         match self {
-            Self::WrongPin => 403,
+            Self::WrongPin | Self::TooMany => 403,
             Self::NoPin => 408,
             Self::Full => 486,
         }
@@ -60,6 +62,7 @@ impl TurnedAway {
     fn reason(self) -> &'static str {
         match self {
             Self::WrongPin => "wrong PIN",
+            Self::TooMany => "too many wrong PINs",
             Self::NoPin => "no PIN",
             Self::Full => "the room is full",
         }
@@ -77,6 +80,9 @@ pub(in crate::call) fn knock(
     let room = core.index.rooms.get(&conference.number).and_then(|key| live.get(key));
     if room.is_some_and(|room| room.members_in() >= conference.max_members) {
         return Err(full(&arrival));
+    }
+    if conference.pin.is_some() && core.guesses.are_too_many(&conference.number, core.now) {
+        return Err(refuse(TurnedAway::TooMany.code(), TurnedAway::TooMany.reason()));
     }
     let recording = plan(core, &arrival.identity, &conference)?;
     let binds = [arrival.local.bind];
@@ -218,10 +224,16 @@ impl Call {
     /// A key that a caller at the door has pressed. False: there is none.
     pub(in crate::call) fn type_pin(&mut self, core: &mut Core, digit: Digit, form: Form) -> bool {
         let now = core.now;
-        let Some(door) = self.door_mut() else { return false };
+        let Some(Room { conference, stage: Stage::Door(door) }) = self.room.as_deref_mut() else { return false };
         let Some(pin) = &mut door.pin else { return true };
         let (pressed, patience) = (pin.press(digit.key(), form), pin.patience(now));
+        let is_closed = core.guesses.are_too_many(&conference.number, now);
+        if matches!(pressed, Pressed::Wrong | Pressed::WrongAgain) {
+            core.guesses.add(&conference.number, now);
+        }
         match pressed {
+            // A right one, too: else many callers at once would have three tries each.
+            Pressed::Right | Pressed::Wrong if is_closed => self.turn_away(core, TurnedAway::TooMany),
             Pressed::WrongAgain => self.turn_away(core, TurnedAway::WrongPin),
             Pressed::Right => {
                 door.pin = None;
