@@ -185,10 +185,10 @@ mod tests {
     fn what_becomes_cheaper_while_calls_begin_is_not_taken_for_the_other_way() {
         let mut machine = Machine::new(20_000, 22_000, 20);
         let mut pace = Pace::new(INTERVAL, machine.now);
-        // A datagram costs a third less at the end of the first comparison.
+        // A datagram costs half as much at the end of the first comparison.
         for _ in 0..110 {
             machine.slept_of(&mut pace, 10);
-            (machine.arrival_ns, machine.sleep_ns) = (machine.arrival_ns - 60, machine.sleep_ns - 66);
+            (machine.arrival_ns, machine.sleep_ns) = (machine.arrival_ns - 90, machine.sleep_ns - 99);
         }
         assert_eq!(machine.slept_of(&mut pace, 9_000), 0);
     }
