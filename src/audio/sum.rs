@@ -318,6 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_passed_on_of_several_voices_is_made_quieter_before_a_peak_and_one_voice_is_not() {
+        let samples: Vec<i16> = (0..160).map(|i| 150 * i).collect();
+        let wide: Vec<i32> = samples.iter().map(|sample| i32::from(*sample)).collect();
+        for voices in [1, 2] {
+            let (mut one, mut other) = (Limiter::new(8_000), Limiter::new(8_000));
+            let (mut passed, mut expected) = ([0; 160], [0; 160]);
+            one.process(&wide, voices, &mut expected);
+            assert!(other.pass(&samples, voices, &mut passed));
+            // The last 40 samples of what was passed on come with the peak.
+            one.process(&[60_000; 160], 2, &mut expected);
+            other.process(&[60_000; 160], 2, &mut passed);
+            assert_eq!(passed, expected);
+            assert_eq!(passed[..40] == samples[120..], voices == 1);
+        }
+    }
+
+    #[test]
     fn one_voice_passes_bit_for_bit_even_at_the_lowest_sample() {
         assert_eq!(limited(&[i32::from(i16::MIN); 100], 1, 33), vec![i16::MIN; 100]);
     }
