@@ -236,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn the_loudest_sample_is_found_on_either_side_of_the_end_of_the_ring() {
+        for law in [Coding::Ulaw, Coding::Alaw] {
+            for loud in [0, 3, 4, 7] {
+                let mut payload = [0xd5; 8];
+                payload[loud] = 0x12;
+                let mut store = Store::new(100, law);
+                store.take(96, 8, law, &payload, 0);
+                store.compact(law, 100, 96, 104);
+                let loudest = decoded(law, &[0x12])[0].unsigned_abs();
+                assert_eq!(store.read_loudest(96, &mut [0; 8]), loudest, "{law:?} {loud}");
+            }
+        }
+    }
+
+    #[test]
     fn silence_is_zero_in_either_law() {
         for law in [Coding::Ulaw, Coding::Alaw] {
             let mut store = Store::new(100, law);

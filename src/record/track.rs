@@ -562,6 +562,33 @@ mod tests {
     }
 
     #[test]
+    fn before_and_behind_what_can_be_read_there_is_silence() {
+        let mut track = Track::new(8_000, 0, Coding::Linear);
+        for n in 0..5 {
+            write(&mut track, n * 160, &packet(n), origin(n));
+        }
+        track.advance(400, 0, none, &Stretch::new());
+        let said: Vec<i16> = (0..3).flat_map(packet).take(400).collect();
+        assert_eq!(read(&track, -40, 470), [&[0; 40], &said[..], &[0; 30]].concat());
+        assert_eq!(read(&track, 400, 30), [0; 30]);
+    }
+
+    #[test]
+    fn the_loudest_sample_is_told_before_and_after_the_shift_has_changed() {
+        for wanted in [0, 50] {
+            let mut track = Track::new(8_000, 0, Coding::Linear);
+            write(&mut track, 0, &packet(0), origin(0));
+            write(&mut track, 600, &packet(1), origin(1));
+            track.want_shift(wanted as f64);
+            track.advance(1_200, 0, none, &Stretch::new());
+            assert_eq!((track.shift(), track.shifted.is_some()), (wanted, wanted > 0));
+            let mut samples = vec![7; 160];
+            assert_eq!(track.read_loudest(600 + wanted, &mut samples), mix::loudest(&packet(1)));
+            assert_eq!(samples, packet(1));
+        }
+    }
+
+    #[test]
     fn a_wrong_shift_is_corrected_at_once_where_there_is_silence() {
         for wanted in [-50, 50] {
             let mut track = Track::new(8_000, 0, Coding::Linear);
