@@ -212,3 +212,24 @@ impl Store {
         Ok(wavs.collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::RealDisk;
+    use super::*;
+
+    #[test]
+    fn size_and_hash_are_those_of_the_whole_file_whatever_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(Arc::new(RealDisk), folder.path().into());
+        let (path, chunk) = (folder.path().join("mixed.wav"), CHUNK as usize);
+        for len in [0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk + 44] {
+            let content: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            std::fs::write(&path, &content).unwrap();
+            let expected: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(store.hash(&path).unwrap(), (len as u64, expected), "{len} bytes");
+        }
+    }
+}
