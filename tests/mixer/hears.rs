@@ -108,6 +108,20 @@ fn one_who_joins_late_is_heard_at_once_and_one_who_leaves_is_gone_at_once() {
 }
 
 #[test]
+fn one_who_speaks_already_and_begins_to_listen_hears_the_others_fade_in() {
+    let mut world = World::new(8_000, RoomDigits::Pass);
+    for leg in 0..2 {
+        world.join_as(Party::new(leg, l16(8_000), Box::new(|_| 5_000.0)), Hearing::MEMBER, false);
+    }
+    world.run(SECOND);
+    world.command(MixCommand::Listen { leg: LegId(0), listens: true });
+    world.run(SECOND);
+    let heard = &world.party(0).heard;
+    assert!(heard[0].samples[0].abs() < 200, "it fades in");
+    assert!(heard[1].samples.iter().all(|s| *s > 4_900));
+}
+
+#[test]
 fn members_who_only_mute_supervisors_overhear_get_no_packets_of_the_mixer() {
     let mut world = World::new(8_000, RoomDigits::Pass);
     for leg in 0..2 {
