@@ -143,6 +143,15 @@ fn loss_is_concealed_and_makes_no_clicks() {
 }
 
 #[test]
+fn one_of_another_rate_who_falls_silent_in_mid_tone_fades() {
+    let mut speaker = Party::new(0, l16(16_000), tone(250.0, 8_000.0, 16_000));
+    speaker.stops = SECOND;
+    let mut world = World::of(vec![speaker, Party::new(1, l16(8_000), Box::new(|_| 0.0))]);
+    world.run(2 * SECOND);
+    assert_eq!(clicks(&world.party(1).samples()[4_000..], STEEPEST), 0);
+}
+
+#[test]
 fn duplicates_and_packets_out_of_order_are_heard_once_and_in_order() {
     // Every tenth packet comes after the next one.
     let network: Network = Box::new(|n| Some(Duration::from_millis(if n % 10 == 3 { 25 } else { 1 })));
