@@ -361,6 +361,20 @@ fn loud_sums_are_limited_and_never_clipped_and_single_voices_are_exact() {
 }
 
 #[test]
+fn the_lowest_sample_of_all_stands_in_a_party_s_own_file_as_it_was_said() {
+    let mut studio = Studio::new();
+    let low: Vec<i16> = (0..8_000 * 4).map(|i| if i % 50 < 25 { i16::MIN } else { 1_000 }).collect();
+    studio.leg(D1);
+    studio.leg(D2);
+    studio.send(Sender::new(D1).packets(START, &low));
+    studio.run_until(t(3));
+    studio.start(session(Layout::Tracks, 8_000, two()));
+    end(&mut studio, 1_000);
+    let first = -sample_at(START, 8_000) as usize;
+    assert_eq!(studio.written(id(1)).file("party-1.wav"), &low[first..first + n(1_000)]);
+}
+
+#[test]
 fn sessions_of_16_and_48_khz_hold_the_same_speech_at_the_same_place() {
     for rate in [16_000, 48_000] {
         let mut studio = talk(Layout::Stereo, rate, two(), &[D1, D2]);
