@@ -273,10 +273,12 @@ impl Call {
 
     /// Tells the recorder where a session's conversation is no longer what it knows.
     pub(super) fn update_conversations(&mut self, core: &mut Core) {
-        let mut sessions = std::mem::take(&mut self.recording.sessions);
-        if !sessions.is_empty() {
+        if !self.recording.sessions.is_empty() {
+            // A recorder knows a leg before a conversation names it: of two calls that are joined each has its own recorder.
+            self.settle_taps(core);
             self.legs.iter_mut().for_each(|leg| leg.announce(core));
         }
+        let mut sessions = std::mem::take(&mut self.recording.sessions);
         for session in &mut sessions {
             let conversation = conversation(self, session.owner);
             if conversation != session.told {

@@ -384,6 +384,10 @@ impl Call {
             .partition(|session| core.pairs.heir(session.owner).is_some());
         self.recording.sessions = staying;
         self.away.clear();
+        if !leaving.is_empty() {
+            // A session that goes on names them until it is told of its new call.
+            self.legs.iter_mut().for_each(|leg| leg.is_lent = true);
+        }
         for session in leaving {
             let Some(second) = core.pairs.heir(session.owner) else { continue };
             let Some(leg) = self.leg_mut(session.owner) else { continue };

@@ -315,6 +315,9 @@ fn random_transfers_and_requests_leave_nothing_behind() {
     let range = std::env::var("SEQUENCES").ok();
     let range = range.as_deref().and_then(|r| r.split_once(".."));
     let (from, to) = range.map_or((0, 100), |(from, to)| (from.parse().unwrap(), to.parse().unwrap()));
-    let failed: Vec<u64> = (from..to).filter(|seed| std::panic::catch_unwind(|| sequence(*seed)).is_err()).collect();
+    // Calls of two recorders are joined; a main call ends before its consultation.
+    let seldom = [3_229, 4_048, 4_778, 8_853];
+    let failed: Vec<u64> =
+        (from..to).chain(seldom).filter(|seed| std::panic::catch_unwind(|| sequence(*seed)).is_err()).collect();
     assert!(failed.is_empty(), "seeds {failed:?}");
 }

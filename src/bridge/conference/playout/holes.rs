@@ -39,8 +39,9 @@ impl Playout {
                 }
                 next => {
                     let stop = next.map_or(end, |next| next.start);
-                    made.concealed |= self.fill(at, stop, without);
-                    made.sound |= !self.concealer.is_silent() || self.meant.is_some_and(|level| level > 0);
+                    let filled = self.fill(at, stop, without);
+                    made.concealed |= filled.concealed;
+                    made.sound |= filled.sound;
                     at = stop;
                 }
             }
@@ -56,12 +57,13 @@ impl Playout {
         self.concealer.begin(&before[..len], quick);
     }
 
-    /// Makes what is missing; true when it was lost and is concealed.
-    fn fill(&mut self, at: i64, stop: i64, without: Without) -> bool {
+    /// Makes what is missing.
+    fn fill(&mut self, at: i64, stop: i64, without: Without) -> Made {
         if !self.concealer.is_active() {
             self.begin_hole(at, self.meant.is_some() || without.concealment);
         }
-        let concealed = self.meant.is_none() && !self.concealer.is_silent();
+        // Before it is filled: a fade that ends in it is heard.
+        let fades = !self.concealer.is_silent();
         let mut made = [0; MAX_FRAME];
         let made = &mut made[..(stop - at) as usize];
         self.concealer.fill(made);
@@ -75,7 +77,11 @@ impl Playout {
             }
         }
         self.put(at, made);
-        concealed
+        Made {
+            concealed: fades && self.meant.is_none(),
+            sound: fades || self.meant.is_some_and(|level| level > 0),
+            ..Made::default()
+        }
     }
 
     /// What is there goes on behind a hole.
