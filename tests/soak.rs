@@ -161,7 +161,9 @@ fn memory_and_descriptors_stay_flat_and_nothing_is_dropped() {
     let mut flat = |what: &str, of: fn(&Sample) -> f64, allowed: fn(f64) -> f64| {
         let [before, after] = [first, last].map(|window| median(window, of));
         let line = format!("{what}: {before:.0} after the warm-up, {after:.0} at the end");
-        eprintln!("{line}");
+        // Whether it goes on rising or has found its height is seen between the two.
+        let tenths = samples.chunks(samples.len().div_ceil(10)).map(|tenth| format!(" {:.0}", median(tenth, of)));
+        eprintln!("{line}; by tenths:{}", tenths.collect::<String>());
         if after > allowed(before) {
             wrong.push(format!("{line}, which is more than {:.0}", allowed(before)));
         }
