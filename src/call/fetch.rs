@@ -15,7 +15,6 @@ use super::second::Across;
 use super::talk::{Doing, Exchange};
 use crate::codec::Direction;
 use crate::id::LegId;
-use crate::sdp::Session;
 use crate::sip::endpoint::Failure;
 use crate::sip::headers::Headers;
 use crate::sip::message::Response;
@@ -135,11 +134,7 @@ impl Call {
         };
         match outcome {
             Ok(response) => {
-                if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
-                    let _ = core.endpoint.ack(dialog, None, core.now);
-                }
-                let content = Content::of(&response.headers, &response.body);
-                let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+                let answer = self.acknowledge(core, to, &response);
                 let is_taken = answer.is_some_and(|answer| self.take_answer(to, &answer).is_ok());
                 if is_taken && self.leg(to).is_some_and(|leg| !leg.holds()) {
                     return self.fetched(core, to, ticket, request);

@@ -183,6 +183,16 @@ impl Call {
         self.align_next(core);
     }
 
+    /// Acknowledges the 2xx to a re-INVITE of ours; its answer, if it brings one that can be read.
+    pub(super) fn acknowledge(&self, core: &mut Core, to: LegId, response: &Response) -> Option<Session> {
+        if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
+            // Its dialog may have ended meanwhile: then nobody waits for it.
+            let _ = core.endpoint.ack(dialog, None, core.now);
+        }
+        let content = Content::of(&response.headers, &response.body);
+        content.sdp.as_deref().and_then(|body| Session::parse(body).ok())
+    }
+
     /// The answer to an offer of our own: media follows it, and the other side is brought in line. False: unusable.
     pub(super) fn took_answer(&mut self, core: &mut Core, to: LegId, answer: &Session) -> bool {
         let before = self.holders();
@@ -199,11 +209,7 @@ impl Call {
     pub(super) fn on_own_offer(&mut self, core: &mut Core, to: LegId, outcome: Result<Response, Failure>) {
         match outcome {
             Ok(response) => {
-                if let Some(dialog) = self.leg(to).and_then(|l| l.dialog) {
-                    let _ = core.endpoint.ack(dialog, None, core.now);
-                }
-                let content = Content::of(&response.headers, &response.body);
-                let answer = content.sdp.as_deref().and_then(|body| Session::parse(body).ok());
+                let answer = self.acknowledge(core, to, &response);
                 if answer.is_some_and(|answer| self.took_answer(core, to, &answer)) {
                     return self.fitted(core, true);
                 }
