@@ -406,8 +406,9 @@ resident memory 41,596 kB after the warm-up and 41,320 kB at the end, descriptor
 verified. 21 minutes of it (2026-11-22, Intel Xeon, two cores): 63,030 calls, 40,704 kB after the warm-up and 42,236 kB at the
 end; read every 15 s, it was within 41.8 and 43.7 MB from the third minute on. An hour of it on that machine beside builds that
 took both cores: 180,030 calls, 41,736 kB after the warm-up and 46,136 kB at the end, which is more than the test allows;
-whether it had found its height or went on rising was not recorded (the test prints it by tenths since). With the C library's allocator resident memory grew by 8 % in seven minutes of 40 calls a second, and with jemalloc
-beside it by 2 %. In another run with the C library, 50 calls a second beside benches, `malloc_info` told that what was in use
+whether it had found its height or went on rising was not recorded (the test prints it by tenths since).
+
+With the C library's allocator resident memory grew by 8 % in seven minutes of 40 calls a second, and with jemalloc beside it by 2 %. In another run with the C library, 50 calls a second beside benches, `malloc_info` told that what was in use
 stayed the same within nine minutes (23 to 25 MB) while what the allocator held free grew from 8 to 11 MB to 12 to 14 MB: it
 fragments, because one thread frees what another has allocated."""
 

@@ -8,9 +8,9 @@ use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Wrong PINs of a room within the window.
-pub(in crate::call) const MOST: usize = 30;
+const MOST: usize = 30;
 /// For so long a wrong PIN counts.
-pub(in crate::call) const WINDOW: Duration = Duration::from_secs(600);
+const WINDOW: Duration = Duration::from_secs(600);
 
 /// The wrong PINs of each room, by its number.
 #[derive(Debug, Default)]
