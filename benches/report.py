@@ -398,7 +398,7 @@ than 2 % and 1 MiB, descriptors by no more than thirty; no copy may be dropped a
 
 ```console
 $ STICKYTAPE_SOAK_SECONDS=600 cargo test --test soak                                      # ten minutes
-$ STICKYTAPE_SOAK_SECONDS=3600 STICKYTAPE_SOAK_RATE=50 cargo test --release --test soak   # an hour of 50 calls a second, 12 GB
+$ STICKYTAPE_SOAK_SECONDS=3900 STICKYTAPE_SOAK_RATE=50 cargo test --release --test soak   # an hour of 50 calls a second, 12 GB
 ```
 
 Half an hour of 50 calls a second (2026-11-21, AMD EPYC, two cores shared with a whole run of `./test.sh`): 90,030 calls,

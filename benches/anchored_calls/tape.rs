@@ -1,15 +1,15 @@
 //! What records the subject's calls: a recorder, its writer and its publisher as the server has them, in a temporary
 //! folder, and what the server's signalling would tell them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use stickytape::clock;
 use stickytape::codec::Payload;
 use stickytape::id::{CallUuid, ConnId, LegId, RecorderId, RecordingId};
 use stickytape::record::mark::{
-    Change, Channel, Conversation, Layout, Mark, Member, Role, SessionStart, Side, StopCause,
+    Change, Channel, Conversation, Layout, Mark, Member, Notice, Role, SessionStart, Side, StopCause,
 };
 use stickytape::runtime::{recorder, ring};
 
@@ -24,6 +24,7 @@ pub struct Tape {
     folder: tempfile::TempDir,
     keeper: recorder::Keeper,
     handle: recorder::RecorderHandle,
+    begun: mpsc::Receiver<()>,
 }
 
 impl Tape {
@@ -32,11 +33,18 @@ impl Tape {
         let options = recorder::keeper::Options { directory: folder.path().to_owned(), min_free_space: 1 << 20 };
         let keeper = recorder::keeper::open(options, |_| {}).expect("a keeper");
         let options = recorder::Options { id: RecorderId(0), epoch, buffer: 256 << 20, max_file_size: 4_000 << 20 };
-        let handle = recorder::spawn(options, &keeper, rings, Arc::new(|_, _| {})).expect("a recorder");
-        Self { folder, keeper, handle }
+        let (sender, begun) = mpsc::channel();
+        let tell = move |_, notice| {
+            if let Notice::Begun(_) = notice {
+                drop(sender.send(()));
+            }
+        };
+        let handle = recorder::spawn(options, &keeper, rings, Arc::new(tell)).expect("a recorder");
+        Self { folder, keeper, handle, begun }
     }
 
-    /// A recording of each call begins.
+    /// A recording of each call begins; when this returns all have their files. That many begin at once is not what is
+    /// measured.
     pub fn begin(self, case: Case, calls: usize) -> Running {
         let payloads: Arc<[Payload]> = payloads().into();
         for leg in 0..(case.parties() * calls) as u64 {
@@ -49,6 +57,7 @@ impl Tape {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("signaller".into());
         let thread = thread.spawn(move || signaller.run(&stopped)).expect("a thread");
+        (0..calls).for_each(|_| self.begun.recv().expect("the recorder lives"));
         Running { folder: self.folder, keeper: self.keeper, thread, stop }
     }
 }

@@ -10,7 +10,7 @@ use multiversion::multiversion;
 /// Largest magnitude that leaves.
 const CEILING: f32 = 32_767.0;
 /// From here samples are bent when something in their frame leaves the range.
-const KNEE: f32 = 26_000.0;
+pub(super) const KNEE: f32 = 26_000.0;
 /// The gain falls within so long, in ms.
 const ATTACK_MS: usize = 5;
 /// Time constant with which it returns, in ms.
@@ -19,13 +19,9 @@ const RELEASE_MS: f32 = 80.0;
 const UNITY: f32 = 0.999;
 
 /// Samples of the longest frame: 20 ms at 16,000 Hz.
-const MAX_FRAME: usize = 320;
-/// More samples above the knee than this are not bent apart.
-const MAX_LOUD: usize = 64;
-/// They are bent so many at a time.
-const LANES: usize = 16;
+pub(super) const MAX_FRAME: usize = 320;
 /// A voice that is not there, and a gain of 1.
-const NOBODY: [i16; MAX_FRAME] = [0; MAX_FRAME];
+pub(super) const NOBODY: [i16; MAX_FRAME] = [0; MAX_FRAME];
 const UNCHANGED: [f32; MAX_FRAME] = [1.0; MAX_FRAME];
 
 /// The largest magnitude.
@@ -50,66 +46,6 @@ pub fn minus(sum: &[i32], own: Option<&[i16]>, gain: &Gain, output: &mut [i16]) 
     };
     if beyond {
         bend(sum, own.unwrap_or(&NOBODY), &UNCHANGED, output);
-    }
-}
-
-/// As [`minus`], where it is known which samples may stand above the knee.
-pub fn minus_among(sum: &[i32], own: Option<&[i16]>, gain: &Gain, loud: &Loud, output: &mut [i16]) {
-    match gain.curve() {
-        Some(curve) if loud.len <= MAX_LOUD => {
-            let own = own.unwrap_or(&NOBODY);
-            scale(sum, own, curve, output);
-            loud.bend(own, output);
-        }
-        _ => minus(sum, own, gain, output),
-    }
-}
-
-/// Samples of a frame's sum that may stand above the knee when a gain has been applied: few, and the same ones for all who
-/// hear the sum without their own voice. They are bent apart: a division for every sample costs more than all else that
-/// makes a mix, and so does one by one.
-#[derive(Debug, Clone)]
-pub struct Loud {
-    /// How many; the rest of the lists stands for silence.
-    len: usize,
-    at: [u16; MAX_LOUD],
-    sum: [i32; MAX_LOUD],
-    gain: [f32; MAX_LOUD],
-}
-
-impl Default for Loud {
-    fn default() -> Self {
-        Self { len: 0, at: [0; MAX_LOUD], sum: [0; MAX_LOUD], gain: [0.0; MAX_LOUD] }
-    }
-}
-
-impl Loud {
-    /// Looks at a sum of voices of which none is louder than `voice`.
-    pub fn find(&mut self, sum: &[i32], voice: u16, gain: &Gain) {
-        self.len = 0;
-        let Some(curve) = gain.curve() else { return };
-        for (at, (total, gain)) in sum.iter().zip(curve).enumerate() {
-            // Rounded, it is no less than what becomes of any smaller magnitude.
-            if (total.unsigned_abs() + u32::from(voice)) as f32 * gain > KNEE {
-                if self.len < MAX_LOUD {
-                    (self.at[self.len], self.sum[self.len], self.gain[self.len]) = (at as u16, *total, *gain);
-                }
-                self.len += 1;
-            }
-        }
-    }
-
-    fn bend(&self, own: &[i16], output: &mut [i16]) {
-        let whole = self.len.next_multiple_of(LANES).min(MAX_LOUD);
-        let (mut voice, mut bent) = ([0; MAX_LOUD], [0; MAX_LOUD]);
-        for (voice, at) in voice.iter_mut().zip(&self.at[..self.len]) {
-            *voice = own[usize::from(*at)];
-        }
-        // What stands behind the last one does not matter.
-        bend(&self.sum[..whole], &voice[..whole], &self.gain[..whole], &mut bent[..whole]);
-        for (bent, at) in bent.iter().zip(&self.at[..self.len]) {
-            output[usize::from(*at)] = *bent;
-        }
     }
 }
 
@@ -161,7 +97,8 @@ impl Gain {
         !self.active && peak + u32::from(voice) <= i16::MAX as u32
     }
 
-    fn curve(&self) -> Option<&[f32]> {
+    /// A gain a sample; `None` while it takes away nothing.
+    pub(super) fn curve(&self) -> Option<&[f32]> {
         self.active.then_some(&self.curve[..])
     }
 }
@@ -239,16 +176,13 @@ fn shifted(value: i32) -> u32 {
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn bend(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
     for (((sample, total), own), gain) in output.iter_mut().zip(sum).zip(own).zip(curve) {
-        *sample = rounded(knee((*total - i32::from(*own)) as f32 * gain));
+        *sample = bent(*total, *own, *gain);
     }
 }
 
-/// With a gain alone, for samples that stay below the knee.
-#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
-fn scale(sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
-    for (((sample, total), own), gain) in output.iter_mut().zip(sum).zip(own).zip(curve) {
-        *sample = rounded((*total - i32::from(*own)) as f32 * gain);
-    }
+#[inline(always)]
+pub(super) fn bent(total: i32, own: i16, gain: f32) -> i16 {
+    rounded(knee((total - i32::from(own)) as f32 * gain))
 }
 
 /// A straight line up to the knee, then a curve that never reaches the ceiling.
@@ -263,7 +197,7 @@ fn knee(value: f32) -> f32 {
 /// The nearest integer of a value within ±2²¹. Added to 1.5 · 2²³ it stands in the lowest bits of the sum; a conversion by
 /// `as` saturates, for which the compiler leaves its vectors.
 #[inline(always)]
-fn rounded(value: f32) -> i16 {
+pub(super) fn rounded(value: f32) -> i16 {
     (value + 12_582_912.0).to_bits() as i16
 }
 
@@ -299,31 +233,6 @@ mod tests {
         gain.next(40_000, 8_000);
         gain.next(0, 8_000);
         assert!(!gain.leaves_alone(0, 0), "it has not returned");
-    }
-
-    #[test]
-    fn loud_samples_are_bent_apart_as_they_are_among_all_others() {
-        // Peaks that are seldom, as those of many voices are, and as many as there can be.
-        for (every, falls) in [(40, true), (40, false), (2, false), (1, false)] {
-            let sum: Vec<i32> = (0..160).map(|i| if i % every == 0 { 90_000 - i } else { 300 * i - 24_000 }).collect();
-            let own: Vec<i16> = (0..160).map(|i| (i * 7_919 % 20_000) as i16 - 10_000).collect();
-            let mut gain = Gain::new(160);
-            if !falls {
-                gain.next(90_000, 8_000);
-            }
-            gain.next(peak(&sum), 8_000);
-            let mut loud = Loud::default();
-            loud.find(&sum, 10_000, &gain);
-            assert_eq!(loud.len <= MAX_LOUD, every == 40);
-            for own in [Some(&own[..]), None] {
-                let (mut output, mut expected) = ([0; 160], [0; 160]);
-                minus_among(&sum, own, &gain, &loud, &mut output);
-                minus(&sum, own, &gain, &mut expected);
-                assert_eq!(output, expected);
-                let bent = expected.iter().filter(|sample| sample.unsigned_abs() > KNEE as u16).count();
-                assert!(bent >= 4, "{bent}");
-            }
-        }
     }
 
     #[test]

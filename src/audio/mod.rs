@@ -10,6 +10,7 @@ pub mod mix;
 pub mod pcm;
 pub mod pitch;
 pub mod resample;
+pub mod scaled;
 pub mod signal;
 pub mod sum;
 pub mod total;

@@ -1,7 +1,5 @@
 //! Sums of several voices: 32 bits wide, then a look-ahead peak limiter (spec/recording.md §2 "Level").
 
-use std::collections::VecDeque;
-
 #[cfg(not(baseline))]
 use multiversion::multiversion;
 
@@ -16,6 +14,9 @@ const RELEASE_MS: f32 = 50.0;
 
 /// From here the gain is 1: inaudible, and samples are exact again.
 const UNITY: f32 = 0.999_9;
+
+/// Samples of which the gains are found together.
+const PIECE: usize = 64;
 
 /// Adds samples to a sum, as many as the shorter slice holds.
 pub fn add(samples: &[i16], sum: &mut [i32]) {
@@ -86,15 +87,19 @@ pub struct Limiter {
 /// State that exists only around a peak.
 #[derive(Debug, Clone)]
 struct Slow {
-    /// Gains that the last inputs need, as candidates for the least of the look-ahead: (age index, gain), increasing.
-    least: VecDeque<(u64, f32)>,
-    /// The last `look_ahead` held gains, whose mean is the gain: it falls in a straight line and meets the peak.
-    held: VecDeque<f32>,
+    /// The gains that the last inputs need, as many as count for the least of the look-ahead, and the held gains, whose mean
+    /// is the gain: it falls in a straight line and meets the peak. Both are rings of as many.
+    needed: Vec<f32>,
+    held: Vec<f32>,
+    /// Position of the oldest in both.
+    position: usize,
+    /// The least of `needed`, and for how many more inputs it counts.
+    least: f32,
+    counts: usize,
     held_sum: f64,
     /// How many of `held` are below 1.
     below: usize,
     released: f32,
-    index: u64,
 }
 
 impl Limiter {
@@ -117,12 +122,7 @@ impl Limiter {
             self.delay(sum, voices <= 1, output);
             return;
         }
-        for (value, sample) in sum.iter().zip(output) {
-            *sample = self.step(*value, voices <= 1);
-        }
-        if self.slow.as_ref().is_some_and(Slow::is_idle) {
-            self.slow = None;
-        }
+        self.limit(sum, voices <= 1, output);
     }
 
     /// As [`Limiter::process`] of sums that are samples (of several voices: within ±32,767). False, and nothing was done, while
@@ -177,58 +177,113 @@ impl Limiter {
         }
     }
 
-    fn step(&mut self, value: i32, single: bool) -> i16 {
+    fn limit(&mut self, sum: &[i32], single: bool, output: &mut [i16]) {
         let len = self.delayed.len();
-        let magnitude = value.unsigned_abs();
-        let needed = if single || magnitude <= CEILING as u32 { 1.0 } else { CEILING as f32 / magnitude as f32 };
-        let gain = self.slow.get_or_insert_with(|| Slow::new(len)).gain(needed, len, self.release);
-        let old = std::mem::replace(&mut self.delayed[self.position], value);
-        let exact = std::mem::replace(&mut self.single[self.position], single);
-        self.position = (self.position + 1) % len;
-        if exact || gain >= 1.0 {
-            return old.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+        let mut slow = self.slow.take().unwrap_or_else(|| Slow::new(len + 1));
+        let (mut gains, mut done) = ([1.0; PIECE], 0);
+        while done < sum.len() {
+            let n = (len - self.position).min(sum.len() - done).min(PIECE);
+            let (inputs, gains) = (&sum[done..done + n], &mut gains[..n]);
+            if single {
+                gains.fill(1.0);
+            } else {
+                needed_gains(inputs, gains);
+            }
+            slow.follow(gains, self.release);
+            let line = self.position..self.position + n;
+            apply(&self.delayed[line.clone()], &self.single[line.clone()], gains, &mut output[done..done + n]);
+            self.delayed[line.clone()].copy_from_slice(inputs);
+            self.single[line].fill(single);
+            self.position = (self.position + n) % len;
+            done += n;
         }
+        self.slow = Some(slow).filter(|slow| !slow.is_idle());
+    }
+}
+
+/// What each of several voices' sums needs to stay within the range.
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn needed_gains(sum: &[i32], gains: &mut [f32]) {
+    for (gain, value) in gains.iter_mut().zip(sum) {
+        let magnitude = value.wrapping_abs();
+        let needed = CEILING as f32 / magnitude as f32;
+        *gain = if magnitude <= CEILING { 1.0 } else { needed };
+    }
+}
+
+/// Samples with their gains; what is exact passes as it is.
+#[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
+fn apply(sum: &[i32], exact: &[bool], gains: &[f32], output: &mut [i16]) {
+    for (((sample, value), exact), gain) in output.iter_mut().zip(sum).zip(exact).zip(gains) {
+        let passed = (*value).clamp(i32::from(i16::MIN), i32::from(i16::MAX));
         // Truncation towards zero cannot pass the ceiling; the clamp is for the rounding of f32.
-        (old as f32 * gain).clamp(-CEILING as f32, CEILING as f32) as i16
+        let limited = (*value as f32 * gain).clamp(-CEILING as f32, CEILING as f32) as i32;
+        *sample = if *exact | (*gain >= 1.0) { passed as i16 } else { limited as i16 };
     }
 }
 
 impl Slow {
-    fn new(len: usize) -> Self {
+    /// For a least and a mean of so many gains.
+    fn new(count: usize) -> Self {
         Self {
-            least: VecDeque::with_capacity(len + 2),
-            held: std::iter::repeat_n(1.0, len + 1).collect(),
-            held_sum: (len + 1) as f64,
+            needed: vec![1.0; count],
+            held: vec![1.0; count],
+            position: 0,
+            least: 1.0,
+            counts: count,
+            held_sum: count as f64,
             below: 0,
             released: 1.0,
-            index: 0,
         }
     }
 
-    /// The gain of the sample that is `len` older than the one that needs `needed`.
-    fn gain(&mut self, needed: f32, len: usize, release: f32) -> f32 {
-        while self.least.back().is_some_and(|(_, gain)| *gain >= needed) {
-            self.least.pop_back();
+    /// Turns the gains that inputs need into those of the samples that are older by the look-ahead.
+    fn follow(&mut self, gains: &mut [f32], release: f32) {
+        let count = self.held.len();
+        let (mut released, mut held_sum, mut below) = (self.released, self.held_sum, self.below);
+        for gain in gains {
+            self.needed[self.position] = *gain;
+            self.counts -= 1;
+            if *gain <= self.least {
+                (self.least, self.counts) = (*gain, count);
+            } else if self.counts == 0 {
+                self.find_least();
+            }
+            // Nothing but this waits for the sample before: seldom taken, the branch costs it nothing.
+            let risen = released * (1.0 - release) + release;
+            let risen = if risen > UNITY { returned() } else { risen };
+            released = if self.least < risen { self.least } else { risen };
+            let oldest = std::mem::replace(&mut self.held[self.position], released);
+            held_sum += f64::from(released) - f64::from(oldest);
+            below = below + usize::from(released < 1.0) - usize::from(oldest < 1.0);
+            *gain = if below == 0 { 1.0 } else { (held_sum / count as f64) as f32 };
+            self.position = if self.position + 1 == count { 0 } else { self.position + 1 };
         }
-        self.least.push_back((self.index, needed));
-        while self.least.front().is_some_and(|(index, _)| index + (len as u64) < self.index) {
-            self.least.pop_front();
+        (self.released, self.held_sum, self.below) = (released, held_sum, below);
+    }
+
+    /// The former least does not count any more; the input at `position` is the newest.
+    fn find_least(&mut self) {
+        let (newer, older) = self.needed.split_at(self.position + 1);
+        self.least = f32::INFINITY;
+        for (age, gain) in newer.iter().rev().chain(older.iter().rev()).enumerate() {
+            if *gain < self.least {
+                (self.least, self.counts) = (*gain, self.needed.len() - age);
+            }
         }
-        self.index += 1;
-        let least = self.least.front().map_or(1.0, |(_, gain)| *gain);
-        let risen = self.released + (1.0 - self.released) * release;
-        self.released = least.min(if risen > UNITY { 1.0 } else { risen });
-        let oldest = self.held.pop_front().unwrap_or(1.0);
-        self.held_sum += f64::from(self.released) - f64::from(oldest);
-        self.below = self.below + usize::from(self.released < 1.0) - usize::from(oldest < 1.0);
-        self.held.push_back(self.released);
-        if self.is_idle() { 1.0 } else { (self.held_sum / self.held.len() as f64) as f32 }
     }
 
     /// Every gain that counts is 1.
     fn is_idle(&self) -> bool {
         self.below == 0
     }
+}
+
+/// A gain that has come back; a function, so that the compiler makes a branch of it.
+#[cold]
+#[inline(never)]
+fn returned() -> f32 {
+    1.0
 }
 
 /// Delays samples as [`Limiter`] does, for files that are never limited.
@@ -267,9 +322,82 @@ impl Delay {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::VecDeque;
+
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
+
+    use super::*;
+
+    /// The same limiter sample by sample, by its definition.
+    struct Plain {
+        /// Value, and whether it is one voice's.
+        line: VecDeque<(i32, bool)>,
+        needed: VecDeque<f32>,
+        held: VecDeque<f32>,
+        held_sum: f64,
+        released: f32,
+        release: f32,
+    }
+
+    impl Plain {
+        fn new(sample_rate: u32) -> Self {
+            let len = look_ahead(sample_rate);
+            Self {
+                line: vec![(0, true); len].into(),
+                needed: vec![1.0; len + 1].into(),
+                held: vec![1.0; len + 1].into(),
+                held_sum: (len + 1) as f64,
+                released: 1.0,
+                release: 1.0 - (-1_000.0 / (RELEASE_MS * sample_rate as f32)).exp(),
+            }
+        }
+
+        fn step(&mut self, value: i32, single: bool) -> i16 {
+            let within = single || value.unsigned_abs() <= CEILING as u32;
+            self.needed.push_back(if within { 1.0 } else { CEILING as f32 / value.unsigned_abs() as f32 });
+            self.needed.pop_front();
+            let least = self.needed.iter().copied().fold(1.0, f32::min);
+            let risen = self.released * (1.0 - self.release) + self.release;
+            self.released = least.min(if risen > UNITY { 1.0 } else { risen });
+            let oldest = self.held.pop_front().unwrap();
+            self.held.push_back(self.released);
+            self.held_sum += f64::from(self.released) - f64::from(oldest);
+            let mut gain = (self.held_sum / self.held.len() as f64) as f32;
+            if self.held.iter().all(|gain| *gain >= 1.0) {
+                (gain, self.held_sum) = (1.0, self.held.len() as f64);
+            }
+            self.line.push_back((value, single));
+            let (old, exact) = self.line.pop_front().unwrap();
+            if exact || gain >= 1.0 {
+                return old.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+            }
+            (old as f32 * gain).clamp(-CEILING as f32, CEILING as f32) as i16
+        }
+    }
+
+    #[test]
+    fn it_is_the_limiter_of_the_definition_in_blocks_of_any_size() {
+        let mut rng = StdRng::seed_from_u64(4);
+        for rate in [8_000, 16_000, 48_000] {
+            let (mut limiter, mut plain, mut limited) = (Limiter::new(rate), Plain::new(rate), 0);
+            for n in 0..600 {
+                let level = [500, 40_000, 33_000, 200_000][if n % 100 < 60 { 0 } else { rng.random_range(0..4) }];
+                let block: Vec<i32> =
+                    (0..rng.random_range(1..rate as usize / 20)).map(|_| rng.random_range(-level..=level)).collect();
+                let voices = rng.random_range(0..5);
+                let mut output = vec![0; block.len()];
+                limiter.process(&block, voices, &mut output);
+                let expected: Vec<i16> = block.iter().map(|value| plain.step(*value, voices <= 1)).collect();
+                // A mean that was summed up in another order may differ in its last bit.
+                for (sample, plain) in output.iter().zip(&expected) {
+                    assert!(sample.abs_diff(*plain) <= 1, "{rate} Hz, block {n}: {sample} for {plain}");
+                }
+                limited += usize::from(limiter.slow.is_some());
+            }
+            assert!((150..500).contains(&limited), "{limited}");
+        }
+    }
 
     fn limited(sum: &[i32], voices: usize, block: usize) -> Vec<i16> {
         let mut limiter = Limiter::new(8_000);

@@ -208,7 +208,7 @@ impl Active {
     }
 }
 
-/// Replaces recording.json by one rename. `durable`: what stands there has been synced since it was written; it is kept
+/// Replaces recording.json at once. `durable`: what stands there has been synced since it was written; it is kept
 /// under a second name then. The new one is not synced here (a sync of its own for each change of each call would stop
 /// the writer), so that a power cut within the next second may leave it torn, and repair takes the kept one.
 fn write_running(store: &Store, dir: &Path, recording: &Recording, durable: bool) -> Result<(), Error> {
@@ -223,7 +223,7 @@ fn write_running(store: &Store, dir: &Path, recording: &Recording, durable: bool
         // Where the file system has no links there is one generation only.
         let _ = disk.link(&current, &safe);
     }
-    disk.rename(&new, &current).map_err(Error::io("replace", &current))
+    disk.replace(&new, &current).map_err(Error::io("replace", &current))
 }
 
 /// Writes a metadata file of its own; a sync must make it durable.

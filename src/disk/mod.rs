@@ -35,6 +35,10 @@ pub trait Disk: Send + Sync + 'static {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Moves a file (replacing one of the new name) or a folder (the new name must be free or an empty folder).
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// As [`Disk::rename`] of a file, for one whose content need not be durable before its name: what stood under the new
+    /// name may be found under the old one after a crash. The operating system's own rename may write the content to the
+    /// disk first, and the caller waits for it.
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Gives a file a second name; fails with `AlreadyExists` when that name is taken.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.

@@ -59,6 +59,7 @@ enum Change {
     Set(PathBuf, Node),
     Remove(PathBuf),
     Rename(PathBuf, PathBuf),
+    Exchange(PathBuf, PathBuf),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -219,6 +220,12 @@ fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
                 names.insert(target, node);
             }
         }
+        Change::Exchange(one, other) => {
+            if let (Some(node), Some(second)) = (names.get(one).copied(), names.get(other).copied()) {
+                names.insert(one.clone(), second);
+                names.insert(other.clone(), node);
+            }
+        }
     }
 }
 
@@ -321,6 +328,22 @@ impl Disk for SimDisk {
         Ok(())
     }
 
+    fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.operation()?;
+        match (state.names.get(from), state.names.get(to)) {
+            (Some(Node::File(_)), Some(Node::File(_))) => {
+                state.change(Change::Exchange(from.to_owned(), to.to_owned()));
+                state.begin()?;
+                state.change(Change::Remove(from.to_owned()));
+                Ok(())
+            }
+            _ => {
+                drop(state);
+                self.rename(from, to)
+            }
+        }
+    }
+
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.operation()?;
         state.parent_exists(to)?;
@@ -376,7 +399,9 @@ impl Disk for SimDisk {
         }
         let concerns = |change: &Change| match change {
             Change::Set(p, _) | Change::Remove(p) => p.parent() == Some(path),
-            Change::Rename(from, to) => from.parent() == Some(path) || to.parent() == Some(path),
+            Change::Rename(one, other) | Change::Exchange(one, other) => {
+                one.parent() == Some(path) || other.parent() == Some(path)
+            }
         };
         let last = state.journal.iter().rposition(concerns);
         state.settle(last.map_or(0, |index| index + 1));
