@@ -88,7 +88,7 @@ fn take_out(sum: &[i16], own: &[i16], gain: &[i16], output: &mut [i16]) {
     for (((sample, total), own), gain) in output.iter_mut().zip(sum).zip(own).zip(gain) {
         // The upper half of a signed product is one instruction of vector units (`pmulhw`). A gain of a half and more is
         // negative in it, that is too small by 65,536 parts: a whole voice.
-        let product = (i32::from(*own) * i32::from(*gain) >> 16) as i16;
+        let product = ((i32::from(*own) * i32::from(*gain)) >> 16) as i16;
         *sample = total.wrapping_sub(product.wrapping_add(own & (gain >> 15)));
     }
 }
