@@ -123,7 +123,9 @@ mod tests {
         // Peaks that are seldom, as those of many voices are, and as many as there can be.
         for (every, falls) in [(40, true), (40, false), (2, false), (1, false)] {
             let sum: Vec<i32> = (0..160).map(|i| if i % every == 0 { 90_000 - i } else { 300 * i - 24_000 }).collect();
-            let own: Vec<i16> = (0..160).map(|i| (i * 7_919 % 20_000) as i16 - 10_000).collect();
+            // What takes the others furthest beyond the range, and what does so nowhere.
+            let voice = |i| if i % every == 0 { -10_000 } else { (i * 7_919 % 20_000) as i16 - 10_000 };
+            let own: Vec<i16> = (0..160).map(voice).collect();
             let mut gain = Gain::new(160);
             if !falls {
                 gain.next(90_000, 8_000);
@@ -136,7 +138,7 @@ mod tests {
                 let (mut output, mut expected) = ([0; 160], [0; 160]);
                 mix::minus(&sum, own, &gain, &mut expected);
                 let bent = expected.iter().filter(|sample| sample.unsigned_abs() > KNEE as u16).count();
-                assert!(bent >= 4, "{bent}");
+                assert!(bent >= 3 || own.is_none(), "{bent}");
                 scaled.without(&sum, own, &gain, &mut output);
                 for (n, (sample, exact)) in output.iter().zip(&expected).enumerate() {
                     let allowed = if exact.unsigned_abs() > KNEE as u16 { 0 } else { 2 };
