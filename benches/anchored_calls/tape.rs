@@ -16,8 +16,8 @@ use stickytape::runtime::{recorder, ring};
 use crate::case::Case;
 use crate::subject::payloads;
 
-/// Between two watermarks.
-const WATERMARK: Duration = Duration::from_millis(20);
+/// Between two watermarks, as the server has it.
+const WATERMARK: Duration = Duration::from_millis(25);
 
 /// A recorder that writes to a temporary folder, without recordings.
 pub struct Tape {

@@ -41,8 +41,8 @@ impl Disk for RealDisk {
     }
 
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        // ext4 writes a file back that is renamed over another one ("auto_da_alloc"), which took the writer three times
-        // as long as all else about a recording's beginning and end; it does not so where two names are exchanged.
+        // ext4 writes a file back that is renamed over another one ("auto_da_alloc"), which was over a quarter of the
+        // writer's time where recordings of a minute end; it does not do so where two names are exchanged.
         match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
             Ok(()) => fs::remove_file(from),
             // Nothing stands there yet, or the file system cannot.
