@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 18 minutes
 # when they are built. usage:
-# benches/all.sh [anchored|ending|scale|conference|setup|parse|recording|mixing|lateness|profile …]
+# benches/all.sh [anchored|ending|scale|thousand|conference|setup|parse|recording|mixing|lateness|profile …]
 #
 # Afterwards `python3 benches/report.py --from target/bench` writes docs/performance.{json,md} and the README's figures.
 # Nothing else should run on the machine. `rtpengine` (Debian: rtpengine-daemon) is measured beside where it is installed;
@@ -14,7 +14,7 @@ mkdir -p "$out"
 cargo bench --locked --no-run
 
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(anchored ending scale conference setup parse recording mixing lateness profile)
+[ "${#parts[@]}" -gt 0 ] || parts=(anchored ending scale thousand conference setup parse recording mixing lateness profile)
 
 # bench NAME FILE ARGUMENTS…: a bench that writes FILE.
 bench() {
@@ -53,7 +53,9 @@ for part in "${parts[@]}"; do
             --cases reflector,relay,recorded,recorded-mixed,two-workers,rtpengine,rtpengine-pcap ;;
         ending) bench anchored_calls ending --calls 200 --seconds 8 --rounds 2 \
             --cases recorded,recorded-ending,recorded-minute ;;
-        scale) bench anchored_calls scale --calls 50,500,1000,2000 --seconds 4 --rounds 1 \
+        scale) bench anchored_calls scale --calls 50,500,2000 --seconds 4 --rounds 1 \
+            --cases reflector,reflector-shared,relay,recorded,recorded-mixed ;;
+        thousand) bench anchored_calls thousand --calls 1000 --seconds 4 --rounds 3 \
             --cases reflector,reflector-shared,relay,recorded,recorded-mixed ;;
         conference) bench anchored_calls conference --calls 66 --seconds 5 --rounds 3 \
             --cases conference,conference-recorded ;;
