@@ -407,7 +407,8 @@ An hour of 50 calls a second (2026-11-22, AMD EPYC, two cores, the second shared
 195,030 calls in 65 minutes, resident memory 40,376 kB after the warm-up of five minutes and 41,256 kB at the end, by tenths of
 the hour 40,744, 40,896, 40,840, 40,836, 40,824, 40,588, 40,720, 40,856, 40,508 and 41,092; descriptors 799 and 790, nothing
 dropped, every recording verified. On another machine (Intel Xeon, two cores, both taken by builds) an hour judged from its
-50th second on failed with 41,736 and 46,136 kB: resident memory rises for some minutes, and with the load beside it.
+50th second on failed with 41,736 and 46,136 kB: resident memory rises for some minutes. Whether what ran beside it adds to
+that was not measured.
 
 With the C library's allocator resident memory grew by 8 % in seven minutes of 40 calls a second, and with jemalloc beside it by 2 %. In another run with the C library, 50 calls a second beside benches, `malloc_info` told that what was in use
 stayed the same within nine minutes (23 to 25 MB) while what the allocator held free grew from 8 to 11 MB to 12 to 14 MB: it

@@ -1,8 +1,8 @@
 //! What a live mixer does with sums: one's own voice taken out, and levels that stay within the range.
 //!
 //! A recording's limiter ([`super::sum::Limiter`]) looks 5 ms ahead and is exact; a conversation has no time for that
-//! and one sum per listener. Here one gain per room follows the loudest sum of each frame, and what leaves the range all
-//! the same is bent softly: nothing is ever clipped.
+//! and one sum per listener. Here one gain per room follows the loudest sum of each frame, the further below the ceiling the
+//! further that leaves the range, and what leaves it all the same is bent softly: nothing is ever clipped.
 
 #[cfg(not(baseline))]
 use multiversion::multiversion;

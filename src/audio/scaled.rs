@@ -33,9 +33,10 @@ impl Default for Scaled {
 }
 
 impl Scaled {
-    /// Takes a sum of voices of which none is louder than `voice`. False while the gain takes away nothing.
+    /// Takes a sum of voices, in whole blocks, of which none is louder than `voice`. False while the gain takes away nothing.
     pub fn make(&mut self, sum: &[i32], voice: u16, gain: &Gain) -> bool {
         let Some(curve) = gain.curve() else { return false };
+        debug_assert!(sum.len().is_multiple_of(BLOCK), "frames are of 160 and 320 samples");
         scale(sum, curve, &mut self.sum);
         in_parts(curve, &mut self.gain);
         self.loud = 0;
@@ -96,20 +97,14 @@ fn take_out(sum: &[i16], own: &[i16], gain: &[i16], output: &mut [i16]) {
 /// The exact mix in the blocks that are named.
 #[cfg_attr(not(baseline), multiversion(targets("x86_64+avx512bw+avx512vl", "x86_64+avx2")))]
 fn bend(loud: u32, sum: &[i32], own: &[i16], curve: &[f32], output: &mut [i16]) {
+    let (sum, own, curve) = (sum.as_chunks::<BLOCK>().0, own.as_chunks::<BLOCK>().0, curve.as_chunks::<BLOCK>().0);
+    let output = output.as_chunks_mut::<BLOCK>().0;
     let mut rest = loud;
     while rest != 0 {
-        let at = BLOCK * rest.trailing_zeros() as usize;
+        let at = rest.trailing_zeros() as usize;
         rest &= rest - 1;
-        // Frames of 10 ms and more are whole blocks.
-        let (Some(sum), Some(own)) = (sum[at..].first_chunk::<BLOCK>(), own[at..].first_chunk::<BLOCK>()) else {
-            return;
-        };
-        let (Some(curve), Some(output)) = (curve[at..].first_chunk::<BLOCK>(), output[at..].first_chunk_mut::<BLOCK>())
-        else {
-            return;
-        };
         for n in 0..BLOCK {
-            output[n] = mix::bent(sum[n], own[n], curve[n]);
+            output[at][n] = mix::bent(sum[at][n], own[at][n], curve[at][n]);
         }
     }
 }

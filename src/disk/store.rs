@@ -19,7 +19,7 @@ use crate::record::metadata::Recording;
 
 /// The name of the metadata within a recording's folder.
 pub const METADATA: &str = "recording.json";
-/// The next generation of [`METADATA`], before it is renamed.
+/// The next generation of [`METADATA`], before it takes its place; for a moment afterwards the one before.
 pub(super) const METADATA_NEW: &str = ".recording.json.new";
 /// The last generation of [`METADATA`] that is known to be durable.
 pub(super) const METADATA_SAFE: &str = ".recording.json.safe";
