@@ -9,10 +9,10 @@ use super::core::{Core, Key};
 use super::fact::ReleaseCause;
 use super::fetch::Key as PhoneKey;
 use super::join::{End, can_join};
+use super::pairs::Across;
 use super::policy::asked;
 use super::refer::Report;
 use super::request::{Accepted, Ask, Code, Denied, OwnerWish, Request, Ticket};
-use super::second::Across;
 use super::waiting::Waiting;
 use crate::id::{ConnId, LegId};
 use crate::record::mark::StopCause;
@@ -31,6 +31,18 @@ impl Call {
     pub(super) fn across(&self, core: &Core, ticket: Ticket, request: &Request) -> Option<Across> {
         let by = self.legs.iter().find(|l| l.identity.dn.as_ref() == Some(&request.this_dn)).map(|l| l.id);
         let boxed = || Box::new(request.clone());
+        if let Some(supervisor) = self.companion(core, request) {
+            return match &request.ask {
+                Ask::RecordStart { .. } => Some(Across::AtHome { ticket, request: boxed(), supervisor }),
+                Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. } => {
+                    let main = core.pairs.companions.get(&supervisor).copied()?;
+                    let is_elsewhere = self.leg(main).is_none();
+                    is_elsewhere.then(|| Across::Recording { ticket, request: boxed(), main })
+                }
+                _ if self.leg(supervisor).is_some() => None,
+                _ => Some(Across::There { ticket, request: boxed(), supervisor }),
+            };
+        }
         match &request.ask {
             Ask::MergeCalls { .. } => Some(Across::Two { ticket, request: boxed(), fetched: None }),
             Ask::CompleteTransfer { .. }
@@ -79,11 +91,22 @@ impl Calls {
         while let Some(across) = self.core.pairs.asked.pop_front() {
             match across {
                 Across::Recording { ticket, request, main } => {
-                    let key = self.core.index.legs.get(&main).copied().filter(|key| self.calls.contains_key(key));
-                    self.core.asked = Some(asked(&request));
-                    match key {
-                        Some(_) => self.with(key, |call, core| call.on_asked(core, ticket, *request)),
-                        None => self.core.answer_request(ticket, Err(unknown_call(&request))),
+                    let key = self.core.index.legs.get(&main).copied();
+                    self.ask_in(key, ticket, *request);
+                }
+                Across::There { ticket, request, supervisor } => {
+                    let key = self.core.index.legs.get(&supervisor).copied();
+                    self.ask_in(key, ticket, *request);
+                }
+                Across::AtHome { ticket, request, supervisor } => {
+                    let is_away = self.core.pairs.companions.contains_key(&supervisor);
+                    if is_away && !self.go_home(supervisor) {
+                        let detail = "an exchange of SIP with the supervisor has not ended".to_owned();
+                        let denied = Denied { code: Code::Busy, detail, state: "consulting".to_owned() };
+                        self.core.answer_request(ticket, Err(denied));
+                    } else {
+                        let key = self.core.index.legs.get(&supervisor).copied();
+                        self.ask_in(key, ticket, *request);
                     }
                 }
                 Across::Two { ticket, request, fetched } => {
@@ -92,6 +115,15 @@ impl Calls {
                 }
             }
             self.core.asked = None;
+        }
+    }
+
+    /// One call decides what was asked of another one.
+    fn ask_in(&mut self, key: Option<Key>, ticket: Ticket, request: Request) {
+        self.core.asked = Some(asked(&request));
+        match key.filter(|key| self.calls.contains_key(key)) {
+            Some(key) => self.with(Some(key), |call, core| call.on_asked(core, ticket, request)),
+            None => self.core.answer_request(ticket, Err(unknown_call(&request))),
         }
     }
 

@@ -13,6 +13,7 @@ use super::leg::Leg;
 use super::options::{Beep, BeepTo};
 use super::owners::Owner;
 use super::recording::conversation;
+use super::second::Lent;
 use super::talk::{Doing, Exchange};
 use super::transfer::named;
 use crate::bridge::command::Command;
@@ -121,7 +122,7 @@ impl Call {
     fn record_state(&self, leg: LegId) -> RecordState {
         let own = self.sessions_with(leg).into_iter().map(|(_, is_paused)| is_paused);
         // And sessions of the call that a consulting device holds.
-        let paused: Vec<bool> = own.chain(self.lent.as_ref().map(|lent| lent.is_paused)).collect();
+        let paused: Vec<bool> = own.chain(self.lent.as_ref().map(Lent::is_paused)).collect();
         match paused.iter().all(|is_paused| *is_paused) {
             _ if paused.is_empty() => RecordState::Off,
             true => RecordState::Paused,

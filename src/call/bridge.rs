@@ -108,7 +108,10 @@ impl Call {
                 self.on_passed_offer(core, from, to, tx, &offer, outcome);
             }
             Purpose::OwnOffer { to } => {
-                self.set_exchange(None);
+                // One to a supervisor that has come from another call may be open beside another one.
+                if self.talk().is_some_and(|talk| talk.exchange == Some(Exchange::Own { to })) {
+                    self.set_exchange(None);
+                }
                 self.on_own_offer(core, to, outcome);
             }
             Purpose::Announce(announcement) => {

@@ -217,6 +217,9 @@ impl Call {
         ending: Ending,
     ) {
         let last = self.last_fact(cause, by);
+        if cause != ReleaseCause::Shutdown {
+            self.send_all_home(core);
+        }
         let mut state = std::mem::replace(&mut self.state, State::Over);
         let stop = if self.answered.is_some() { stop } else { StopCause::NotAnswered };
         if matches!(cause, ReleaseCause::Released | ReleaseCause::Lost) {
@@ -377,12 +380,17 @@ impl Call {
             answered: self.answered,
             caller_phone_number: self.caller_number.clone(),
             dialed_phone_number: self.dialed_number.clone(),
-            parties: self.legs.iter().filter(|l| !consulted(l)).map(|l| self.party_view(core, l)).collect(),
+            parties: self
+                .legs
+                .iter()
+                .filter(|l| !consulted(l) && self.home_of(l.id).is_none())
+                .map(|l| self.party_view(core, l))
+                .collect(),
             recordings: self.recording.sessions.iter().map(Session::view).collect(),
         }
     }
 
-    fn party_view(&self, core: &Core, leg: &Leg) -> PartyView {
+    pub(super) fn party_view(&self, core: &Core, leg: &Leg) -> PartyView {
         let stats = &leg.stats;
         let clock_rate = leg.codec().map_or(0, |codec| codec.clock_rate);
         PartyView {

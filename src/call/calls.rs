@@ -91,6 +91,11 @@ impl Calls {
         self.drain_endpoint();
         self.join_calls();
         self.follow_calls();
+        self.drain_endpoint();
+        while self.core.pairs.has_news() {
+            self.follow_calls();
+            self.drain_endpoint();
+        }
         upkeep(&mut self.core);
         self.end_drain();
     }
@@ -128,6 +133,11 @@ impl Calls {
     /// The live calls, oldest first.
     pub fn snapshot(&self) -> Vec<CallView> {
         let mut views: Vec<CallView> = self.calls.values().flat_map(|call| call.views(&self.core)).collect();
+        for companion in self.calls.values().flat_map(|call| call.companion_views(&self.core)) {
+            if let Some(main) = views.iter_mut().find(|view| view.conn_id == companion.conn_id) {
+                main.parties.push(companion.party);
+            }
+        }
         views.sort_by_key(|v| v.started);
         views
     }

@@ -384,10 +384,10 @@ impl Call {
         if let Some(leg) = self.leg_mut(leg).filter(|l| l.is_deaf != deaf) {
             leg.is_deaf = deaf;
             let leg = leg.id;
-            self.fact(core, What::ListenChanged { leg, deaf });
+            core.fact(Some(self.told_as(leg)), What::ListenChanged { leg, deaf });
             self.settle(core);
         }
-        Ok(Accepted::new(self.conn_id))
+        Ok(Accepted::new(self.told_as(leg)))
     }
 
     pub(super) fn ask_mute(
@@ -399,7 +399,7 @@ impl Call {
     ) -> Result<Accepted, Denied> {
         if self.observer(by).is_some() {
             self.set_mode(core, by, muted, coach);
-            return Ok(Accepted::new(self.conn_id));
+            return Ok(Accepted::new(self.told_as(by)));
         }
         if coach {
             return Err(self.denied(Code::WrongState, "only a supervisor coaches"));

@@ -258,6 +258,10 @@ impl Call {
         let before = std::mem::replace(&mut self.conn_id, conn_id);
         core.index.conns.remove(&before);
         core.fact(Some(before), What::Released { cause: ReleaseCause::Released, by: Some(leg), answered: true });
+        // Those who were told of the consult call before are told nothing new.
+        let supervisors: Vec<LegId> = self.talk().into_iter().flat_map(|t| &t.observers).map(|o| o.leg).collect();
+        let told_of_held = |supervisor: &LegId| self.observer(*supervisor).map(|o| o.agent) != target;
+        supervisors.iter().filter(|s| told_of_held(s)).for_each(|s| self.show_observer(core, *s));
         if let Some(talk) = self.talk_mut() {
             talk.members.retain(|m| *m != leg);
         }

@@ -33,6 +33,7 @@ impl Calls {
             self.join(join);
         }
         self.enter_rooms();
+        self.take_home();
         self.ask_across();
     }
 

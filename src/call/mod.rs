@@ -13,6 +13,7 @@ mod bridge;
 #[allow(clippy::module_inception, reason = "calls are the plural; one call is a call")]
 mod call;
 mod calls;
+mod companions;
 mod conference;
 mod consult;
 mod core;
@@ -35,6 +36,7 @@ mod on_request;
 pub mod options;
 mod outcome;
 mod owners;
+mod pairs;
 mod peers;
 mod policy;
 mod ports;

@@ -137,6 +137,9 @@ impl Call {
         }
         self.settle(core);
         self.report_hold(core, &before);
+        // Who was told of the hold before the call was mixed is to hear of its end.
+        let mixed = self.mixed_legs();
+        self.talk_mut().filter(|_| is_mixed).into_iter().for_each(|talk| talk.unaligned.clone_from(&mixed));
     }
 
     /// One open offer per bridge (spec/sip.md §2).

@@ -114,7 +114,7 @@ impl Call {
             request.ask,
             Ask::RecordStart { .. } | Ask::RecordPause { .. } | Ask::RecordResume { .. } | Ask::RecordStop { .. }
         ) {
-            return self.decide_recording(core, by, &request.ask);
+            return self.decide_recording(core, by.or_else(|| self.companion(core, request)), &request.ask);
         }
         let by = by.ok_or_else(|| self.denied(Code::NotAParty, "ThisDN has no leg in this call"))?;
         self.must_be_allowed(by, &request.ask)?;

@@ -386,9 +386,31 @@ fn is_decodable(leg: &Leg) -> bool {
 
 /// The owner's conversation, recomputed from the call's state: the only source of what the recorder is told.
 pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
-    if let Some(away) = call.away.iter().find(|away| away.owner == owner) {
-        return away.conversation.clone();
+    match call.away.iter().find_map(|away| away.told(owner)) {
+        Some(told) => told.clone(),
+        None => own_conversation(call, owner),
     }
+}
+
+/// What the recording of a supervisor is told that is with its agent in another call, when it does not follow: the
+/// participants unchanged, silence.
+pub(super) fn held_conversation(call: &Call, agent: LegId, supervisor: &Leg) -> Conversation {
+    let mut conversation = own_conversation(call, agent);
+    conversation.owner = supervisor.recorded();
+    conversation.members.push(Member {
+        leg: supervisor.recorded(),
+        dn: supervisor.identity.dn.clone(),
+        uri: supervisor.uri.clone(),
+        role: supervisor.role,
+        channel: supervisor.channel,
+        holds: supervisor.holds(),
+        held: supervisor.on_hold,
+        muted: false,
+    });
+    Conversation { unbridged: true, ..conversation }
+}
+
+fn own_conversation(call: &Call, owner: LegId) -> Conversation {
     let everybody = || call.legs.iter().map(|l| l.id).collect();
     let (mut members, connection): (Vec<LegId>, Connection) = match call.talk() {
         None => (everybody(), Connection::Early),

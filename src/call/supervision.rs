@@ -9,12 +9,14 @@
 
 use super::Calls;
 use super::call::Call;
+use super::companions::Home;
 use super::conference::{Invitation, Joins};
 use super::core::{Core, Key};
 use super::dial::DialId;
 use super::fact::What;
 use super::mixing::Place;
 use super::options::DnRole;
+use super::pairs::Note;
 use super::request::{Code, Denied, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope, Ticket};
 use super::talk::Doing;
 use crate::bridge::command::mix::Mode;
@@ -31,6 +33,10 @@ pub(super) struct Observer {
     pub agent: LegId,
     pub mode: Mode,
     pub scope: MonitorScope,
+    /// It has come with its agent from the call that this one holds.
+    pub home: Option<Home>,
+    /// The agent's leg in a consult call into which it could not follow.
+    pub left_behind: Option<LegId>,
 }
 
 /// How a supervisor joins.
@@ -62,7 +68,7 @@ impl From<MonitorMode> for Mode {
     }
 }
 
-fn told(mode: Mode) -> MonitorMode {
+pub(super) fn told(mode: Mode) -> MonitorMode {
     match mode {
         Mode::Mute => MonitorMode::Mute,
         Mode::Coach => MonitorMode::Coach,
@@ -155,8 +161,11 @@ impl Call {
     }
 
     /// The ConnID under which a party and its supervisors are told of the call: a consulted one has no other than the
-    /// consult call's.
+    /// consult call's, a supervisor of who consults has the main call's.
     pub(super) fn told_as(&self, leg: LegId) -> ConnId {
+        if let Some(home) = self.home_of(leg) {
+            return home.conn_id;
+        }
         let agent = self.observer(leg).map_or(leg, |observer| observer.agent);
         match self.consult() {
             Some(consult) if self.consulted() == Some(agent) => consult.conn_id,
@@ -209,7 +218,7 @@ impl Call {
     }
 
     /// In a consult call, over the same dialog or one of its own, supervisors come for who is consulted, when its DN says
-    /// so. Those of who consults are in the call that it holds.
+    /// so. Those of who consults are called into the call that it holds.
     fn may_be_supervised(&self, core: &Core, agent: LegId) -> bool {
         let is_reached = self.consulted() == Some(agent) || self.consults.is_some();
         let is_consulting = self.consults.is_some() && core.pairs.main_of(agent).is_some();
@@ -251,7 +260,7 @@ impl Call {
         let Some(party) = self.leg(leg).map(Self::party) else { return };
         let Watch { mode, scope } = watch;
         if let Some(talk) = self.talk_mut() {
-            talk.observers.push(Observer { leg, agent, mode, scope });
+            talk.observers.push(Observer { leg, agent, mode, scope, home: None, left_behind: None });
         }
         self.note(core, "supervisor-joined", leg);
         core.fact(Some(self.told_as(leg)), What::ObserverJoined { leg, party, agent, mode: told(mode) });
@@ -265,11 +274,15 @@ impl Call {
     /// A supervisor has left.
     pub(super) fn observer_left(&mut self, core: &mut Core, leg: LegId) {
         let conn_id = self.told_as(leg);
+        let name = "supervisor-left";
+        if let Some(main) = self.home_of(leg).map(|home| home.main) {
+            core.pairs.notes.push(Note { main, supervisor: leg, name, has_left: true });
+        }
         if let Some(talk) = self.talk_mut() {
             talk.observers.retain(|o| o.leg != leg);
         }
         self.hand_over(core, leg, None);
-        self.note(core, "supervisor-left", leg);
+        self.note(core, name, leg);
         self.remove_leg(core, leg);
         core.fact(Some(conn_id), What::ObserverLeft { leg });
         self.settle(core);
@@ -279,8 +292,9 @@ impl Call {
     }
 
     /// An agent has left a call that goes on: those who supervise the agent leave too, those who supervise the call stay
-    /// (spec/events.md §1 row 20).
+    /// (spec/events.md §1 row 20). Who has come with it from another call goes back there.
     pub(super) fn agent_left(&mut self, core: &mut Core, agent: LegId) {
+        self.send_home(core, agent);
         self.let_go(core, agent, |observer| observer.scope == MonitorScope::Agent);
     }
 
@@ -309,8 +323,12 @@ impl Call {
         if std::mem::replace(&mut observer.mode, mode) == mode {
             return;
         }
-        let agent = observer.agent;
+        let main = observer.home.as_ref().map(|home| home.main);
+        let agent = main.unwrap_or(observer.agent);
         let conn_id = self.told_as(leg);
+        if let Some(main) = main {
+            core.pairs.notes.push(Note { main, supervisor: leg, name: "monitor-mode", has_left: false });
+        }
         core.fact(Some(conn_id), What::MuteChanged { leg, muted });
         core.fact(Some(conn_id), What::MonitorMode { leg, agent, mode: told(mode) });
         self.note(core, "monitor-mode", leg);

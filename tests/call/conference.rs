@@ -734,6 +734,35 @@ fn while_the_agent_holds_the_customer_hears_no_supervisor() {
 }
 
 #[test]
+fn who_was_told_of_a_hold_by_its_phone_is_told_of_the_end_although_a_supervisor_speaks_by_then() {
+    for joins in [true, false] {
+        let mut world = talking(|o| o.plan.dns[1].intrusion = true);
+        if !joins {
+            monitor(&mut world, "2005", |_| {}).unwrap();
+            world.run(ms(500));
+        }
+        world.act(D2, Action::Hold(HoldForm::SendOnly));
+        world.run(ms(300));
+        let directions = |world: &World| {
+            let offers = world.phones[D1].requests().iter().filter(|r| r.method.as_str() == "INVITE");
+            offers.map(|r| String::from_utf8_lossy(&r.body).contains("a=sendonly")).collect::<Vec<_>>()
+        };
+        assert_eq!(directions(&world), [true]);
+        match joins {
+            true => monitor(&mut world, "2005", |wish| wish.mode = Some(MonitorMode::Connect)).unwrap(),
+            false => _ = ask(&mut world, "2005", Ask::SetMuteOff { coach: false }).unwrap(),
+        }
+        world.run(ms(500));
+        assert_eq!(mixed(&world), (vec![3], vec![1, 2]));
+        world.act(D2, Action::Retrieve);
+        world.run(ms(500));
+        assert_eq!((mixed(&world).0, directions(&world)), (vec![1, 2, 3], vec![true, false]));
+        world.act(D1, Action::HangUp);
+        world.settle();
+    }
+}
+
+#[test]
 fn a_supervisor_that_does_not_answer_changes_nothing_and_one_that_rings_is_given_up_with_the_call() {
     let mut world = talking(|o| o.plan.dns[1].intrusion = true);
     world.phones.truncate(4);

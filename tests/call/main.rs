@@ -11,6 +11,7 @@ mod announce;
 mod answer;
 mod basic;
 mod branches;
+mod companions;
 mod conference;
 mod consult;
 mod contract;
