@@ -153,6 +153,7 @@ impl Calls {
         let call = calls.get(&path).ok_or_else(unknown)?;
         let leg = call.legs.iter().find(|l| l.identity.dn.as_ref() == Some(&request.this_dn));
         let by = leg.ok_or_else(|| call.denied(Code::NotAParty, "ThisDN has no leg in this call"))?.id;
+        call.must_be_allowed(by, &request.ask)?;
         let other = match &request.ask {
             Ask::CompleteTransfer { other }
             | Ask::CompleteConference { other }
@@ -161,7 +162,9 @@ impl Calls {
             Ask::MergeCalls { other } => Some(*other),
             _ => return Err(call.denied(Code::WrongState, "the request concerns one call")),
         };
+        let observes = |key: Key, leg| calls.get(&key).is_some_and(|call| call.observer(leg).is_some());
         let mut others = others(&self.core, &request.this_dn, path);
+        others.retain(|(other, leg)| !observes(*other, *leg));
         if let Some(named) = other {
             others.retain(|(other, _)| key(&named) == Some(*other));
         }
@@ -247,7 +250,7 @@ fn unknown_call(request: &Request) -> Denied {
 
 /// Whether the held party and the consulted one can be connected.
 fn completable(path: &End, other: &End) -> Result<(), Denied> {
-    match can_join(&other.call, &path.call, path.call.is_called_by(path.by)) {
+    match can_join((&other.call, other.by), (&path.call, path.by)) {
         true => Ok(()),
         false => {
             Err(path.call.denied(Code::WrongState, "both calls must be between two parties, nothing else going on"))
@@ -272,13 +275,13 @@ fn mergeable(path: &End, other: &End) -> Result<(), Denied> {
 fn switchable(path: &End, other: &End, is_fetched: bool, ask: &Ask) -> Result<(), Denied> {
     let denied = |detail| Err(path.call.denied(Code::WrongState, detail));
     let holds = other.call.leg(other.by).is_some_and(|leg| leg.has_hold());
-    if !other.call.is_plain() || !(holds || is_fetched) {
+    if !other.call.talks_to_one(other.by) || !(holds || is_fetched) {
         return denied("the other call of ThisDN is not held");
     }
     if !matches!(ask, Ask::AlternateCall { .. }) {
         return Ok(());
     }
-    let talks = path.call.is_plain() && path.call.leg(path.by).is_some_and(|leg| !leg.has_hold());
+    let talks = path.call.talks_to_one(path.by) && path.call.leg(path.by).is_some_and(|leg| !leg.has_hold());
     if talks { Ok(()) } else { denied("ThisDN does not talk in this call") }
 }
 

@@ -17,7 +17,9 @@ use super::core::{Core, Key};
 use super::fact::What;
 use super::leg::Leg;
 use super::pairs::{Left, Note};
+use super::recording::held_conversation;
 use super::request::{Ask, OwnerWish, Request};
+use super::second::Away;
 use super::supervision::{Observer, told};
 use super::talk::Exchange;
 use super::view::PartyView;
@@ -88,7 +90,7 @@ impl Calls {
                 continue;
             }
             let mut companion = None;
-            self.with(Some(key), |call, core| companion = call.let_out(core, supervisor));
+            self.with(Some(key), |call, core| companion = call.let_go_along(core, main, supervisor));
             let Some(companion) = companion else { continue };
             let home = Some(home.clone());
             self.with(Some(there), |call, core| call.take_in(core, companion, second, home));
@@ -203,11 +205,25 @@ impl Call {
     /// Takes a supervisor out as it is; the others go on.
     fn let_out(&mut self, core: &mut Core, supervisor: LegId) -> Option<Companion> {
         let companion = self.take_out(core, supervisor)?;
+        self.go_on_without(core);
+        Some(companion)
+    }
+
+    /// Lets a supervisor go with its agent. Its recordings stay, silent until it is known what they are told.
+    fn let_go_along(&mut self, core: &mut Core, main: LegId, supervisor: LegId) -> Option<Companion> {
+        let companion = self.take_out(core, supervisor)?;
+        let conversation = held_conversation(self, main, &companion.leg);
+        self.away.push(Away::of_supervisor(main, supervisor, conversation));
+        self.go_on_without(core);
+        Some(companion)
+    }
+
+    /// Somebody has left: two that are left are relayed again.
+    pub(super) fn go_on_without(&mut self, core: &mut Core) {
         self.settle(core);
         if let Some(first) = self.talk().and_then(|talk| talk.members.first().copied()) {
             self.rebridge(core, first);
         }
-        Some(companion)
     }
 
     fn take_out(&mut self, core: &mut Core, supervisor: LegId) -> Option<Companion> {
@@ -247,6 +263,7 @@ impl Call {
         }
         // Sessions of the other call may name it until they are told.
         leg.is_lent = true;
+        self.away.iter_mut().for_each(|away| away.forget(id));
         if let Some(talk) = self.talk_mut() {
             talk.exchange = talk.exchange.or(exchange);
             talk.observers.push(Observer { agent, home, ..observer });
@@ -314,7 +331,7 @@ impl Call {
         let leaving: Vec<_> = leaving;
         for session in leaving {
             let cause = StopCause::OwnerLeft;
-            core.pairs.left.push(Left { second: supervisor, session, device: None, required, conn_id, cause });
+            core.pairs.left.push(Left { owner: supervisor, session, required, conn_id, cause });
         }
     }
 

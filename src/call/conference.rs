@@ -218,10 +218,7 @@ impl Call {
         self.remove_leg(core, leg);
         self.fact(core, What::PartyDeleted { leg, by, left });
         self.agent_left(core, leg);
-        self.settle(core);
-        if let Some(first) = self.talk().and_then(|t| t.members.first().copied()) {
-            self.rebridge(core, first);
-        }
+        self.go_on_without(core);
     }
 
     /// Takes a leg out of the call: its sessions and its media end.

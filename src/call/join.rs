@@ -72,7 +72,7 @@ impl Calls {
             self.calls.insert(key, first);
             return self.core.answer(tx, None, Reply::new(481));
         };
-        match joinable(&first, &second, other, early_only) {
+        match joinable(&first, by, &second, other, early_only) {
             Ok(second_by) => {
                 refer::accept(&mut self.core, tx, &report);
                 let (first, second) = (End { call: first, by }, End { call: second, by: second_by });
@@ -114,21 +114,21 @@ impl Calls {
 }
 
 /// The transferor's leg in the second call; else the code that refuses the join.
-fn joinable(first: &Call, second: &Call, named: DialogId, early_only: bool) -> Result<LegId, u16> {
+fn joinable(first: &Call, by: LegId, second: &Call, named: DialogId, early_only: bool) -> Result<LegId, u16> {
     let leg = second.leg_of(named).ok_or(481_u16)?;
     if early_only && second.talk().is_some() {
         return Err(486);
     }
-    let calling = second.is_called_by(leg);
-    if !can_join(first, second, calling) {
-        return Err(491);
+    match can_join((first, by), (second, leg)) {
+        true => Ok(leg),
+        false => Err(491),
     }
-    Ok(leg)
 }
 
-/// Both are in a state that allows it. `calling`: the transferor calls in the second.
-pub(super) fn can_join(first: &Call, second: &Call, calling: bool) -> bool {
-    first.is_plain() && (calling || second.is_plain() && !second.has_open_offer())
+/// Both calls, each with the transferor's leg there, are in a state that allows it. In the second one it may be calling.
+pub(super) fn can_join((first, by): (&Call, LegId), (second, leg): (&Call, LegId)) -> bool {
+    let talks = || second.talks_to_one(leg) && !second.has_open_offer();
+    first.talks_to_one(by) && (second.is_called_by(leg) || talks())
 }
 
 impl Call {

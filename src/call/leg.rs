@@ -79,6 +79,8 @@ pub(super) struct Leg {
     payloads: Option<Arc<[Payload]>>,
     /// The leg of the same device that its packets are recorded as.
     recorded_as: Option<LegId>,
+    /// The recorders that this name is only lent for: that leg ends there by itself.
+    lent_for: Vec<RecorderId>,
     /// Names of legs that its packets are recorded as, and that end with it.
     ends_too: Vec<(RecorderId, LegId)>,
     /// Sessions of another call name it, or have named it.
@@ -194,6 +196,7 @@ impl Leg {
             known: Vec::new(),
             payloads: None,
             recorded_as: None,
+            lent_for: Vec::new(),
             ends_too: Vec::new(),
             is_lent: false,
             held_since: None,
@@ -313,6 +316,25 @@ impl Leg {
         }
     }
 
+    /// It is recorded as another leg of its device while that one's sessions, of these recorders, follow it.
+    pub(super) fn borrow_name(&mut self, core: &mut Core, leg: LegId, recorders: &[RecorderId]) {
+        self.record_as(core, Some(leg));
+        self.lent_for = recorders.to_vec();
+    }
+
+    /// It has its own name again.
+    pub(super) fn give_name_back(&mut self, core: &mut Core) {
+        let name = self.recorded_as;
+        self.record_as(core, None);
+        let lent_for = std::mem::take(&mut self.lent_for);
+        let (ending, staying) = self.ends_too.drain(..).partition(|(_, leg)| Some(*leg) == name);
+        self.ends_too = staying;
+        let ending: Vec<(RecorderId, LegId)> = ending;
+        for (recorder, leg) in ending.into_iter().filter(|(recorder, _)| !lent_for.contains(recorder)) {
+            core.pairs.end_later(recorder, leg);
+        }
+    }
+
     /// The leg of its device that its packets are recorded as.
     pub(super) fn recorded_as(&self) -> Option<LegId> {
         self.recorded_as
@@ -331,6 +353,8 @@ impl Leg {
 
     /// It goes on as a leg of its device that has ended.
     pub(super) fn take_known(&mut self, core: &mut Core, leg: LegId, known: Vec<(RecorderId, LegId)>) {
+        self.lent_for.clear();
+        let known = known.into_iter().filter(|known| !self.ends_too.contains(known)).collect::<Vec<_>>();
         self.ends_too.extend(known);
         self.record_as(core, Some(leg));
     }
@@ -432,8 +456,12 @@ impl Leg {
     fn tell_payloads(&mut self, core: &mut Core, recorders: &[RecorderId], payloads: &Arc<[Payload]>) {
         let leg = self.recorded();
         for recorder in recorders {
-            if self.recorded_as.is_none() && !self.known.contains(recorder) {
-                self.known.push(*recorder);
+            match self.recorded_as {
+                None if !self.known.contains(recorder) => self.known.push(*recorder),
+                Some(name) if !self.lent_for.contains(recorder) && !self.ends_too.contains(&(*recorder, name)) => {
+                    self.ends_too.push((*recorder, name));
+                }
+                _ => {}
             }
             core.mark(*recorder, Change::Payloads { leg, payloads: payloads.clone() });
         }

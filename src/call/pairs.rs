@@ -32,8 +32,9 @@ pub(super) struct Pairs {
     pub ended: Vec<(RecorderId, LegId)>,
     /// Second legs whose calls have been answered.
     pub talking: BTreeSet<LegId>,
-    /// Sessions whose owners go on in another call than theirs.
+    /// Sessions whose owners go on in another call than theirs, and devices that go on under the names of legs that end.
     pub left: Vec<Left>,
+    pub devices: Vec<Device>,
     /// Requests that concern two calls.
     pub asked: VecDeque<Across>,
 }
@@ -55,18 +56,18 @@ pub(super) enum Across {
 #[derive(Debug)]
 pub(super) struct Left {
     /// The owner's leg there.
-    pub second: LegId,
+    pub owner: LegId,
     pub session: Session,
-    /// Of a device; a supervisor is the same leg there as before.
-    pub device: Option<Device>,
     pub required: bool,
     pub conn_id: ConnId,
     pub cause: StopCause,
 }
 
-/// What of a device's leg goes over to another one.
+/// A device whose main call has ended, and that sessions know by its leg there.
 #[derive(Debug)]
 pub(super) struct Device {
+    /// Its leg in the consult call.
+    pub second: LegId,
     /// Under which leg recorders know it, and which of them do.
     pub recorded: LegId,
     pub known: Vec<(RecorderId, LegId)>,
@@ -110,6 +111,7 @@ impl Pairs {
             && self.parted.is_empty()
             && self.ended.is_empty()
             && self.left.is_empty()
+            && self.devices.is_empty()
             && self.homeless.is_empty()
             && self.notes.is_empty())
     }

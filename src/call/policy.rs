@@ -172,7 +172,7 @@ impl Call {
     }
 
     /// Who only rings or observes may not do what a party may.
-    fn must_be_allowed(&self, by: LegId, ask: &Ask) -> Result<(), Denied> {
+    pub(super) fn must_be_allowed(&self, by: LegId, ask: &Ask) -> Result<(), Denied> {
         use Ask::{
             AnswerCall, DeleteFromConference, ListenDisconnect, ListenReconnect, RedirectCall, ReleaseCall, SetMuteOff,
             SetMuteOn,

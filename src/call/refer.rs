@@ -140,6 +140,10 @@ impl Call {
             // Nobody is transferred out of a room.
             return core.answer(tx, None, Reply::new(403));
         }
+        if self.observer(by).is_some() {
+            // A supervisor is nobody's other party.
+            return core.answer(tx, None, Reply::new(403));
+        }
         if self.has_open_offer() {
             return self.wait(core, Waiting::Refer { tx, from, request: Box::new(request.clone()) });
         }

@@ -36,6 +36,16 @@ pub(super) struct Away {
 }
 
 impl Away {
+    /// What the recordings of a supervisor are told that has gone with the device.
+    pub(super) fn of_supervisor(main: LegId, supervisor: LegId, conversation: Conversation) -> Self {
+        Self { main, is_recorded: false, told: vec![(supervisor, conversation)] }
+    }
+
+    /// The supervisor is back in the main call.
+    pub(super) fn forget(&mut self, supervisor: LegId) {
+        self.told.retain(|(told, _)| *told != supervisor);
+    }
+
     pub(super) fn told(&self, owner: LegId) -> Option<&Conversation> {
         self.told.iter().find(|(told, _)| *told == owner).map(|(_, conversation)| conversation)
     }
@@ -81,7 +91,8 @@ pub(super) fn held_by(core: &Core, calls: &BTreeMap<Key, Call>, caller: &Identit
     let held = legs.iter().filter_map(|id| {
         let call = calls.get(core.index.legs.get(id)?)?;
         let leg = call.leg(*id).filter(|leg| leg.has_hold() && leg.dialog.is_some())?;
-        call.is_plain().then_some((call.consults.is_none(), leg.held_since, call, leg))
+        // Who only observes a call holds nobody in it.
+        call.talks_to_one(leg.id).then_some((call.consults.is_none(), leg.held_since, call, leg))
     });
     let (_, _, call, leg) = held.max_by_key(|(is_main, since, ..)| (*is_main, *since))?;
     Some(Held {
@@ -105,6 +116,9 @@ impl Calls {
                 call.on_note(&mut self.core, &note);
             }
         }
+        for device in std::mem::take(&mut self.core.pairs.devices) {
+            self.go_on_as(device);
+        }
         for left in std::mem::take(&mut self.core.pairs.left) {
             self.go_on_in(left);
         }
@@ -120,26 +134,32 @@ impl Calls {
         }
     }
 
-    /// A session goes on in the consult call of its device, which is an ordinary call from now on.
-    fn go_on_in(&mut self, left: Left) {
-        let Left { second, mut session, device, required, conn_id, cause } = left;
+    /// A device goes on in its consult call, which is an ordinary call from now on, as the leg that sessions know.
+    fn go_on_as(&mut self, device: Device) {
+        let Device { second, recorded, known, channel } = device;
         let core = &mut self.core;
         let call = core.index.legs.get(&second).and_then(|key| self.calls.get_mut(key));
         let Some(call) = call.filter(|call| call.leg(second).is_some()) else {
-            core.end_session(Some(conn_id), &session, cause);
-            let known = device.into_iter().flat_map(|device| device.known);
-            return known.for_each(|(recorder, leg)| core.mark(recorder, Change::LegEnded(leg)));
+            return known.into_iter().for_each(|(recorder, leg)| core.pairs.end_later(recorder, leg));
         };
-        if let Some(Device { recorded, known, channel }) = device {
-            call.lent = None;
-            for leg in &mut call.legs {
-                leg.channel = if leg.id == second { channel } else { channel.opposite() };
-            }
-            if let Some(leg) = call.leg_mut(second) {
-                leg.take_known(core, recorded, known);
-            }
+        call.lent = None;
+        for leg in &mut call.legs {
+            leg.channel = if leg.id == second { channel } else { channel.opposite() };
         }
-        session.owner = second;
+        if let Some(leg) = call.leg_mut(second) {
+            leg.take_known(core, recorded, known);
+        }
+    }
+
+    /// A session goes on in the consult call of its owner.
+    fn go_on_in(&mut self, left: Left) {
+        let Left { owner, mut session, required, conn_id, cause } = left;
+        let core = &mut self.core;
+        let call = core.index.legs.get(&owner).and_then(|key| self.calls.get_mut(key));
+        let Some(call) = call.filter(|call| call.leg(owner).is_some()) else {
+            return core.end_session(Some(conn_id), &session, cause);
+        };
+        session.owner = owner;
         core.index.recordings.insert(session.id, call.key);
         call.recording.required |= required;
         call.recording.sessions.push(session);
@@ -152,7 +172,7 @@ impl Calls {
         let Some(key) = self.core.index.legs.get(&main).copied() else { return };
         let active = self.active_second(main);
         self.accompany(main, active);
-        let away = active.and_then(|second| self.away(main, second));
+        let away = self.away(main, active);
         let recorded = away.as_ref().filter(|(away, _)| away.is_recorded).and(active);
         for second in self.seconds_of(main) {
             if Some(second) != recorded {
@@ -186,7 +206,7 @@ impl Calls {
     /// The leg of a device that holds its main call in the consult call in which it talks.
     fn active_second(&self, main: LegId) -> Option<LegId> {
         let call = self.call_with(main)?;
-        call.leg(main).filter(|leg| leg.has_hold() && call.is_plain())?;
+        call.leg(main).filter(|leg| leg.has_hold() && call.talks_to_one(main))?;
         let talks = |second: &LegId| {
             let call = self.call_with(*second)?;
             Some(call.talk().is_some() && !call.leg(*second)?.has_hold())
@@ -194,26 +214,25 @@ impl Calls {
         self.seconds_of(main).into_iter().find(|second| talks(second) == Some(true))
     }
 
-    /// What the recordings of those are told that talk in a consult call, and which of them record it.
-    fn away(&self, main: LegId, second: LegId) -> Option<(Away, Lending)> {
+    /// What the recordings of those are told that are not in the main call, and which of them record the consult call.
+    fn away(&self, main: LegId, active: Option<LegId>) -> Option<(Away, Lending)> {
         let call = self.call_with(main)?;
         let own = call.leg(main)?;
         let sessions = &call.recording.sessions;
-        let talk = self.talk_in(own, second)?;
+        let talk = |owner| self.talk_in(own, active?, owner);
         let mut told = Vec::new();
         let mut following = Vec::new();
-        if own.identity.record_consult && sessions.iter().any(|session| session.owner == main) {
+        let goes = own.identity.record_consult && sessions.iter().any(|session| session.owner == main);
+        if let Some(talk) = active.filter(|_| goes).and_then(talk) {
             following.push(main);
-            told.push((main, talk.clone()));
+            told.push((main, talk));
         }
-        for supervisor in self.call_with(second)?.companions_of(main) {
-            let follows = supervisor.identity.record_consult;
-            following.extend(follows.then_some(supervisor.id));
-            let conversation = match follows {
-                true => Conversation { owner: supervisor.recorded(), ..talk.clone() },
-                false => held_conversation(call, main, supervisor),
-            };
-            told.push((supervisor.id, conversation));
+        for (supervisor, _) in self.core.pairs.companions.iter().filter(|(_, home)| **home == main) {
+            let Some(leg) = self.call_with(*supervisor).and_then(|call| call.leg(*supervisor)) else { continue };
+            let is_there = active.is_some_and(|second| self.is_in_call_of(*supervisor, second));
+            let talk = Some(leg.id).filter(|_| is_there && leg.identity.record_consult).and_then(talk);
+            following.extend(talk.is_some().then_some(leg.id));
+            told.push((leg.id, talk.unwrap_or_else(|| held_conversation(call, main, leg))));
         }
         let following = sessions.iter().filter(|session| following.contains(&session.owner));
         let is_paused = following.clone().all(|session| session.is_paused);
@@ -224,13 +243,19 @@ impl Calls {
         (!told.is_empty()).then_some((Away { main, is_recorded, told }, Lending { recorders, is_paused }))
     }
 
-    /// The conversation in a consult call, as a recording of the device's main leg tells it.
-    fn talk_in(&self, own: &Leg, second: LegId) -> Option<Conversation> {
+    fn is_in_call_of(&self, leg: LegId, other: LegId) -> bool {
+        let legs = &self.core.index.legs;
+        legs.get(&leg).is_some_and(|key| legs.get(&other) == Some(key))
+    }
+
+    /// The conversation of an owner in a consult call, with the device as its main leg.
+    fn talk_in(&self, own: &Leg, second: LegId, owner: LegId) -> Option<Conversation> {
+        let owner = if owner == own.id { second } else { owner };
         let call = self.call_with(second)?;
         let leg = call.leg(second)?;
         // In a consultation the consulted party takes the channel that its consulting party does not have.
         let channel = own.channel.opposite();
-        let told = conversation(call, second);
+        let told = conversation(call, owner);
         let member = |member: Member| match member.role {
             _ if member.leg == leg.recorded() => Member {
                 leg: own.recorded(),
@@ -247,23 +272,25 @@ impl Calls {
             _ => Member { role: Role::Consulted, channel, ..member },
         };
         let members = told.members.into_iter().map(member).collect();
-        Some(Conversation { owner: own.recorded(), members, consult: true, ..told })
+        let owner = if told.owner == leg.recorded() { own.recorded() } else { told.owner };
+        Some(Conversation { owner, members, consult: true, ..told })
     }
 
     /// The recorders of the main call's sessions get the packets of a consult call, or get them no more.
     fn lend(&mut self, second: LegId, to: Option<(LegId, Lending)>) {
         let core = &mut self.core;
-        let recorded = |(main, lending): (LegId, Lending)| {
-            let main = self.calls.get(core.index.legs.get(&main)?)?.leg(main)?;
+        let mut recorded = |(main, lending): (LegId, Lending)| {
+            let main = self.calls.get_mut(core.index.legs.get(&main)?)?.leg_mut(main)?;
+            main.is_lent = true;
             Some((main.recorded(), lending))
         };
-        let to = to.and_then(recorded);
+        let to = to.and_then(&mut recorded);
         let call = core.index.legs.get(&second).and_then(|key| self.calls.get_mut(key));
         let Some(call) = call else { return };
         match to {
             Some((recorded, lending)) => {
                 if let Some(leg) = call.leg_mut(second) {
-                    leg.record_as(core, Some(recorded));
+                    leg.borrow_name(core, recorded, &lending.recorders);
                 }
                 call.lent = Some(Lent { leg: second, lending });
                 call.settle_taps(core);
@@ -277,6 +304,8 @@ impl Calls {
                 call.settle_taps(core);
             }
         }
+        // Its own ones, of a supervisor of who is consulted, name the device as it is recorded now.
+        call.update_conversations(core);
         call.announce(core);
     }
 }
@@ -294,10 +323,9 @@ impl Call {
             _ if self.away.iter().any(|away| away.is_recorded && away.main == leg.id) && !leg.music.is_sent() => {
                 (Vec::new(), true)
             }
-            Some(lent) if lent.leg == leg.id => (lent.lending.recorders.clone(), true),
             Some(lent) => {
                 let more = lent.lending.recorders.iter().filter(|recorder| !own.contains(recorder));
-                (own.iter().chain(more).copied().collect(), false)
+                (own.iter().chain(more).copied().collect(), lent.leg == leg.id)
             }
             None => (own.clone(), false),
         };
@@ -309,7 +337,7 @@ impl Call {
         if let Some(lent) = self.lent.take()
             && let Some(leg) = self.leg_mut(lent.leg)
         {
-            leg.record_as(core, None);
+            leg.give_name_back(core);
         }
     }
 
@@ -346,20 +374,23 @@ impl Call {
         let (leaving, staying): (Vec<Session>, _) =
             std::mem::take(&mut self.recording.sessions).into_iter().partition(|session| goes_on(session.owner));
         self.recording.sessions = staying;
-        self.away.clear();
+        let away = std::mem::take(&mut self.away);
         if !leaving.is_empty() {
             // A session that goes on names them until it is told of its new call.
             self.legs.iter_mut().for_each(|leg| leg.is_lent = true);
         }
+        let is_known = |leg| away.iter().any(|away| away.is_recorded && away.main == leg);
+        for leg in self.legs.iter_mut() {
+            let Some(second) = core.pairs.heir(leg.id) else { continue };
+            if is_known(leg.id) || leaving.iter().any(|session| session.owner == leg.id) {
+                let (recorded, known, channel) = (leg.recorded(), leg.leave_known(), leg.channel);
+                core.pairs.devices.push(Device { second, recorded, known, channel });
+            }
+        }
         for session in leaving {
-            // A supervisor in a consult call has no leg here.
-            let second = core.pairs.heir(session.owner).unwrap_or(session.owner);
-            let device = self.leg_mut(session.owner).map(|leg| Device {
-                recorded: leg.recorded(),
-                known: leg.leave_known(),
-                channel: leg.channel,
-            });
-            core.pairs.left.push(Left { second, session, device, required, conn_id, cause });
+            // A supervisor in a consult call is the same leg there.
+            let owner = core.pairs.heir(session.owner).unwrap_or(session.owner);
+            core.pairs.left.push(Left { owner, session, required, conn_id, cause });
         }
     }
 

@@ -285,10 +285,7 @@ impl Call {
         self.note(core, name, leg);
         self.remove_leg(core, leg);
         core.fact(Some(conn_id), What::ObserverLeft { leg });
-        self.settle(core);
-        if let Some(first) = self.talk().and_then(|t| t.members.first().copied()) {
-            self.rebridge(core, first);
-        }
+        self.go_on_without(core);
     }
 
     /// An agent has left a call that goes on: those who supervise the agent leave too, those who supervise the call stay

@@ -400,6 +400,11 @@ impl Call {
         let is_alone = matches!(talk.doing, Doing::Nothing) && !talk.invites_members();
         talk.members.len() == 2 && is_alone && !talk.waits_for_answer()
     }
+
+    /// A leg is one of the two of a plain call.
+    pub(super) fn talks_to_one(&self, leg: LegId) -> bool {
+        self.is_plain() && self.talk().is_some_and(|talk| talk.opposite(leg).is_some())
+    }
 }
 
 /// How a party is shown to those that it is connected to: its own From, else its number.

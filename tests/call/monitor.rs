@@ -6,9 +6,9 @@ use crate::call_world::*;
 use stickytape::call::Input;
 use stickytape::call::fact::What;
 use stickytape::call::options::{DnRole, MonitorConsult};
-use stickytape::call::request::{Ask, DnAsk, DnRequest, MonitorMode, MonitorNextCall, Ticket};
+use stickytape::call::request::{Ask, Code, DnAsk, DnRequest, MonitorMode, MonitorNextCall, Ticket};
 use stickytape::id::ConnId;
-use stickytape::testing::phone::{Action, HoldForm};
+use stickytape::testing::phone::{Action, HoldForm, Refer};
 
 const D1: usize = 0;
 const D2: usize = 1;
@@ -134,4 +134,65 @@ fn a_consultation_over_a_second_dialog_brings_supervisors_alike() {
         world.act(D1, Action::HangUp);
         world.settle();
     }
+}
+
+/// A supervisor of 2002 and 2003, who talk to 2001 and 2004.
+fn two_calls() -> (World, Vec<ConnId>) {
+    let mut options = options();
+    options.plan.dns[4].role = DnRole::Supervisor;
+    let mut world = World::new(options);
+    for n in 1..=5 {
+        world.phone(n, |o| (o.lines, o.call_waiting, o.seed) = (3, true, u64::from(n)));
+    }
+    for agent in ["2002", "2003"] {
+        let wish = MonitorNextCall { agent: agent.into(), mode: None, scope: None, all: false, intrusion: false };
+        let request = DnRequest { this_dn: "2005".into(), reference: None, ask: DnAsk::MonitorNextCall(wish) };
+        world.tell(Input::DnRequest(Ticket(1), Box::new(request)));
+    }
+    world.act(D1, Action::call("2002"));
+    world.act(3, Action::call("2003"));
+    world.run(ms(2_000));
+    let calls = world.proxy.calls.snapshot().iter().map(|call| call.conn_id).collect();
+    assert_eq!(world.proxy.facts.iter().filter(|f| matches!(f.what, What::ObserverJoined { .. })).count(), 2);
+    (world, calls)
+}
+
+#[test]
+fn a_supervisor_of_two_calls_joins_none_of_them() {
+    let (mut world, calls) = two_calls();
+    for ask in [
+        Ask::CompleteTransfer { other: Some(calls[1]) },
+        Ask::CompleteTransfer { other: None },
+        Ask::CompleteConference { other: None },
+        Ask::MergeCalls { other: calls[1] },
+        Ask::AlternateCall { other: Some(calls[1]) },
+        Ask::ReconnectCall { other: None },
+    ] {
+        let refused = ask_in(&mut world, calls[0], "2005", ask).expect_err("refused");
+        assert_eq!((refused.code, refused.detail.as_str()), (Code::WrongState, "ThisDN only observes the call"));
+    }
+    // By its phone alike: it is nobody's other party.
+    for refer in [Refer::to_line(1), Refer::to("2004")] {
+        world.act(S + 1, Action::on(0, Action::Refer(refer)));
+        world.run(ms(500));
+        let answer = world.phones[S + 1].responses().last().expect("answered");
+        assert_eq!(answer.code, 403);
+    }
+    assert_eq!(world.proxy.calls.snapshot().len(), 2);
+    // In a call of its own it is a party like others, and that call is no consultation.
+    world.act(S + 1, Action::on(0, Action::Hold(HoldForm::SendOnly)));
+    world.run(ms(300));
+    world.act(S + 1, Action::on(2, Action::call("2002")));
+    world.run(ms(1_000));
+    let own = world.proxy.calls.snapshot().into_iter().next_back().expect("its own");
+    assert_eq!((own.state, own.previous_conn_id), ("talking", None));
+    let merge = Ask::MergeCalls { other: calls[0] };
+    assert_eq!(ask_in(&mut world, own.conn_id, "2005", merge).expect_err("refused").code, Code::OtherCall);
+    world.act(S + 1, Action::on(2, Action::Refer(Refer::to_line(0))));
+    world.run(ms(500));
+    assert_eq!(world.phones[S + 1].responses().last().map(|answer| answer.code), Some(491));
+    for phone in [D1, 3, S + 1] {
+        world.act(phone, Action::HangUp);
+    }
+    world.settle();
 }

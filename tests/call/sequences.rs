@@ -9,8 +9,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use stickytape::bridge::command::{Digit, Notice as MediaNotice};
 use stickytape::call::Input;
-use stickytape::call::options::{DefaultOwner, OnTransfer, Options, Route, RouteTarget};
-use stickytape::call::request::{Ask, OwnerWish, Request, Ticket};
+use stickytape::call::options::{DefaultOwner, DnRole, MonitorConsult, OnTransfer, Options, Route, RouteTarget};
+use stickytape::call::request::{
+    Ask, DnAsk, DnRequest, MonitorMode, MonitorNextCall, MonitorScope, OwnerWish, Request, Ticket,
+};
 use stickytape::codec::{Codec, Direction};
 use stickytape::id::{ConnId, LegId, RecorderId, RecordingId, WorkerId};
 use stickytape::record::mark::{Change, Conversation, Notice, StopCause};
@@ -209,17 +211,74 @@ fn world(rng: &mut StdRng) -> World {
     world
 }
 
-fn sequence(seed: u64) {
+/// The supervisor 2006, who waits for calls of everybody, and agents who consult while it watches.
+fn supervise(world: &mut World, rng: &mut StdRng) {
+    let mut plan = setup(rng).plan;
+    plan.dns[PHONES].role = DnRole::Supervisor;
+    for dn in &mut plan.dns[..PHONES] {
+        dn.monitor_consult = pick(rng, &[MonitorConsult::All, MonitorConsult::Orig, MonitorConsult::None]);
+        dn.intrusion = true;
+    }
+    world.tell(Input::Reload(Box::new(plan)));
+    world.phone(PHONES as u8 + 1, |o| (o.lines, o.call_waiting) = (2, true));
+    for n in 1..PHONES {
+        let agent = format!("20{n:02}");
+        let scope = pick(rng, &[Some(MonitorScope::Agent), Some(MonitorScope::Call)]);
+        let mode = pick(rng, &[Some(MonitorMode::Mute), Some(MonitorMode::Coach), Some(MonitorMode::Connect)]);
+        let wish = MonitorNextCall { agent, mode, scope, all: true, intrusion: true };
+        let request = DnRequest { this_dn: "2006".into(), reference: None, ask: DnAsk::MonitorNextCall(wish) };
+        world.tell(Input::DnRequest(Ticket(0), Box::new(request)));
+    }
+    world.act(0, Action::call("2002"));
+    world.run(ms(1_500));
+    let agent = pick(rng, &[0, 1]);
+    world.act(agent, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(200));
+    world.act(agent, Action::on(1, Action::call(pick(rng, &["2003", "2004"]))));
+    let wait = pick(rng, &[0, 100, 500, 1_500, 1_500]);
+    world.run(ms(wait));
+}
+
+/// Something that the supervisor does.
+fn supervisor(world: &mut World, rng: &mut StdRng, tickets: &mut u64) {
+    let action = match rng.random_range(0..8) {
+        0 => Action::HangUp,
+        1 => Action::Hold(HoldForm::SendOnly),
+        2 => Action::Retrieve,
+        3 => Action::AskForOffer,
+        4 => Action::Recode(pick(rng, &[vec![Codec::pcma()], vec![Codec::pcmu(), Codec::pcma()]])),
+        _ => {
+            let coach = rng.random();
+            let ask = match rng.random_range(0..7) {
+                0 | 1 => Ask::SetMuteOn { coach },
+                2 | 3 => Ask::SetMuteOff { coach },
+                4 => Ask::RecordStart { owner: OwnerWish::Source },
+                5 => Ask::ListenDisconnect { party: None },
+                _ => Ask::RecordPause { recording: None },
+            };
+            let conn_id = conn_id(world, rng);
+            *tickets += 1;
+            let request = Request { conn_id, this_dn: "2006".into(), reference: None, ask };
+            return world.tell(Input::Request(Ticket(*tickets), Box::new(request)));
+        }
+    };
+    world.act(PHONES, action);
+}
+
+fn sequence(seed: u64, is_supervised: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let rng = &mut rng;
     let mut world = world(rng);
     let mut tickets = 0;
-    if rng.random_range(0..4) > 0 {
+    if is_supervised {
+        supervise(&mut world, rng);
+    } else if rng.random_range(0..4) > 0 {
         world.act(0, Action::call("2002"));
         world.run(ms(1_200));
     }
     for _ in 0..rng.random_range(3..40) {
-        match rng.random_range(0..20) {
+        match rng.random_range(0..if is_supervised { 25 } else { 20 }) {
+            20.. => supervisor(&mut world, rng, &mut tickets),
             0..=8 => {
                 let phone = rng.random_range(0..PHONES);
                 let action = action(rng);
@@ -238,7 +297,7 @@ fn sequence(seed: u64) {
     if rng.random() {
         nothing_stays_open(&mut world, &mut tickets);
     }
-    for phone in 0..PHONES {
+    for phone in 0..world.phones.len() {
         for line in 0..2 {
             world.act(phone, Action::on(line, Action::HangUp));
         }
@@ -309,15 +368,22 @@ fn check_marks(world: &World) {
     assert!(sessions.is_empty(), "every session stops");
 }
 
-#[test]
-fn random_transfers_and_requests_leave_nothing_behind() {
-    // `SEQUENCES=FROM..TO` runs others.
+/// Seeds that fail, of 0..100 or of those that `SEQUENCES=FROM..TO` names.
+fn failing(seldom: &[u64], is_supervised: bool) -> Vec<u64> {
     let range = std::env::var("SEQUENCES").ok();
     let range = range.as_deref().and_then(|r| r.split_once(".."));
     let (from, to) = range.map_or((0, 100), |(from, to)| (from.parse().unwrap(), to.parse().unwrap()));
+    let seeds = (from..to).chain(seldom.iter().copied());
+    seeds.filter(|seed| std::panic::catch_unwind(|| sequence(*seed, is_supervised)).is_err()).collect()
+}
+
+#[test]
+fn random_transfers_and_requests_leave_nothing_behind() {
     // Calls of two recorders are joined; a main call ends before its consultation.
-    let seldom = [3_229, 4_048, 4_778, 8_853];
-    let failed: Vec<u64> =
-        (from..to).chain(seldom).filter(|seed| std::panic::catch_unwind(|| sequence(*seed)).is_err()).collect();
-    assert!(failed.is_empty(), "seeds {failed:?}");
+    assert_eq!(failing(&[3_229, 4_048, 4_778, 8_853], false), Vec::<u64>::new());
+}
+
+#[test]
+fn random_consultations_under_a_supervisor_leave_nothing_behind() {
+    assert_eq!(failing(&[], true), Vec::<u64>::new());
 }

@@ -4,6 +4,7 @@
 mod whole;
 
 mod announced_audio;
+mod consulted;
 mod figures;
 mod joined;
 mod random;

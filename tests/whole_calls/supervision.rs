@@ -16,29 +16,29 @@ use stickytape::testing::phone::{self, Action, Incoming, Phone};
 use stickytape::testing::tones::{self, Voice};
 
 const PROXY: &str = "192.0.2.1:5060";
-const CUSTOMER: usize = 0;
-const AGENT: usize = 1;
-const THIRD: usize = 2;
-const SUPERVISOR: usize = 3;
+pub(super) const CUSTOMER: usize = 0;
+pub(super) const AGENT: usize = 1;
+pub(super) const THIRD: usize = 2;
+pub(super) const SUPERVISOR: usize = 3;
 /// What each phone says, in Hz: whole periods in 20 ms.
-const TONES: [f64; 4] = [300.0, 500.0, 800.0, 1_350.0];
-const LEVEL: f64 = -16.0;
+pub(super) const TONES: [f64; 4] = [300.0, 500.0, 800.0, 1_350.0];
+pub(super) const LEVEL: f64 = -16.0;
 /// Not heard, by the rule.
-const UNHEARD: f64 = -60.0;
+pub(super) const UNHEARD: f64 = -60.0;
 /// The longest silence at a change: 40 ms, and what the threads are late.
-const LONGEST_GAP: Duration = ms(40 + 3);
+pub(super) const LONGEST_GAP: Duration = ms(40 + 3);
 /// From a request to the last packet that it does not concern: latency of two threads, a tick, the way to the phone.
 const TAKES_EFFECT: Duration = ms(3 + 20 + 3 + 5);
 
-const fn ms(ms: u64) -> Duration {
+pub(super) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-fn number(phone: usize) -> String {
+pub(super) fn number(phone: usize) -> String {
     format!("200{}", phone + 1)
 }
 
-fn tone(phone: usize) -> Voice {
+pub(super) fn tone(phone: usize) -> Voice {
     Voice::Tone { hz: TONES[phone], dbfs: LEVEL }
 }
 
@@ -49,6 +49,11 @@ fn odd_tone(phone: usize) -> Voice {
 
 /// Four phones, each with its voice; the customer calls the agent, who answers after 50 ms.
 fn call(seed: u64, voices: [Voice; 4]) -> World {
+    call_with(seed, voices, |_| {})
+}
+
+/// As [`call`], with other options; phones have two lines, and give their audio when they are asked for it.
+pub(super) fn call_with(seed: u64, voices: [Voice; 4], change: impl FnOnce(&mut Options)) -> World {
     let dn = |phone: usize| {
         let contact = PeerAddress {
             user: Some("{number}".into()),
@@ -60,18 +65,19 @@ fn call(seed: u64, voices: [Voice; 4]) -> World {
         (dn.intrusion, dn.role) = (true, if phone == SUPERVISOR { DnRole::Supervisor } else { DnRole::Agent });
         dn
     };
-    let options = Options {
+    let mut options = Options {
         listeners: vec![Listener { transport: Transport::Udp, address: addr(PROXY) }],
         sip: SipOptions::default(),
         media: MediaOptions { ports_ahead: 8, ..MediaOptions::default() },
         recording: RecordingOptions { default: DefaultOwner::Both, ..RecordingOptions::default() },
         plan: Plan { dns: (0..voices.len()).map(dn).collect(), ..Plan::default() },
     };
-    let mut world = World::new(options, Threads { seed, ..Threads::default() });
+    change(&mut options);
+    let mut world = World::new(options, Threads { seed, mixers: 2, ..Threads::default() });
     for (phone, voice) in voices.into_iter().enumerate() {
         let at = |port| addr(&format!("10.0.0.{}:{port}", phone + 1));
         let mut options = phone::Options::new(&number(phone), at(5060), at(4000), addr(PROXY));
-        options.voice = voice;
+        (options.voice, options.lines, options.yields) = (voice, 2, true);
         options.incoming = Incoming::Answer { ring: ms(10), answer: ms(50) };
         world.phone(Phone::new(options));
     }
@@ -81,7 +87,7 @@ fn call(seed: u64, voices: [Voice; 4]) -> World {
     world
 }
 
-fn conn_id(world: &World) -> ConnId {
+pub(super) fn conn_id(world: &World) -> ConnId {
     world.product.calls.snapshot()[0].conn_id
 }
 
@@ -91,7 +97,7 @@ fn ask(world: &mut World, phone: usize, ask: Ask) {
     assert!(matches!(world.answer(ticket), Some(Ok(_))), "{:?}", world.answer(ticket));
 }
 
-fn monitor(world: &mut World, mode: MonitorMode) {
+pub(super) fn monitor(world: &mut World, mode: MonitorMode) {
     let agent = number(AGENT);
     let wish = MonitorNextCall { agent, mode: Some(mode), scope: None, all: false, intrusion: true };
     let ask = DnAsk::MonitorNextCall(wish);
@@ -107,7 +113,7 @@ fn set(world: &mut World, mode: MonitorMode) {
     ask(world, SUPERVISOR, what);
 }
 
-fn tapes(world: &World) -> Vec<Tape> {
+pub(super) fn tapes(world: &World) -> Vec<Tape> {
     let tapes = world.tapes();
     assert!(!tapes.is_empty());
     for tape in &tapes {
