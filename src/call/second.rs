@@ -352,6 +352,20 @@ impl Call {
         self.away.len() < before
     }
 
+    /// Both legs of a device are in this call, which has become one with the other in some way: it consults nobody.
+    pub(super) fn unlink_pairs(&mut self, core: &mut Core) {
+        let pairs = self.legs.iter().filter_map(|leg| Some((leg.id, core.pairs.main_of(leg.id)?)));
+        let pairs: Vec<(LegId, LegId)> = pairs.filter(|(_, main)| self.leg(*main).is_some()).collect();
+        for (second, main) in pairs {
+            core.pairs.forget(second);
+            self.are_home(core, main);
+            self.away.retain(|away| away.main != main);
+            if self.lent.as_ref().is_some_and(|lent| lent.leg == second) {
+                self.give_back(core);
+            }
+        }
+    }
+
     /// Notes since when each leg holds, and that the recordings of consulting devices are to be looked at.
     pub(super) fn settle_pairs(&mut self, core: &mut Core) {
         for leg in &mut self.legs {

@@ -269,6 +269,7 @@ impl Call {
         if self.talk().is_none() || self.legs.iter().any(Leg::is_moving) || self.gather(core) {
             return;
         }
+        self.unlink_pairs(core);
         // Before anything is played: its first packet is recorded, too.
         self.settle_music(core);
         self.settle_routes(core);
