@@ -230,6 +230,54 @@ fn a_coach_in_a_conference_is_heard_by_the_agent_that_it_supervises_alone() {
     assert_heard("supervisor-1.wav", &channel(&recordings[0], "supervisor-1.wav", 0), &[("s", 2)]);
 }
 
+#[test]
+fn a_supervisor_goes_with_its_agent_to_the_second_line_of_its_phone_and_back() {
+    let (calling, called, joining, watching) = (free_ports(2), free_ports(2), free_ports(2), free_ports(2));
+    let follows = "intrusion = true\nmonitor-consult-calls = \"orig\"\nrecord-consult-calls = true";
+    let dns = [("2001", called, follows), ("2002", joining, ""), ("2100", watching, "role = \"supervisor\"")];
+    let mut server = server("both", &dns);
+    let folder = server.folder.path().to_owned();
+    let agent = Baresip::among_others(&folder, "2001", called, 500, None);
+    let member = Baresip::among_others(&folder, "2002", joining, 800, None);
+    let supervisor = Baresip::among_others(&folder, "2100", watching, 1_130, None);
+    let uri = |number: &str| format!("sip:{number}@{V4}:{}", server.sip);
+    let customer = Baresip::among_others(&folder, "alice", calling, 320, Some(&uri("2001")));
+    answered(&server, "2001");
+    let connect = json!({"OtherDN": "2001", "Extensions": {"MonitorMode": "connect", "Intrusion": true}});
+    server.ask("/v1/dns/2100/monitor-next-call", &connect);
+    let call = answered(&server, "2100");
+    sleep(PHASE);
+    // Held by request: a baresip that is held by its phone keeps nothing more of what it hears.
+    ask(&server, &call, "hold-call", json!({"ThisDN": "2001"}));
+    agent.command("dial", &uri("2002"));
+    assert_ne!(answered(&server, "2002"), call);
+    // The supervisor is known in the call in which it was joined; what it asks there is done where it is.
+    assert_eq!(answered(&server, "2100"), call);
+    sleep(PHASE);
+    ask(&server, &call, "set-mute-on", json!({"ThisDN": "2100", "Extensions": {"MonitorMode": "coach"}}));
+    sleep(PHASE);
+    agent.command("hangup", "");
+    gone(&server, "2002");
+    ask(&server, &call, "retrieve-call", json!({"ThisDN": "2001"}));
+    sleep(PHASE);
+    ask(&server, &call, "set-mute-off", json!({"ThisDN": "2100"}));
+    sleep(PHASE);
+    customer.command("hangup", "");
+
+    let recordings = finish(&mut server, 2);
+    assert_heard("the customer's phone", &customer.heard(), &[("as", 1), ("", 2), ("a", 1), ("as", 1)]);
+    assert_heard("the member's phone", &member.heard(), &[("as", 1), ("a", 1)]);
+    assert_heard("the supervisor's phone", &supervisor.heard(), &[("ca", 1), ("am", 2), ("ca", 2)]);
+    let of = |side: &str| recordings.iter().find(|recording| recording["recordingSession"]["side"] == side).unwrap();
+    let (theirs, agents) = (of("origination"), of("termination"));
+    assert_heard("the customer's, left", &channel(theirs, "mixed.wav", 0), &[("c", 1), ("", 2), ("c", 2)]);
+    assert_heard("the customer's, right", &channel(theirs, "mixed.wav", 1), &[("a", 1), ("", 2), ("a", 2)]);
+    assert_heard("in the customer's", &channel(theirs, "supervisor-1.wav", 0), &[("s", 1), ("", 2), ("s", 2)]);
+    assert_heard("the agent's, left", &channel(agents, "mixed.wav", 0), &[("c", 1), ("m", 2), ("c", 2)]);
+    assert_heard("the agent's, right", &channel(agents, "mixed.wav", 1), &[("a", 5)]);
+    assert_heard("in the agent's", &channel(agents, "supervisor-1.wav", 0), &[("s", 5)]);
+}
+
 /// A customer in a call with agent 2001, one phase old, and member 2002, whom nobody has called yet.
 struct Three {
     server: Server,

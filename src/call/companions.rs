@@ -56,8 +56,11 @@ impl Calls {
     /// The supervisors of a device are where it talks: in this consult call, else in the call that it holds.
     pub(super) fn accompany(&mut self, main: LegId, active: Option<LegId>) {
         for second in self.seconds_of(main).into_iter().filter(|second| Some(*second) != active) {
-            let supervisors = self.call_with(second).map(|call| call.companions_of(main).map(|leg| leg.id).collect());
-            for supervisor in supervisors.unwrap_or_else(Vec::new) {
+            let supervisors: Vec<LegId> = match self.call_with(second) {
+                Some(call) => call.companions_of(main).collect(),
+                None => continue,
+            };
+            for supervisor in supervisors {
                 self.go_home(supervisor);
             }
         }
@@ -158,10 +161,9 @@ impl Companion {
 
 impl Call {
     /// The supervisors that have come with a device, by its main leg.
-    pub(super) fn companions_of(&self, main: LegId) -> impl Iterator<Item = &Leg> {
+    fn companions_of(&self, main: LegId) -> impl Iterator<Item = LegId> {
         let observers = self.talk().into_iter().flat_map(|talk| &talk.observers);
-        let come = observers.filter(move |o| o.home.as_ref().is_some_and(|home| home.main == main));
-        come.filter_map(|observer| self.leg(observer.leg))
+        observers.filter(move |o| o.home.as_ref().is_some_and(|home| home.main == main)).map(|observer| observer.leg)
     }
 
     pub(super) fn home_of(&self, supervisor: LegId) -> Option<&Home> {

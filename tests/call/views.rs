@@ -687,6 +687,61 @@ fn rows_19_and_6_the_supervisor_of_who_is_consulted_joins_the_consult_call_and_g
     assert_eq!(office.view.calls(), 0);
 }
 
+/// A call that 2005 supervises; 2002's supervisors go with it into consultations.
+fn accompanied() -> Office {
+    let mut options = unrecorded();
+    options.plan.dns[4].role = DnRole::Supervisor;
+    options.plan.dns[1].monitor_consult = MonitorConsult::All;
+    let mut office = Office { world: World::new(options), ..Office::new() };
+    for n in [1, 2, 3, 5] {
+        office.world.phone(n, |o| o.lines = 2);
+    }
+    let wish = MonitorNextCall { agent: "2002".into(), mode: None, scope: None, all: true, intrusion: false };
+    let request = DnRequest { this_dn: "2005".into(), reference: None, ask: DnAsk::MonitorNextCall(wish) };
+    office.world.tell(Input::DnRequest(Ticket(1), Box::new(request)));
+    office.act(0, Action::call("2002"));
+    office.events(1_000);
+    office
+}
+
+#[test]
+fn rows_19_to_21_a_supervisor_in_a_consult_call_is_told_of_the_held_one_until_that_ends() {
+    for two_dialogs in [true, false] {
+        let mut office = accompanied();
+        match two_dialogs {
+            true => {
+                office.act(1, Action::Hold(HoldForm::SendOnly));
+                office.events(300);
+                office.act(1, Action::on(1, Action::call("2003")));
+            }
+            false => office.asks("2002", 1, Ask::InitiateTransfer { to: "2003".into() }),
+        }
+        let told = office.events(1_500);
+        assert!(!told.iter().any(|line| line.starts_with("S ")), "{told:#?}");
+        office.ask("2005", 1, Ask::SetMuteOff { coach: false }).unwrap();
+        let reference = if two_dialogs { "r1" } else { "r2" };
+        let expected = [
+            format!("S MuteOff C1 Internal Observer OK ReferenceID={reference}"),
+            format!("S PrivateInfo C1 Internal Observer ReferenceID={reference} MonitorMode=connect"),
+            "B PrivateInfo C1 Internal Destination MonitorMode=connect".to_owned(),
+        ];
+        assert_eq!(office.events(100), expected, "two dialogs: {two_dialogs}");
+        office.act(0, Action::HangUp);
+        let told: Vec<String> = office.events(500).into_iter().filter(|line| line.contains('S')).collect();
+        let joined = [
+            "S Released C1 Internal Observer OK",
+            "S Ringing C2 Consult Observer Bridged",
+            "B PartyAdded C2 Consult Origination OtherDN=S OtherDNRole=Observer Bridged",
+            "S Established C2 Consult Observer Bridged",
+        ];
+        assert_eq!(told, joined, "two dialogs: {two_dialogs}");
+        office.act(2, Action::HangUp);
+        let told = office.events(500);
+        assert!(told.contains(&"S Released C2 Consult Observer OK".to_owned()), "{told:#?}");
+        assert_eq!(office.view.calls(), 0);
+    }
+}
+
 #[test]
 fn rows_18_to_21_a_supervisor_joins_changes_its_mode_and_stays_when_the_agent_leaves() {
     let mut options = unrecorded();
