@@ -258,6 +258,19 @@ impl Call {
             State::Over => {}
         }
         self.on_parting(core);
+        self.end_pending(core);
+        self.refuse_all_waiting(core);
+        self.close_focus(core);
+        for leg in self.legs.drain(..) {
+            leg.end(core);
+        }
+        self.rooms.close(core, |_| false);
+        core.index.conns.remove(&self.conn_id);
+        last.into_iter().for_each(|last| last.tell(core));
+    }
+
+    /// Nobody waits any more for the answers to requests of ours; who waits for what follows from them is answered.
+    fn end_pending(&mut self, core: &mut Core) {
         for (request, purpose) in std::mem::take(&mut self.pending) {
             core.index.requests.remove(&request);
             match purpose {
@@ -271,14 +284,6 @@ impl Call {
                 _ => {}
             }
         }
-        self.refuse_all_waiting(core);
-        self.close_focus(core);
-        for leg in self.legs.drain(..) {
-            leg.end(core);
-        }
-        self.rooms.close(core, |_| false);
-        core.index.conns.remove(&self.conn_id);
-        last.into_iter().for_each(|last| last.tell(core));
     }
 
     /// The last fact of the call when it ends now; `None`: nobody was told of it.

@@ -264,7 +264,7 @@ impl Call {
             None => _ = core.pairs.companions.remove(&id),
         }
         // Sessions of the other call may name it until they are told.
-        leg.is_lent = true;
+        leg.lend();
         self.away.iter_mut().for_each(|away| away.forget(id));
         if let Some(talk) = self.talk_mut() {
             talk.exchange = talk.exchange.or(exchange);

@@ -1,10 +1,13 @@
 //! A leg: one party's SIP dialog and media stream pair with us, and the commands that make its media so.
 
+mod tapped;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use rand::RngExt;
 
+use self::tapped::Tapped;
 use super::announce::Announced;
 use super::core::{Core, Key};
 use super::directory::Identity;
@@ -13,9 +16,9 @@ use super::music::Music;
 use super::options::Dtmf;
 use super::peers::Local;
 use crate::bridge::command::{Command, Digits, LegStats, NewLeg, Playback, Remote};
-use crate::codec::{Codec, Direction, Kind, Payload};
-use crate::id::{LegId, RecorderId, WorkerId};
-use crate::record::mark::{Change, Channel, Role, Side};
+use crate::codec::{Codec, Direction, Kind};
+use crate::id::{LegId, WorkerId};
+use crate::record::mark::{Channel, Role, Side};
 use crate::sdp::{self, Negotiated, Session, Terms};
 use crate::sip::endpoint::{DialogId, Peer};
 use crate::sip::headers::Headers;
@@ -71,20 +74,7 @@ pub(super) struct Leg {
     routed: Option<LegId>,
     /// What we play to it.
     plays: Plays,
-    /// The recorders that get its packets.
-    taps: Vec<RecorderId>,
-    /// The recorders that have been told of it.
-    known: Vec<RecorderId>,
-    /// What they were told last.
-    payloads: Option<Arc<[Payload]>>,
-    /// The leg of the same device that its packets are recorded as.
-    recorded_as: Option<LegId>,
-    /// The recorders that this name is only lent for: that leg ends there by itself.
-    lent_for: Vec<RecorderId>,
-    /// Names of legs that its packets are recorded as, and that end with it.
-    ends_too: Vec<(RecorderId, LegId)>,
-    /// Sessions of another call name it, or have named it.
-    pub is_lent: bool,
+    tapped: Tapped,
     /// Since when it holds, by its device or by request.
     pub held_since: Option<Instant>,
     watched: bool,
@@ -192,13 +182,7 @@ impl Leg {
             awaited: true,
             routed: None,
             plays: Plays::Nothing,
-            taps: Vec::new(),
-            known: Vec::new(),
-            payloads: None,
-            recorded_as: None,
-            lent_for: Vec::new(),
-            ends_too: Vec::new(),
-            is_lent: false,
+            tapped: Tapped::default(),
             held_since: None,
             watched: false,
             music: Music::default(),
@@ -215,15 +199,7 @@ impl Leg {
     pub(super) fn end(mut self, core: &mut Core) {
         self.stand_up(core);
         core.media(self.worker, Command::RemoveLeg(self.id));
-        for recorder in &self.known {
-            match self.is_lent {
-                true => core.pairs.end_later(*recorder, self.id),
-                false => core.mark(*recorder, Change::LegEnded(self.id)),
-            }
-        }
-        for (recorder, leg) in &self.ends_too {
-            core.mark(*recorder, Change::LegEnded(*leg));
-        }
+        self.end_recorded(core);
         core.pairs.forget(self.id);
         self.music.end(core);
         core.index.legs.remove(&self.id);
@@ -291,87 +267,9 @@ impl Leg {
         self.wants = wanted(self.wants, offered, answer);
     }
 
-    /// Copies of its packets go to these recorders from now on.
-    pub(super) fn tap(&mut self, core: &mut Core, recorders: &[RecorderId]) {
-        if self.taps == recorders {
-            return;
-        }
-        let before = std::mem::replace(&mut self.taps, recorders.to_vec());
-        core.media(self.worker, Command::Tap { leg: self.id, recorders: recorders.to_vec() });
-        if let Some(payloads) = self.payloads.clone() {
-            let new: Vec<RecorderId> = recorders.iter().copied().filter(|r| !before.contains(r)).collect();
-            self.tell_payloads(core, &new, &payloads);
-        }
-    }
-
-    /// Its packets are recorded as those of another leg of its device from now on; `None`: as its own. No recorder gets
-    /// any while that changes.
-    pub(super) fn record_as(&mut self, core: &mut Core, leg: Option<LegId>) {
-        if self.recorded_as != leg {
-            self.tap(core, &[]);
-            self.payloads = None;
-            self.recorded_as = leg;
-            self.music.interrupt();
-            core.media(self.worker, Command::TapAs { leg: self.id, name: leg });
-        }
-    }
-
-    /// It is recorded as another leg of its device while that one's sessions, of these recorders, follow it.
-    pub(super) fn borrow_name(&mut self, core: &mut Core, leg: LegId, recorders: &[RecorderId]) {
-        self.record_as(core, Some(leg));
-        self.lent_for = recorders.to_vec();
-    }
-
-    /// It has its own name again.
-    pub(super) fn give_name_back(&mut self, core: &mut Core) {
-        let name = self.recorded_as;
-        self.record_as(core, None);
-        let lent_for = std::mem::take(&mut self.lent_for);
-        let (ending, staying) = self.ends_too.drain(..).partition(|(_, leg)| Some(*leg) == name);
-        self.ends_too = staying;
-        let ending: Vec<(RecorderId, LegId)> = ending;
-        for (recorder, leg) in ending.into_iter().filter(|(recorder, _)| !lent_for.contains(recorder)) {
-            core.pairs.end_later(recorder, leg);
-        }
-    }
-
-    /// The leg of its device that its packets are recorded as.
-    pub(super) fn recorded_as(&self) -> Option<LegId> {
-        self.recorded_as
-    }
-
-    /// Under which leg recorders know it.
-    pub(super) fn recorded(&self) -> LegId {
-        self.recorded_as.unwrap_or(self.id)
-    }
-
-    /// It ends, but not for recorders: another leg of its device goes on as this one.
-    pub(super) fn leave_known(&mut self) -> Vec<(RecorderId, LegId)> {
-        let own = self.known.drain(..).map(|recorder| (recorder, self.id));
-        self.ends_too.drain(..).chain(own).collect()
-    }
-
-    /// It goes on as a leg of its device that has ended.
-    pub(super) fn take_known(&mut self, core: &mut Core, leg: LegId, known: Vec<(RecorderId, LegId)>) {
-        self.lent_for.clear();
-        let known = known.into_iter().filter(|known| !self.ends_too.contains(known)).collect::<Vec<_>>();
-        self.ends_too.extend(known);
-        self.record_as(core, Some(leg));
-    }
-
     /// It holds, by its device or by request.
     pub(super) fn has_hold(&self) -> bool {
         self.holds() || self.on_hold
-    }
-
-    /// What recorders know that its peer may send.
-    pub(super) fn payloads(&self) -> &[Payload] {
-        self.payloads.as_deref().unwrap_or_default()
-    }
-
-    /// Recorders that get its packets.
-    pub(super) fn taps(&self) -> &[RecorderId] {
-        &self.taps
     }
 
     /// Its packets go to `to` from now on.
@@ -421,50 +319,6 @@ impl Leg {
 
     pub(super) fn is_moving(&self) -> bool {
         self.moving.is_some()
-    }
-
-    /// The recorder must know the leg before a session names it, also while its payload types are only offered.
-    pub(super) fn announce(&mut self, core: &mut Core) {
-        if self.payloads.is_some() {
-            return;
-        }
-        let payloads: Vec<Payload> = match (self.sdp.negotiated(), self.sdp.terms()) {
-            (Some(negotiated), _) => negotiated.receive.clone(),
-            (None, Some(terms)) => {
-                terms.formats.iter().map(|f| Payload { payload_type: f.payload_type, codec: f.codec.clone() }).collect()
-            }
-            (None, None) => Vec::new(),
-        };
-        self.mark_payloads(core, &payloads);
-    }
-
-    fn mark_payloads(&mut self, core: &mut Core, payloads: &[Payload]) {
-        if self.taps.is_empty() {
-            // Who gets its packets later is told what holds then.
-            self.payloads = None;
-            return;
-        }
-        if self.payloads.as_deref() == Some(payloads) {
-            return;
-        }
-        let payloads: Arc<[Payload]> = payloads.into();
-        self.payloads = Some(payloads.clone());
-        let recorders = self.taps.clone();
-        self.tell_payloads(core, &recorders, &payloads);
-    }
-
-    fn tell_payloads(&mut self, core: &mut Core, recorders: &[RecorderId], payloads: &Arc<[Payload]>) {
-        let leg = self.recorded();
-        for recorder in recorders {
-            match self.recorded_as {
-                None if !self.known.contains(recorder) => self.known.push(*recorder),
-                Some(name) if !self.lent_for.contains(recorder) && !self.ends_too.contains(&(*recorder, name)) => {
-                    self.ends_too.push((*recorder, name));
-                }
-                _ => {}
-            }
-            core.mark(*recorder, Change::Payloads { leg, payloads: payloads.clone() });
-        }
     }
 
     /// Tells recorder and media thread what is negotiated, when that differs from what they know. `negotiated` is of

@@ -281,7 +281,7 @@ impl Calls {
         let core = &mut self.core;
         let mut recorded = |(main, lending): (LegId, Lending)| {
             let main = self.calls.get_mut(core.index.legs.get(&main)?)?.leg_mut(main)?;
-            main.is_lent = true;
+            main.lend();
             Some((main.recorded(), lending))
         };
         let to = to.and_then(&mut recorded);
@@ -295,7 +295,7 @@ impl Calls {
                 call.lent = Some(Lent { leg: second, lending });
                 call.settle_taps(core);
                 for leg in &mut call.legs {
-                    leg.is_lent = true;
+                    leg.lend();
                     leg.announce(core);
                 }
             }
@@ -391,7 +391,7 @@ impl Call {
         let away = std::mem::take(&mut self.away);
         if !leaving.is_empty() {
             // A session that goes on names them until it is told of its new call.
-            self.legs.iter_mut().for_each(|leg| leg.is_lent = true);
+            self.legs.iter_mut().for_each(Leg::lend);
         }
         let is_known = |leg| away.iter().any(|away| away.is_recorded && away.main == leg);
         for leg in self.legs.iter_mut() {
