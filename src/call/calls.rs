@@ -89,13 +89,7 @@ impl Calls {
         self.drain_endpoint();
         self.on_time();
         self.drain_endpoint();
-        self.join_calls();
-        self.follow_calls();
-        self.drain_endpoint();
-        while self.core.pairs.has_news() {
-            self.follow_calls();
-            self.drain_endpoint();
-        }
+        self.finish();
         upkeep(&mut self.core);
         self.end_drain();
     }
@@ -183,6 +177,19 @@ impl Calls {
             && !self.core.has_timers()
             && self.core.ports.legs() == 0
             && self.core.endpoint.is_empty()
+    }
+
+    /// What the input in hand has left to do in more than one call.
+    fn finish(&mut self) {
+        loop {
+            self.join_calls();
+            self.follow_calls();
+            self.drain_endpoint();
+            let core = &self.core;
+            if core.joins.is_empty() && core.entering.is_empty() && !core.pairs.has_news() {
+                return;
+            }
+        }
     }
 
     fn drain_endpoint(&mut self) {

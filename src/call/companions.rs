@@ -73,14 +73,16 @@ impl Calls {
         self.core.index.legs.get(&leg).copied()
     }
 
-    /// Supervisors in the main call go into the consult call, where their DN's agent talks.
+    /// Supervisors in the main call go into the consult call in which their agent talks.
     fn go_along(&mut self, main: LegId, second: LegId) {
         let (Some(key), Some(there)) = (self.key_of(main), self.key_of(second)) else { return };
         let Some(call) = self.calls.get(&key) else { return };
         let home = Home { main, conn_id: call.conn_id };
         let leaving = call.supervisors_to_leave(main);
-        if let Some(call) = self.calls.get_mut(&there) {
-            call.are_from(&home);
+        let Some(call) = self.calls.get_mut(&there) else { return };
+        call.are_from(&home);
+        if call.talk().is_none_or(|talk| talk.waits_for_answer()) {
+            return;
         }
         for supervisor in leaving {
             let Some(call) = self.calls.get_mut(&key) else { return };
@@ -88,7 +90,7 @@ impl Calls {
                 self.core.pairs.deferred.insert(main);
                 continue;
             }
-            if !self.calls.get(&there).is_some_and(Call::takes_companions) {
+            if self.calls.get(&there).is_none_or(|call| call.must_be_mixable().is_err()) {
                 self.with(Some(key), |call, core| call.stays_behind(core, supervisor, second));
                 continue;
             }
@@ -175,11 +177,6 @@ impl Call {
         let goes = self.leg(agent).is_some_and(|leg| leg.identity.monitor_consult.has_placed());
         let observers = self.talk().filter(|_| goes).into_iter().flat_map(|talk| &talk.observers);
         observers.filter(|o| o.agent == agent && o.home.is_none()).map(|o| o.leg).collect()
-    }
-
-    /// Another supervisor may come.
-    fn takes_companions(&self) -> bool {
-        self.talk().is_some_and(|talk| !talk.waits_for_answer()) && self.must_be_mixable().is_ok()
     }
 
     /// Something is open in the dialog of a leg, which would not find it in another call.

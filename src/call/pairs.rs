@@ -107,7 +107,8 @@ impl Pairs {
 
     /// Something is to be looked at before the input in hand is done.
     pub(super) fn has_news(&self) -> bool {
-        !(self.changed.is_empty()
+        !(self.asked.is_empty()
+            && self.changed.is_empty()
             && self.parted.is_empty()
             && self.ended.is_empty()
             && self.left.is_empty()
@@ -155,7 +156,6 @@ impl Pairs {
             && self.talking.is_empty()
             && self.companions.is_empty()
             && self.deferred.is_empty()
-            && self.asked.is_empty()
             && !self.has_news()
     }
 }
