@@ -267,13 +267,9 @@ impl Call {
             talk.exchange = talk.exchange.or(exchange);
             talk.observers.push(Observer { agent, home, ..observer });
         }
-        let has_agent = self.leg(agent).is_some();
         self.legs.push(*leg);
         self.settle(core);
         self.rebridge(core, id);
-        if !has_agent {
-            self.agent_left(core, agent);
-        }
     }
 
     /// Its supervisors that have come from another call are to go back there: the call ends.

@@ -255,12 +255,18 @@ impl Call {
         if self.on_door_ack(core, leg, request) {
             return;
         }
+        let is_open = self.leg(leg).is_some_and(|leg| leg.sdp.has_open_offer());
+        // One of a supervisor that has come from another call may be open beside another one.
+        let is_beside = is_open && self.observer(leg).is_some();
         let Some(talk) = self.talk_mut() else { return };
-        let Some(Exchange::InAck { leg: waiting, first }) = talk.exchange else { return };
-        if waiting != leg {
-            return;
-        }
-        talk.exchange = None;
+        let first = match talk.exchange {
+            Some(Exchange::InAck { leg: waiting, first }) if waiting == leg => {
+                talk.exchange = None;
+                first
+            }
+            _ if is_beside => false,
+            _ => return,
+        };
         let before = self.holders();
         let answer = Content::of(&request.headers, &request.body).sdp;
         let answer = answer.as_deref().and_then(|body| Session::parse(body).ok());

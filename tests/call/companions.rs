@@ -3,6 +3,7 @@
 
 use crate::call_world::mixed::*;
 use crate::call_world::*;
+use stickytape::bridge::command::Notice;
 use stickytape::bridge::command::mix::{Hearing, Mode};
 use stickytape::call::Input;
 use stickytape::call::fact::What;
@@ -12,7 +13,7 @@ use stickytape::call::request::{
     Ticket,
 };
 use stickytape::codec::Codec;
-use stickytape::id::{ConnId, LegId};
+use stickytape::id::{ConnId, LegId, WorkerId};
 use stickytape::record::mark::{Change, Conversation, StopCause};
 use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Refer};
 
@@ -85,8 +86,8 @@ fn conn_ids(world: &World) -> Vec<ConnId> {
 }
 
 fn hang_up(mut world: World) {
-    for phone in [D2, D1, D3, S] {
-        world.act(phone, Action::HangUp);
+    for phone in 0..world.phones.len() {
+        (0..3).for_each(|line| world.act(phone, Action::on(line, Action::HangUp)));
     }
     world.settle();
 }
@@ -480,17 +481,88 @@ fn of_two_consult_calls_the_supervisor_is_in_the_one_in_which_the_agent_talks() 
 
 #[test]
 fn a_supervisor_s_open_offer_does_not_get_lost_when_the_consult_call_ends() {
+    for busy in [false, true] {
+        let mut world = consulting(both, MonitorMode::Connect);
+        // Its phone has our offer, and has not answered it yet.
+        world.act(S, Action::AskForOffer);
+        if busy {
+            // In the call to which it goes back an offer is open, too.
+            world.act(D2, Action::on(0, Action::Retrieve));
+        }
+        world.run(ms(3));
+        world.act(D3, Action::HangUp);
+        world.run(ms(6));
+        assert_eq!(world.proxy.calls.snapshot().len(), 1, "the supervisor is back");
+        world.run(ms(700));
+        assert!(world.phones[S].is_talking() && world.phones[D1].is_talking());
+        world.act(D2, Action::on(0, Action::Retrieve));
+        world.run(ms(500));
+        assert_eq!(mixed(&world).0, [1, 2, 3]);
+        world.act(S, Action::Hold(HoldForm::SendOnly));
+        world.run(ms(500));
+        assert!(hearing(&world, 3).muted, "busy {busy}: its phone is heard");
+        let calls = conn_ids(&world);
+        assert!(ask_in(&mut world, calls[0], "2002", Ask::RecordPause { recording: None }).is_ok(), "nothing is open");
+        hang_up(world);
+    }
+}
+
+#[test]
+fn what_a_supervisor_s_phone_is_asked_is_answered_in_the_call_to_which_it_has_gone_back() {
     let mut world = consulting(both, MonitorMode::Connect);
-    // Its phone holds and asks for an offer at the moment at which the consultation ends.
-    world.act(S, Action::AskForOffer);
+    let silent = || Input::Media(WorkerId(0), Notice::Inactive { leg: LegId(3) });
+    // Nothing has come from it: its phone is asked whether it is there.
+    world.run(ms(2));
     world.act(D3, Action::HangUp);
-    world.run(ms(700));
-    assert!(world.phones[S].is_talking() && world.phones[D1].is_talking());
-    world.act(D2, Action::on(0, Action::Retrieve));
+    world.run(ms(2));
+    world.tell(silent());
     world.run(ms(500));
-    assert_eq!(mixed(&world).0, [1, 2, 3]);
-    world.act(S, Action::Hold(HoldForm::SendOnly));
+    assert!(world.phones[S].is_talking());
+    // It is asked again, and this time there is nobody.
+    world.act(S, Action::Vanish);
+    world.tell(silent());
+    world.run(ms(40_000));
+    assert!(world.proxy.has_fact("observer 3 left") && world.phones[D1].is_talking());
+    hang_up(world);
+}
+
+#[test]
+fn who_has_left_a_consultation_is_not_called_into_what_becomes_of_it() {
+    let change = |o: &mut Options| o.plan.dns[1].monitor_consult = MonitorConsult::All;
+    let mut world = consulting(change, MonitorMode::Mute);
+    world.act(D1, Action::HangUp);
     world.run(ms(500));
-    assert!(hearing(&world, 3).muted, "its phone is heard");
+    assert!(world.phones[S].is_talking());
+    world.act(S, Action::HangUp);
+    world.run(ms(1_000));
+    assert!(world.phones[S].is_idle() && world.phones[D2].is_talking());
+    hang_up(world);
+}
+
+#[test]
+fn the_held_call_that_becomes_one_with_another_is_the_supervisor_s_from_then_on() {
+    let own = |n, o: &mut phone::Options| o.yields = n != 2;
+    let mut world = supervised_with(both, MonitorMode::Mute, MonitorScope::Agent, own);
+    consult(&mut world);
+    let before = conn_ids(&world)[0];
+    // The customer holds, talks to 2004 and connects the two that it talks to.
+    world.act(D1, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(300));
+    world.act(D1, Action::on(1, Action::call("2004")));
+    world.run(ms(1_500));
+    world.act(D1, Action::on(1, Action::HangUp));
+    world.run(ms(300));
+    world.act(3, Action::call("2001"));
+    world.run(ms(1_500));
+    let calls = conn_ids(&world);
+    assert_eq!(calls.len(), 3);
+    let refer = Action::on(1, Action::Refer(Refer::to_line(0)));
+    world.act(D1, refer);
+    world.run(ms(3_500));
+    let now = conn_ids(&world).into_iter().find(|id| calls.contains(id) && *id != calls[1]).expect("it goes on");
+    assert_ne!(now, before, "in the call of the other line");
+    assert_eq!(mixed(&world).0, [3], "the supervisor is with its agent");
+    assert_eq!(ask_in(&mut world, now, "2005", Ask::SetMuteOff { coach: false }).map(|a| a.conn_id), Ok(now));
+    assert_eq!(mixed(&world).0, [3, 4, 5]);
     hang_up(world);
 }
