@@ -566,3 +566,33 @@ fn the_held_call_that_becomes_one_with_another_is_the_supervisor_s_from_then_on(
     assert_eq!(mixed(&world).0, [3, 4, 5]);
     hang_up(world);
 }
+
+#[test]
+fn when_the_agent_transfers_the_held_party_to_a_third_call_its_supervisor_stays_where_it_talks() {
+    let change = |o: &mut Options| {
+        o.recording.default = DefaultOwner::None;
+        (o.plan.dns[4].record, o.plan.dns[4].record_consult) = (Some(true), true);
+    };
+    let mut world = consulting(change, MonitorMode::Connect);
+    for action in [
+        Action::on(1, Action::Hold(HoldForm::SendOnly)),
+        Action::on(2, Action::call("2004")),
+        Action::on(2, Action::Hold(HoldForm::SendOnly)),
+        Action::on(1, Action::Retrieve),
+    ] {
+        world.act(D2, action);
+        world.run(ms(1_000));
+    }
+    let calls = conn_ids(&world);
+    assert_eq!((calls.len(), mixed(&world).0), (3, vec![3, 4, 5]));
+    world.act(D2, Action::on(0, Action::Refer(Refer::to_line(2))));
+    world.run(ms(3_500));
+    assert_eq!(conn_ids(&world), calls[..2], "the customer talks to 2004, the agent to 2003");
+    assert_routed(&world, 1, 7);
+    assert_eq!((mixed(&world).0, told(&world, 0).owner), (vec![3, 4, 5], LegId(3)));
+    assert_eq!((told(&world, 0).conn_id, causes(&world)), (calls[1], vec![]), "its recording goes on there");
+    let id = world.proxy.starts()[0].1.id;
+    let stop = Ask::RecordStop { recording: Some(id) };
+    assert!(ask_in(&mut world, calls[1], "2005", stop).is_ok());
+    hang_up(world);
+}
