@@ -227,9 +227,7 @@ impl Call {
         let Some(at) = self.legs.iter().position(|l| l.id == leg) else { return };
         let leg = self.legs.remove(at);
         self.hand_over(core, leg.id, None);
-        // No session may name it any more when the recorder hears that it has ended.
-        self.update_conversations(core);
-        leg.end(core);
+        self.let_end(core, leg);
     }
 
     /// BYE to a party whose leaving does not end the call, and what its own BYE would have done. `by`: who wants it.

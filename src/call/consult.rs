@@ -241,8 +241,7 @@ impl Call {
         if let Some(at) = self.legs.iter().position(|l| l.id == target) {
             let leg = self.legs.remove(at);
             self.hand_over(core, target, None);
-            self.settle(core);
-            leg.end(core);
+            self.let_end(core, leg);
         }
         self.settle(core);
     }
@@ -270,8 +269,7 @@ impl Call {
         }
         if let Some(at) = self.legs.iter().position(|l| l.id == leg) {
             let leg = self.legs.remove(at);
-            self.update_conversations(core);
-            leg.end(core);
+            self.let_end(core, leg);
         }
         if let Some(leg) = self.leg_mut(by) {
             leg.on_hold = false;

@@ -365,9 +365,7 @@ impl Call {
         self.stop_sessions_of(core, leg, StopCause::NotAnswered);
         if let Some(at) = self.legs.iter().position(|l| l.id == leg) {
             let leg = self.legs.remove(at);
-            // No session may name it any more when the recorder hears that it has ended.
-            self.update_conversations(core);
-            leg.end(core);
+            self.let_end(core, leg);
         }
     }
 }

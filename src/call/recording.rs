@@ -289,6 +289,14 @@ impl Call {
         self.recording.sessions = sessions;
     }
 
+    /// A leg that has been taken out of the call ends: no session names it any more when recorders hear of that, here or
+    /// in the call that a device of this one holds.
+    pub(super) fn let_end(&mut self, core: &mut Core, leg: Leg) {
+        self.update_conversations(core);
+        self.legs.iter().for_each(|leg| core.pairs.look_at(leg.id));
+        leg.end(core);
+    }
+
     /// Something that the metadata of every session tells.
     pub(super) fn note(&mut self, core: &mut Core, name: &str, leg: LegId) {
         let leg = self.leg(leg).map_or(leg, Leg::recorded);

@@ -130,7 +130,11 @@ impl Calls {
             self.follow(main);
         }
         for (recorder, leg) in std::mem::take(&mut self.core.pairs.ended) {
-            self.core.mark(recorder, Change::LegEnded(leg));
+            // One whose name was lent may be known there by itself by now.
+            let lives = self.call_with(leg).and_then(|call| call.leg(leg));
+            if !lives.is_some_and(|leg| leg.is_known_to(recorder)) {
+                self.core.mark(recorder, Change::LegEnded(leg));
+            }
         }
     }
 
@@ -185,6 +189,10 @@ impl Calls {
         }
         call.away.retain(|away| away.main != main);
         let (away, lent) = away.unzip();
+        if away.is_some() {
+            // What is told of the held call is told anew only after something has happened in it.
+            call.legs.iter_mut().for_each(Leg::lend);
+        }
         call.away.extend(away);
         call.settle_taps(&mut self.core);
         if let Some((second, lent)) = recorded.zip(lent) {

@@ -296,10 +296,8 @@ impl Call {
         self.forget_leg(core, leg);
         let leg = self.legs.remove(at);
         self.hand_over(core, leg.id, stays);
-        // No session may name it any more when the recorder hears that it has ended.
-        self.update_conversations(core);
         let (id, dialog) = (leg.id, leg.dialog);
-        leg.end(core);
+        self.let_end(core, leg);
         self.agent_left(core, id);
         let Some(dialog) = dialog else { return };
         if report.dialog() == Some(dialog) {
@@ -371,8 +369,7 @@ impl Call {
         let Some(at) = self.legs.iter().position(|l| l.id == by) else { return };
         let leg = self.legs.remove(at);
         self.hand_over(core, by, Some(stays));
-        self.update_conversations(core);
-        leg.end(core);
+        self.let_end(core, leg);
         self.note(core, "party-left", by);
         self.fact(core, What::PartyLeft { leg: by });
         self.agent_left(core, by);

@@ -162,6 +162,11 @@ impl Leg {
         self.tapped.is_lent = true;
     }
 
+    /// This recorder knows it under its own name.
+    pub(in crate::call) fn is_known_to(&self, recorder: RecorderId) -> bool {
+        self.tapped.known.contains(&recorder)
+    }
+
     /// Recorders are told that it ends.
     pub(super) fn end_recorded(&self, core: &mut Core) {
         for recorder in &self.tapped.known {
