@@ -99,15 +99,11 @@ impl Calls {
                     self.ask_in(key, ticket, *request);
                 }
                 Across::AtHome { ticket, request, supervisor } => {
-                    let is_away = self.core.pairs.companions.contains_key(&supervisor);
-                    if is_away && !self.go_home(supervisor) {
-                        let detail = "an exchange of SIP with the supervisor has not ended".to_owned();
-                        let denied = Denied { code: Code::Busy, detail, state: "consulting".to_owned() };
-                        self.core.answer_request(ticket, Err(denied));
-                    } else {
-                        let key = self.core.index.legs.get(&supervisor).copied();
-                        self.ask_in(key, ticket, *request);
+                    if self.core.pairs.companions.contains_key(&supervisor) {
+                        self.go_home(supervisor);
                     }
+                    let key = self.core.index.legs.get(&supervisor).copied();
+                    self.ask_in(key, ticket, *request);
                 }
                 Across::Two { ticket, request, fetched } => {
                     self.core.asked = Some(asked(&request));

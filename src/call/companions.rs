@@ -85,11 +85,6 @@ impl Calls {
             return;
         }
         for supervisor in leaving {
-            let Some(call) = self.calls.get_mut(&key) else { return };
-            if call.is_busy_with(supervisor) {
-                self.core.pairs.deferred.insert(main);
-                continue;
-            }
             if self.calls.get(&there).is_none_or(|call| call.must_be_mixable().is_err()) {
                 self.with(Some(key), |call, core| call.stays_behind(core, supervisor, second));
                 continue;
@@ -102,19 +97,12 @@ impl Calls {
         }
     }
 
-    /// A supervisor goes back to the main call of its agent. False: it cannot yet.
-    pub(super) fn go_home(&mut self, supervisor: LegId) -> bool {
-        let key = self.key_of(supervisor);
-        if key.and_then(|key| self.calls.get(&key)).is_some_and(|call| call.is_busy_with(supervisor)) {
-            let main = self.core.pairs.companions.get(&supervisor).copied();
-            self.core.pairs.deferred.extend(main);
-            return false;
-        }
+    /// A supervisor goes back to the main call of its agent.
+    pub(super) fn go_home(&mut self, supervisor: LegId) {
         let mut companion = None;
-        self.with(key, |call, core| companion = call.let_out(core, supervisor));
+        self.with(self.key_of(supervisor), |call, core| companion = call.let_out(core, supervisor));
         self.core.pairs.homeless.extend(companion);
         self.take_home();
-        true
     }
 
     /// Takes supervisors back into the main calls of their agents.
@@ -177,12 +165,6 @@ impl Call {
         let goes = self.leg(agent).is_some_and(|leg| leg.identity.monitor_consult.has_placed());
         let observers = self.talk().filter(|_| goes).into_iter().flat_map(|talk| &talk.observers);
         observers.filter(|o| o.agent == agent && o.home.is_none()).map(|o| o.leg).collect()
-    }
-
-    /// Something is open in the dialog of a leg, which would not find it in another call.
-    fn is_busy_with(&self, leg: LegId) -> bool {
-        let is_open = |leg: &Leg| leg.is_moving() || leg.sdp.has_open_offer();
-        self.pending.iter().any(|(_, purpose)| purpose.is_of(leg)) || self.leg(leg).is_some_and(is_open)
     }
 
     /// The consult call cannot be mixed: told once.

@@ -132,10 +132,11 @@ impl Call {
         (self.hears(core, hearer) == Hears::Leg(holder)).then_some(hearer)
     }
 
-    /// The recorders of a leg's own sessions.
+    /// The recorders of a leg's own sessions, those that have followed it from another call included.
     fn recorders_of(&self, owner: LegId) -> Vec<RecorderId> {
-        let mut recorders: Vec<RecorderId> =
-            self.recording.sessions.iter().filter(|s| s.owner == owner).map(|s| s.recorder).collect();
+        let own = self.recording.sessions.iter().filter(|s| s.owner == owner).map(|s| s.recorder);
+        let lent = self.lent.iter().flat_map(|lent| lent.recorders_of(owner)).copied();
+        let mut recorders: Vec<RecorderId> = own.chain(lent).collect();
         recorders.sort();
         recorders.dedup();
         recorders

@@ -18,8 +18,6 @@ pub(super) struct Pairs {
     pub seconds: LegMap<Vec<LegId>>,
     /// Main legs whose recordings and supervisors may be in another place by now.
     pub changed: BTreeSet<LegId>,
-    /// Main legs of which a supervisor could not move yet: looked at again with the next input.
-    pub deferred: BTreeSet<LegId>,
     /// Supervisors in consult calls, with the main leg of their agent.
     pub companions: LegMap<LegId>,
     /// Supervisors on their way out of a consult call that goes on without their agent, or not at all.
@@ -120,7 +118,6 @@ impl Pairs {
     /// A leg ends, or its two calls become one.
     pub(super) fn forget(&mut self, leg: LegId) {
         self.changed.remove(&leg);
-        self.deferred.remove(&leg);
         self.parted.remove(&leg);
         self.talking.remove(&leg);
         self.companions.remove(&leg);
@@ -155,7 +152,6 @@ impl Pairs {
             && self.seconds.is_empty()
             && self.talking.is_empty()
             && self.companions.is_empty()
-            && self.deferred.is_empty()
             && !self.has_news()
     }
 }

@@ -9,7 +9,7 @@
 //! The owner of a recording is the device: what it says in the second call is recorded under the name of B1, and B1's
 //! own packets (the music of a phone that holds) go to no recorder meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Calls;
@@ -64,12 +64,19 @@ impl Lent {
     pub(super) fn is_paused(&self) -> bool {
         self.lending.is_paused
     }
+
+    /// The recorders of sessions that a leg owns in the call that its device holds.
+    pub(super) fn recorders_of(&self, leg: LegId) -> &[RecorderId] {
+        if self.leg == leg { &self.lending.own } else { &[] }
+    }
 }
 
 /// The sessions that record a consult call.
 #[derive(Debug)]
 struct Lending {
     recorders: Vec<RecorderId>,
+    /// Those of sessions that the device owns: what it hears is recorded, too.
+    own: Vec<RecorderId>,
     is_paused: bool,
 }
 
@@ -198,7 +205,11 @@ impl Calls {
         if let Some((second, lent)) = recorded.zip(lent) {
             self.lend(second, Some((main, lent)));
         }
+        // What the device hears there may have got a name by that.
+        let again = self.away(main, active).map(|(away, _)| away);
         if let Some(call) = self.calls.get_mut(&key) {
+            call.away.retain(|away| away.main != main);
+            call.away.extend(again);
             call.update_conversations(&mut self.core);
         }
     }
@@ -242,13 +253,15 @@ impl Calls {
             following.extend(talk.is_some().then_some(leg.id));
             told.push((leg.id, talk.unwrap_or_else(|| held_conversation(call, main, leg))));
         }
-        let following = sessions.iter().filter(|session| following.contains(&session.owner));
-        let is_paused = following.clone().all(|session| session.is_paused);
-        let mut recorders: Vec<RecorderId> = following.map(|session| session.recorder).collect();
-        recorders.sort();
-        recorders.dedup();
+        let recorders_of = |owners: &[LegId]| {
+            let owned = sessions.iter().filter(|session| owners.contains(&session.owner));
+            owned.map(|session| session.recorder).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        let own = if following.contains(&main) { recorders_of(&[main]) } else { Vec::new() };
+        let recorders = recorders_of(&following);
+        let is_paused = sessions.iter().filter(|s| following.contains(&s.owner)).all(|session| session.is_paused);
         let is_recorded = !recorders.is_empty();
-        (!told.is_empty()).then_some((Away { main, is_recorded, told }, Lending { recorders, is_paused }))
+        (!told.is_empty()).then_some((Away { main, is_recorded, told }, Lending { recorders, own, is_paused }))
     }
 
     fn is_in_call_of(&self, leg: LegId, other: LegId) -> bool {

@@ -14,7 +14,8 @@ use stickytape::call::request::{
 };
 use stickytape::codec::Codec;
 use stickytape::id::{ConnId, LegId, WorkerId};
-use stickytape::record::mark::{Change, Conversation, StopCause};
+use stickytape::record::mark::{Change, Conversation, Role, StopCause};
+use stickytape::sip::name::Name;
 use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Refer};
 
 /// The customer, leg 1.
@@ -594,5 +595,64 @@ fn when_the_agent_transfers_the_held_party_to_a_third_call_its_supervisor_stays_
     let id = world.proxy.starts()[0].1.id;
     let stop = Ask::RecordStop { recording: Some(id) };
     assert!(ask_in(&mut world, calls[1], "2005", stop).is_ok());
+    hang_up(world);
+}
+
+#[test]
+fn music_in_a_consult_call_is_music_in_the_recording_that_follows() {
+    let change = |o: &mut Options| {
+        both(o);
+        o.recording.hold_music = true;
+        o.media.hold_audio = Some(vec![1_000; 8_000].into());
+    };
+    let mut world = consulting(change, MonitorMode::Mute);
+    world.act(D3, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(500));
+    let members = told(&world, 1).members;
+    let music: Vec<_> = members.iter().filter(|member| member.role == Role::System).collect();
+    assert_eq!(music.len(), 1, "{members:?}");
+    let (agent, third) = (&members[0], members.iter().find(|member| member.role == Role::Consulted).expect("held"));
+    assert_eq!((agent.leg, music[0].channel, third.channel), (LegId(2), third.channel, agent.channel.opposite()));
+    hang_up(world);
+}
+
+#[test]
+fn a_shutdown_ends_a_supervisor_in_a_consult_call_as_it_ends_everybody() {
+    let mut world = consulting(both, MonitorMode::Mute);
+    world.tell(Input::HangUpAll);
+    world.run(ms(500));
+    for phone in [D1, D2, D3, S] {
+        let bye = world.phones[phone].requests().iter().rfind(|r| r.method.as_str() == "BYE").expect("hung up");
+        assert_eq!(text(bye.headers.values(Name::Reason).next()), "SIP;cause=503;text=\"Shutdown\"", "phone {phone}");
+    }
+    assert_eq!(causes(&world), [StopCause::Shutdown; 2]);
+    hang_up(world);
+}
+
+#[test]
+fn a_supervisor_goes_along_with_an_exchange_of_its_own_open() {
+    let mut world = supervised(both, MonitorMode::Connect, MonitorScope::Agent);
+    world.act(D2, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(300));
+    world.act(D2, Action::on(1, Action::call("2003")));
+    let moved = |world: &World| mixed(world).0 == [3, 4, 5];
+    let waited = (0..2_000).take_while(|_| {
+        world.run(ms(1));
+        !moved(&world)
+    });
+    let after = waited.count() as u64;
+    hang_up(world);
+    // The same again, with our offer to its phone open at that moment.
+    let mut world = supervised(both, MonitorMode::Connect, MonitorScope::Agent);
+    world.act(D2, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(300));
+    world.act(D2, Action::on(1, Action::call("2003")));
+    world.run(ms(after - 8));
+    world.act(S, Action::AskForOffer);
+    world.run(ms(500));
+    assert!(moved(&world));
+    world.act(S, Action::Hold(HoldForm::SendOnly));
+    world.run(ms(500));
+    assert!(hearing(&world, 3).muted);
     hang_up(world);
 }
