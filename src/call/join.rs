@@ -151,10 +151,6 @@ impl Call {
         if let Some(talk) = self.talk_mut() {
             talk.observers.extend(observers);
         }
-        if target.is_none() {
-            // Its INVITE has had its answer: nothing is left of it.
-            self.part(core, second, Some(stays), &Report::Nobody);
-        }
         let called = match &phase {
             Phase::Dialing(dial) => self.called_by(dial),
             Phase::Moving(target) | Phase::Fitting(target) => self.leg(*target).map(Self::party),
@@ -176,6 +172,10 @@ impl Call {
             consult: Some(other.conn_id),
         };
         self.set_doing(Doing::Transfer(Box::new(transfer)));
+        if target.is_none() {
+            // Its INVITE has had its answer: nothing is left of it.
+            self.part(core, second, Some(stays), &Report::Nobody);
+        }
         self.notify(core, &report, 100, b"");
         if was_away {
             // Where media moves first, the consultation is over all the same.

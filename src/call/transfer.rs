@@ -77,10 +77,12 @@ pub(super) struct Order {
 impl Transfer {
     /// Who is in the conversation of an owner until the outcome. Of two calls that are joined each keeps its own two.
     pub(super) fn members_of(&self, owner: LegId, members: &[LegId]) -> Vec<LegId> {
-        match self.phase {
-            Phase::Moving(target) | Phase::Fitting(target) if owner == target || self.second == Some(owner) => {
-                self.second.into_iter().chain([target]).collect()
+        match &self.phase {
+            Phase::Moving(target) | Phase::Fitting(target) if owner == *target || self.second == Some(owner) => {
+                self.second.into_iter().chain([*target]).collect()
             }
+            // What a target has said ahead of its answer is recorded as its own.
+            Phase::Dialing(dial) if dial.branches.iter().any(|branch| branch.leg == owner) => vec![owner],
             _ => members.to_vec(),
         }
     }
