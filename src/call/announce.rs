@@ -122,7 +122,7 @@ impl Call {
     fn record_state(&self, leg: LegId) -> RecordState {
         let own = self.sessions_with(leg).into_iter().map(|(_, is_paused)| is_paused);
         // And sessions of the call that a consulting device holds.
-        let paused: Vec<bool> = own.chain(self.lent.as_ref().map(Lent::is_paused)).collect();
+        let paused: Vec<bool> = own.chain(self.lent.iter().map(Lent::is_paused)).collect();
         match paused.iter().all(|is_paused| *is_paused) {
             _ if paused.is_empty() => RecordState::Off,
             true => RecordState::Paused,
@@ -268,7 +268,7 @@ impl Call {
                 true
             }
             // Nor is one of the call that a consulting device holds.
-            Preference::Off | Preference::Pause if self.recording.required || self.lent.is_some() => false,
+            Preference::Off | Preference::Pause if self.recording.required || !self.lent.is_empty() => false,
             Preference::Off => {
                 sessions.into_iter().for_each(|(id, _)| self.stop_by_request(core, id));
                 if let Some(leg) = self.leg_mut(leg) {

@@ -56,10 +56,10 @@ pub(super) struct Call {
     pub waiting: VecDeque<(Instant, Waiting)>,
     /// Dialogs of transferors that are about to hang up.
     pub parting: Vec<DialogId>,
-    /// Parties whose recordings are with them in a consultation over another dialog.
+    /// Devices that are in a consultation over another dialog, and what recordings of this call are told of it.
     pub away: Vec<Away>,
-    /// It is such a consultation.
-    pub lent: Option<Lent>,
+    /// It is such a consultation, of one device or several.
+    pub lent: Vec<Lent>,
     /// Where its conferences are mixed.
     pub rooms: Rooms,
     /// It says that it is a conference.
@@ -166,7 +166,7 @@ impl Call {
             waiting: VecDeque::new(),
             parting: Vec::new(),
             away: Vec::new(),
-            lent: None,
+            lent: Vec::new(),
             rooms: Rooms::default(),
             focus: None,
             room: None,

@@ -235,7 +235,7 @@ impl Call {
     /// The other call's legs, dialogs, requests and sessions are this one's from now on.
     pub(super) fn adopt(&mut self, core: &mut Core, other: &mut Call) {
         // What has recorded it is told anew where it goes on.
-        other.give_back(core);
+        other.give_all_back(core);
         for leg in other.legs.drain(..) {
             core.index.legs.insert(leg.id, self.key);
             if let Some(dialog) = leg.dialog {

@@ -153,7 +153,7 @@ impl Calls {
         let Some(call) = call.filter(|call| call.leg(second).is_some()) else {
             return known.into_iter().for_each(|(recorder, leg)| core.pairs.end_later(recorder, leg));
         };
-        call.lent = None;
+        call.lent.retain(|lent| lent.leg != second);
         for leg in &mut call.legs {
             leg.channel = if leg.id == second { channel } else { channel.opposite() };
         }
@@ -310,10 +310,13 @@ impl Calls {
         let Some(call) = call else { return };
         match to {
             Some((recorded, lending)) => {
-                if let Some(leg) = call.leg_mut(second) {
-                    leg.borrow_name(core, recorded, &lending.recorders);
+                let is_new =
+                    call.leg_mut(second).is_some_and(|leg| leg.borrow_name(core, recorded, &lending.recorders));
+                if is_new {
+                    call.look_at_others(core, second);
                 }
-                call.lent = Some(Lent { leg: second, lending });
+                call.lent.retain(|lent| lent.leg != second);
+                call.lent.push(Lent { leg: second, lending });
                 call.settle_taps(core);
                 for leg in &mut call.legs {
                     leg.lend();
@@ -321,7 +324,7 @@ impl Calls {
                 }
             }
             None => {
-                call.give_back(core);
+                call.give_back(core, second);
                 call.settle_taps(core);
             }
         }
@@ -339,26 +342,44 @@ impl Call {
             Some(_) if self.recording.is_wanted() => self.recorders_with(self.recording.recorder),
             _ => self.recorders(),
         };
-        let wanted = |leg: &Leg| match &self.lent {
+        let mut all = own;
+        for recorder in self.lent.iter().flat_map(|lent| &lent.lending.recorders) {
+            if !all.contains(recorder) {
+                all.push(*recorder);
+            }
+        }
+        let wanted = |leg: &Leg| {
+            let is_elsewhere = self.away.iter().any(|away| away.is_recorded && away.main == leg.id);
             // Its music has a name of its own.
-            _ if self.away.iter().any(|away| away.is_recorded && away.main == leg.id) && !leg.music.is_sent() => {
-                (Vec::new(), true)
+            match is_elsewhere && !leg.music.is_sent() {
+                true => (Vec::new(), true),
+                false => (all.clone(), self.lent.iter().any(|lent| lent.leg == leg.id)),
             }
-            Some(lent) => {
-                let more = lent.lending.recorders.iter().filter(|recorder| !own.contains(recorder));
-                (own.iter().chain(more).copied().collect(), lent.leg == leg.id)
-            }
-            None => (own.clone(), false),
         };
         self.legs.iter().map(wanted).collect()
     }
 
-    /// Sessions of the main call record this one no more.
-    pub(super) fn give_back(&mut self, core: &mut Core) {
-        if let Some(lent) = self.lent.take()
-            && let Some(leg) = self.leg_mut(lent.leg)
+    /// Sessions of the main call of the device with this leg record the call no more.
+    pub(super) fn give_back(&mut self, core: &mut Core, second: LegId) {
+        let before = self.lent.len();
+        self.lent.retain(|lent| lent.leg != second);
+        if self.lent.len() < before
+            && let Some(leg) = self.leg_mut(second)
         {
             leg.give_name_back(core);
+            self.look_at_others(core, second);
+        }
+    }
+
+    /// Recordings of other devices that consult in the call are to be told of one by another name.
+    fn look_at_others(&self, core: &mut Core, second: LegId) {
+        self.lent.iter().filter(|lent| lent.leg != second).for_each(|lent| core.pairs.look_at(lent.leg));
+    }
+
+    /// The same for all devices that consult in it.
+    pub(super) fn give_all_back(&mut self, core: &mut Core) {
+        for second in self.lent.iter().map(|lent| lent.leg).collect::<Vec<_>>() {
+            self.give_back(core, second);
         }
     }
 
@@ -369,7 +390,7 @@ impl Call {
         other.are_home(core, main);
         let before = self.away.len();
         self.away.retain(|away| away.main != main);
-        other.give_back(core);
+        other.give_back(core, second);
         self.away.len() < before
     }
 
@@ -381,9 +402,7 @@ impl Call {
             core.pairs.forget(second);
             self.are_home(core, main);
             self.away.retain(|away| away.main != main);
-            if self.lent.as_ref().is_some_and(|lent| lent.leg == second) {
-                self.give_back(core);
-            }
+            self.give_back(core, second);
         }
     }
 

@@ -9,7 +9,7 @@ use stickytape::call::Input;
 use stickytape::call::fact::What;
 use stickytape::call::options::{DefaultOwner, HoldBy, Options};
 use stickytape::call::request::{Accepted, Ask, Code, Denied, OwnerWish, Request as Asked, Ticket};
-use stickytape::id::{ConnId, LegId, RecordingId};
+use stickytape::id::{ConnId, LegId, RecorderId, RecordingId};
 use stickytape::record::mark::{Change, Channel, Conversation, Role, StopCause};
 use stickytape::sip::name::Name;
 use stickytape::testing::phone::{self, Action, HoldForm, Incoming, Refer};
@@ -798,4 +798,56 @@ fn shutting_down_in_a_consultation_leaves_nothing() {
     world.run(ms(1_000));
     assert_eq!(causes(&world), [StopCause::Shutdown]);
     world.settle();
+}
+
+#[test]
+fn who_is_consulted_by_two_connects_them_and_both_recordings_have_all_three() {
+    let mut options = options();
+    options.recording.default = DefaultOwner::Termination;
+    for agent in [1, 4] {
+        options.plan.dns[agent].record_consult = true;
+    }
+    let mut world = World::new(options);
+    for n in 1..=5 {
+        world.phone(n, |o| (o.lines, o.call_waiting, o.seed) = (2, true, u64::from(n)));
+    }
+    // 2001 with 2002, 2004 with 2005; both agents consult 2003.
+    for (caller, agent, called) in [(0, 1, "2002"), (3, 4, "2005")] {
+        world.act(caller, Action::call(called));
+        world.run(ms(1_000));
+        world.act(agent, Action::Hold(HoldForm::SendOnly));
+        world.run(ms(300));
+        world.act(agent, Action::on(1, Action::call("2003")));
+        world.run(ms(1_000));
+    }
+    let calls = conn_ids(&world);
+    let recorders: Vec<RecorderId> =
+        world.proxy.marks.iter().filter(|(_, m)| is_start(&m.change)).map(|(r, _)| *r).collect();
+    assert_eq!(recorders, [RecorderId(0), RecorderId(1)], "two threads");
+    // First agent: legs 2 and 3 and 4; second: 6, 7 and 8.
+    assert_eq!(
+        (told(&world)[0].last().unwrap().as_str(), told(&world)[1].last().unwrap().as_str()),
+        ("C2 2+4 consult", "C4 6+8 consult")
+    );
+    assert!(ask(&mut world, calls[1], "2003", Ask::MergeCalls { other: calls[3] }).is_ok());
+    world.run(ms(500));
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+4+6 consult");
+    assert_eq!(told(&world)[1].last().unwrap(), "C2 2+4+6 consult");
+    for leg in [LegId(3), LegId(4), LegId(7)] {
+        assert_eq!(tapped(&world, leg).0, 2, "{leg} is heard by both recorders");
+    }
+    // One goes back to its customer: the other one's recording goes on.
+    world.act(4, Action::on(1, Action::HangUp));
+    world.act(4, Action::on(0, Action::Retrieve));
+    world.run(ms(500));
+    assert_eq!(told(&world)[1].last().unwrap(), "C3 5+6");
+    assert_eq!(told(&world)[0].last().unwrap(), "C2 2+4 consult");
+    for phone in 0..5 {
+        (0..2).for_each(|line| world.act(phone, Action::on(line, Action::HangUp)));
+    }
+    world.settle();
+}
+
+fn is_start(change: &Change) -> bool {
+    matches!(change, Change::Start(_))
 }

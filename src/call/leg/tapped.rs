@@ -57,10 +57,13 @@ impl Leg {
         }
     }
 
-    /// It is recorded as another leg of its device while that one's sessions, of these recorders, follow it.
-    pub(in crate::call) fn borrow_name(&mut self, core: &mut Core, leg: LegId, recorders: &[RecorderId]) {
+    /// It is recorded as another leg of its device while that one's sessions, of these recorders, follow it. True: it was
+    /// recorded under another name before.
+    pub(in crate::call) fn borrow_name(&mut self, core: &mut Core, leg: LegId, recorders: &[RecorderId]) -> bool {
+        let is_new = self.tapped.recorded_as != Some(leg);
         self.record_as(core, Some(leg));
         self.tapped.lent_for = recorders.to_vec();
+        is_new
     }
 
     /// It has its own name again.
