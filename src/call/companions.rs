@@ -199,14 +199,7 @@ impl Call {
         Some(companion)
     }
 
-    /// Somebody has left: two that are left are relayed again.
-    pub(super) fn go_on_without(&mut self, core: &mut Core) {
-        self.settle(core);
-        if let Some(first) = self.talk().and_then(|talk| talk.members.first().copied()) {
-            self.rebridge(core, first);
-        }
-    }
-
+    /// Takes a supervisor out with what is open in its dialog; the call is to be settled.
     fn take_out(&mut self, core: &mut Core, supervisor: LegId) -> Option<Companion> {
         let at = self.legs.iter().position(|leg| leg.id == supervisor)?;
         let talk = self.talk_mut()?;

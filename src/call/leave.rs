@@ -84,6 +84,14 @@ impl Call {
         }
     }
 
+    /// Somebody has left: two that are left are relayed again.
+    pub(super) fn go_on_without(&mut self, core: &mut Core) {
+        self.settle(core);
+        if let Some(first) = self.talk().and_then(|talk| talk.members.first().copied()) {
+            self.rebridge(core, first);
+        }
+    }
+
     /// The transferor hangs up the dialog of its consult call before the outcome.
     pub(super) fn second_left(&mut self, core: &mut Core) {
         let Some(transfer) = self.transfer_mut() else { return };

@@ -405,17 +405,24 @@ pub(super) fn conversation(call: &Call, owner: LegId) -> Conversation {
 pub(super) fn held_conversation(call: &Call, agent: LegId, supervisor: &Leg) -> Conversation {
     let mut conversation = own_conversation(call, agent);
     conversation.owner = supervisor.recorded();
-    conversation.members.push(Member {
-        leg: supervisor.recorded(),
-        dn: supervisor.identity.dn.clone(),
-        uri: supervisor.uri.clone(),
-        role: supervisor.role,
-        channel: supervisor.channel,
-        holds: supervisor.holds(),
-        held: supervisor.on_hold,
-        muted: false,
-    });
+    conversation.members.push(supervisor.as_member());
     Conversation { unbridged: true, ..conversation }
+}
+
+impl Leg {
+    /// It as a member of a conversation, as it is by itself.
+    pub(super) fn as_member(&self) -> Member {
+        Member {
+            leg: self.recorded(),
+            dn: self.identity.dn.clone(),
+            uri: self.uri.clone(),
+            role: self.role,
+            channel: self.channel,
+            holds: self.holds(),
+            held: self.on_hold,
+            muted: self.is_muted && self.role != Role::Supervisor,
+        }
+    }
 }
 
 fn own_conversation(call: &Call, owner: LegId) -> Conversation {
@@ -445,14 +452,10 @@ fn own_conversation(call: &Call, owner: LegId) -> Conversation {
         Connection::Early | Connection::Unbridged | Connection::Consulting => false,
     };
     let member = |leg: &Leg| Member {
-        leg: leg.recorded(),
-        dn: leg.identity.dn.clone(),
-        uri: leg.uri.clone(),
         role: if consult && call.consulted() == Some(leg.id) { Role::Consulted } else { leg.role },
         channel: call.channel_in_room(leg.id, owner).unwrap_or(leg.channel),
-        holds: leg.holds(),
         held: leg.on_hold || (connection == Connection::Held && has_gone(leg.id)),
-        muted: leg.is_muted && leg.role != Role::Supervisor,
+        ..leg.as_member()
     };
     Conversation {
         conn_id: call.consult().filter(|_| consult).map_or(call.conn_id, |c| c.conn_id),

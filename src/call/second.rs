@@ -278,16 +278,9 @@ impl Calls {
         let channel = own.channel.opposite();
         let told = conversation(call, owner);
         let member = |member: Member| match member.role {
-            _ if member.leg == leg.recorded() => Member {
-                leg: own.recorded(),
-                dn: own.identity.dn.clone(),
-                uri: own.uri.clone(),
-                role: own.role,
-                channel: own.channel,
-                holds: leg.holds(),
-                held: leg.on_hold,
-                ..member
-            },
+            _ if member.leg == leg.recorded() => {
+                Member { holds: leg.holds(), held: leg.on_hold, muted: member.muted, ..own.as_member() }
+            }
             Role::Supervisor => member,
             Role::System => Member { channel, ..member },
             _ => Member { role: Role::Consulted, channel, ..member },
@@ -371,16 +364,16 @@ impl Call {
         }
     }
 
-    /// Recordings of other devices that consult in the call are to be told of one by another name.
-    fn look_at_others(&self, core: &mut Core, second: LegId) {
-        self.lent.iter().filter(|lent| lent.leg != second).for_each(|lent| core.pairs.look_at(lent.leg));
-    }
-
     /// The same for all devices that consult in it.
     pub(super) fn give_all_back(&mut self, core: &mut Core) {
         for second in self.lent.iter().map(|lent| lent.leg).collect::<Vec<_>>() {
             self.give_back(core, second);
         }
+    }
+
+    /// Recordings of other devices that consult in the call are to be told of one by another name.
+    fn look_at_others(&self, core: &mut Core, second: LegId) {
+        self.lent.iter().filter(|lent| lent.leg != second).for_each(|lent| core.pairs.look_at(lent.leg));
     }
 
     /// The two calls of a consulting device become one: nothing follows it any more. True when recordings did.
