@@ -165,7 +165,7 @@ fn lateness(seconds: u64) {
         seed: 1,
     };
     let media::MixerEnds { mut to, mut from } = to_mixer;
-    let idle = media::Worker { options, taps: vec![], mixers: vec![] };
+    let idle = media::Worker { options, taps: vec![], mixers: vec![], kernel: None };
     let media = media::spawn(vec![idle], |_, _| {}).expect("a media thread");
     let options = mixer::Options { mixer: MixerId(0), priority: Priority::Realtime, epoch, max_members: 256 };
     let senders = media.iter().map(media::Handle::sender).collect();

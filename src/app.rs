@@ -21,6 +21,7 @@ use crate::disk::floor::Room;
 use crate::disk::store;
 use crate::id::{MixerId, RecorderId, WorkerId};
 use crate::net::bind::BindError;
+use crate::net::kernel;
 use crate::net::reach;
 use crate::net::sip::{self, SipSockets};
 use crate::runtime::agents::{self, Desks};
@@ -54,6 +55,9 @@ pub enum StartError {
     /// A media thread.
     #[error(transparent)]
     Media(#[from] media::Error),
+    /// `media.kernel-forwarding`.
+    #[error("media.kernel-forwarding: {0}")]
+    Kernel(#[from] kernel::Error),
     /// A mixer thread.
     #[error("cannot start a mixer: {0}")]
     Mixer(io::Error),

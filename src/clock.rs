@@ -13,3 +13,10 @@ pub fn now() -> Instant {
 pub fn wall() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }
+
+/// Monotonic time, and the nanoseconds that the kernel's own monotonic clock (CLOCK_MONOTONIC) shows then: what BPF programs
+/// stamp with.
+pub fn monotonic() -> (Instant, u64) {
+    let kernel = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now(), kernel.tv_sec as u64 * 1_000_000_000 + kernel.tv_nsec as u64)
+}

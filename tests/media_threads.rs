@@ -40,7 +40,7 @@ impl Threads {
                 epoch: stickytape::clock::now(),
                 seed: n as u64,
             };
-            workers.push(Worker { options, taps: vec![producer], mixers: vec![] });
+            workers.push(Worker { options, taps: vec![producer], mixers: vec![], kernel: None });
             rings.push(consumer);
         }
         let handles = media::spawn(workers, move |worker, notice| drop(sender.send((worker, notice)))).unwrap();

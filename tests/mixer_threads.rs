@@ -48,7 +48,7 @@ impl Threads {
                     epoch,
                     seed: n as u64,
                 };
-                (media::Worker { options, taps: vec![], mixers: vec![to_mixer] }, to_media)
+                (media::Worker { options, taps: vec![], mixers: vec![to_mixer], kernel: None }, to_media)
             })
             .unzip();
         let media = media::spawn(workers, move |_, notice| drop(sender.send(notice))).unwrap();

@@ -109,7 +109,7 @@ fn media_thread() -> (media::Handle, mpsc::Receiver<Input>) {
         epoch: stickytape::clock::now(),
         seed: 0,
     };
-    let workers = vec![Worker { options, taps: vec![], mixers: vec![] }];
+    let workers = vec![Worker { options, taps: vec![], mixers: vec![], kernel: None }];
     let mut handles = media::spawn(workers, move |worker, notice| drop(notices.send(Input::Media(worker, notice))));
     (handles.as_mut().unwrap().remove(0), withheld)
 }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use stickytape::net::kernel::Kernel;
+
+/// The interface that all traffic of the benches takes.
+pub const LOOPBACK: &str = "lo";
+
 /// One thing to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Case {
@@ -19,6 +24,10 @@ pub enum Case {
     RecordedEnding,
     /// As `RecordedEnding`, after a minute.
     RecordedMinute,
+    /// As `Relay`, steady streams sent on by the kernel (`media.kernel-forwarding`).
+    RelayKernel,
+    /// As `Recorded`, likewise.
+    RecordedKernel,
     /// Two media threads with a core each, to be compared with `Relay`.
     TwoWorkers,
     /// Debian's rtpengine, which forwards without its kernel module.
@@ -32,7 +41,7 @@ pub enum Case {
 }
 
 impl Case {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Reflector,
         Self::ReflectorShared,
         Self::Relay,
@@ -40,6 +49,8 @@ impl Case {
         Self::RecordedMixed,
         Self::RecordedEnding,
         Self::RecordedMinute,
+        Self::RelayKernel,
+        Self::RecordedKernel,
         Self::TwoWorkers,
         Self::Rtpengine,
         Self::RtpenginePcap,
@@ -56,6 +67,8 @@ impl Case {
             Self::RecordedMixed => "recorded-mixed",
             Self::RecordedEnding => "recorded-ending",
             Self::RecordedMinute => "recorded-minute",
+            Self::RelayKernel => "relay-kernel",
+            Self::RecordedKernel => "recorded-kernel",
             Self::TwoWorkers => "two-workers",
             Self::Rtpengine => "rtpengine",
             Self::RtpenginePcap => "rtpengine-pcap",
@@ -82,15 +95,20 @@ impl Case {
     pub fn is_recorded(self) -> bool {
         match self {
             Self::Recorded | Self::RecordedMixed | Self::RecordedEnding | Self::RecordedMinute => true,
-            Self::ConferenceRecorded => true,
+            Self::RecordedKernel | Self::ConferenceRecorded => true,
             Self::Reflector | Self::ReflectorShared | Self::Rtpengine | Self::RtpenginePcap => false,
-            Self::Relay | Self::TwoWorkers | Self::Conference => false,
+            Self::Relay | Self::RelayKernel | Self::TwoWorkers | Self::Conference => false,
         }
     }
 
     /// One channel with everybody, instead of left and right.
     pub fn is_mixed(self) -> bool {
         matches!(self, Self::RecordedMixed | Self::ConferenceRecorded)
+    }
+
+    /// The kernel sends steady streams on.
+    pub fn is_by_kernel(self) -> bool {
+        matches!(self, Self::RelayKernel | Self::RecordedKernel)
     }
 
     pub fn is_rtpengine(self) -> bool {
@@ -120,6 +138,11 @@ impl Case {
     pub fn obstacle(self, cores: usize) -> Option<String> {
         if self == Self::TwoWorkers && cores < 3 {
             return Some(format!("needs three cores, two of them for its threads; this machine has {cores}"));
+        }
+        if self.is_by_kernel()
+            && let Err(error) = Kernel::attach(&[LOOPBACK.to_owned()])
+        {
+            return Some(error.to_string());
         }
         let has = |program: &str| {
             let path = std::env::var_os("PATH").unwrap_or_default();

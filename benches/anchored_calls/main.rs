@@ -115,6 +115,8 @@ pub struct Outcome {
     pub cpu_ms: f64,
     /// The same by thread.
     pub threads: Vec<(String, f64)>,
+    /// CPU-ms per call-second of the phones: what was moved there would show.
+    pub phones_ms: f64,
     /// Packets that no phone received.
     pub lost: u64,
     /// Packets that the phones sent.
@@ -136,8 +138,10 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
 
     let seconds = Duration::from_secs(arguments.seconds);
     let mut cpu = [BTreeMap::new(), BTreeMap::new()];
+    let mut phones_ns = [0; 2];
     let report = phones.talk(case.warm_up(), seconds, |end| {
         cpu[usize::from(end)] = steps::cpu_by_thread(pid);
+        phones_ns[usize::from(end)] = steps::cpu_by_thread(std::process::id()).values().sum::<u64>();
         if end {
             resident[1] = resident_kilobytes(pid);
         }
@@ -152,6 +156,7 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
         calls,
         cpu_ms: threads.iter().map(|(_, ms)| ms).sum(),
         threads,
+        phones_ms: (phones_ns[1] - phones_ns[0]) as f64 / scale,
         lost: report.lost,
         sent: report.sent,
         latency: report.latency,

@@ -11,10 +11,11 @@ use stickytape::bridge::command::{Command, LatchMode, NewLeg, Notice, PortPair, 
 use stickytape::clock;
 use stickytape::codec::{Codec, Direction, Payload};
 use stickytape::id::{LegId, MixerId, RecorderId, RoomId, WorkerId};
+use stickytape::net::kernel::Kernel;
 use stickytape::runtime::media::{self, Options, Priority, Worker};
 use stickytape::runtime::{mixer, ring};
 
-use crate::case::Case;
+use crate::case::{self, Case};
 use crate::reflector;
 use crate::tape::{self, Tape};
 
@@ -120,7 +121,7 @@ fn anchor(case: Case, calls: usize, batch: Duration) {
 /// What the media threads counted; they end.
 fn told(handles: Vec<media::Handle>) -> String {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let [mut sent, mut refused, mut unsent, mut untapped, mut passes] = [0; 5];
+    let [mut sent, mut refused, mut unsent, mut untapped, mut passes, mut by_kernel] = [0; 6];
     for handle in handles {
         let counters = handle.counters();
         sent += count(&counters.sent);
@@ -128,9 +129,10 @@ fn told(handles: Vec<media::Handle>) -> String {
         unsent += count(&counters.unsent);
         untapped += count(&counters.untapped);
         passes += count(&counters.passes);
+        by_kernel += count(&counters.passed);
         handle.join();
     }
-    format!("sent {sent} refused {refused} unsent {unsent} untapped {untapped} passes {passes}")
+    format!("sent {sent} by-kernel {by_kernel} refused {refused} unsent {unsent} untapped {untapped} passes {passes}")
 }
 
 /// The media threads, with a port pair for each leg: both legs of a call have theirs in one thread.
@@ -162,7 +164,11 @@ impl Media {
                 epoch,
                 seed: 1,
             };
-            workers.push(Worker { options, taps: vec![producer], mixers: mixers.take().into_iter().collect() });
+            let kernel = case
+                .is_by_kernel()
+                .then(|| Kernel::attach(&[case::LOOPBACK.to_owned()]).expect("a kernel that forwards"));
+            let mixers = mixers.take().into_iter().collect();
+            workers.push(Worker { options, taps: vec![producer], mixers, kernel });
         }
         let (sender, notices) = mpsc::channel();
         let tell = move |worker, notice| drop(sender.send((worker, notice)));

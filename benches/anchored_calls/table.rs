@@ -10,8 +10,8 @@ use crate::case::Case;
 pub fn head(rounds: usize) {
     println!(
         "CPU-ms per call-second of {rounds} rounds; the ratio is of the medians\n{:<20} {:>6} {:>7} {:>7} {:>7} {:>7} \
-         {:>9} {:>7} {:>7} {:>7} {:>8}",
-        "case", "calls", "least", "median", "most", "ratio", "lost", "p50 ms", "p99 ms", "p99.9", "kB/call"
+         {:>7} {:>9} {:>7} {:>7} {:>7} {:>8}",
+        "case", "calls", "least", "median", "most", "ratio", "phones", "lost", "p50 ms", "p99 ms", "p99.9", "kB/call"
     );
 }
 
@@ -40,10 +40,11 @@ pub fn of_calls(all: &[Outcome], calls: usize, cases: &[Case]) {
         let [p50, p99, p999] =
             best.latency.map(|ms| if case.is_conference() { "-".into() } else { format!("{ms:.2}") });
         println!(
-            "{:<20} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>9} {p50:>7} {p99:>7} {p999:>7} {:>8.0}",
+            "{:<20} {calls:>6} {:>7.3} {middle:>7.3} {:>7.3} {ratio:>7} {:>7.3} {:>9} {p50:>7} {p99:>7} {p999:>7} {:>8.0}",
             case.name(),
             best.cpu_ms,
             worst.cpu_ms,
+            best.phones_ms,
             format!("{lost}/{}k", sent / 1_000),
             best.kilobytes,
         );
@@ -74,6 +75,7 @@ pub fn to_json(all: &[Outcome], obstacles: &[(Case, String)]) -> Value {
             "workers": outcome.case.workers(),
             "cpuMsPerCallSecond": outcome.cpu_ms,
             "cpuMsPerCallSecondByThread": outcome.threads.iter().cloned().collect::<BTreeMap<_, _>>(),
+            "phonesCpuMsPerCallSecond": outcome.phones_ms,
             "sent": outcome.sent,
             "lost": outcome.lost,
             "latencyMs": { "p50": outcome.latency[0], "p99": outcome.latency[1], "p999": outcome.latency[2] },

@@ -9,6 +9,7 @@ use crate::bridge::command::Notice;
 use crate::call::Input;
 use crate::config::Config;
 use crate::id::{MixerId, RecorderId, WorkerId};
+use crate::net::kernel::Kernel;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::recorder::{self, Keeper, RecorderHandle};
 use crate::runtime::signaling::Inbox;
@@ -95,25 +96,24 @@ pub(super) fn start_media(
         to_media.push(mixer);
     }
     let ports = media::split_ports(config.threads.ports.clone(), taps.len());
-    let workers = taps
-        .into_iter()
-        .zip(to_mixers)
-        .zip(ports)
-        .enumerate()
-        .map(|(n, ((taps, mixers), ports))| media::Worker {
-            options: media::Options {
-                worker: WorkerId(n as u8),
-                ports,
-                cooldown: config.threads.cooldown,
-                batch_interval: config.threads.batch_interval,
-                priority: config.threads.priority,
-                epoch,
-                seed: rand::random(),
-            },
-            taps,
-            mixers,
-        })
-        .collect();
+    let interfaces = &config.threads.kernel_forwarding;
+    let mut workers = Vec::with_capacity(taps.len());
+    for (n, ((taps, mixers), ports)) in taps.into_iter().zip(to_mixers).zip(ports).enumerate() {
+        let options = media::Options {
+            worker: WorkerId(n as u8),
+            ports,
+            cooldown: config.threads.cooldown,
+            batch_interval: config.threads.batch_interval,
+            priority: config.threads.priority,
+            epoch,
+            seed: rand::random(),
+        };
+        let kernel = match interfaces.is_empty() {
+            true => None,
+            false => Some(Kernel::attach(interfaces)?),
+        };
+        workers.push(media::Worker { options, taps, mixers, kernel });
+    }
     let (told, metrics) = (inbox.clone(), metrics.clone());
     let media = media::spawn(workers, move |worker, notice| {
         if let Notice::Removed { stats, .. } = &notice {

@@ -138,6 +138,31 @@ pub enum Command {
     Shutdown,
 }
 
+impl Command {
+    /// The leg that it is about, and the other one where it names two.
+    pub fn legs(&self) -> (Option<LegId>, Option<LegId>) {
+        match self {
+            Self::SetRemote { leg, .. }
+            | Self::Await { leg }
+            | Self::Play { leg, .. }
+            | Self::Digits { leg, .. }
+            | Self::Collect { leg, .. }
+            | Self::Press { leg, .. }
+            | Self::Tap { leg, .. }
+            | Self::Mix { leg, .. }
+            | Self::TapAs { leg, .. }
+            | Self::TapPlayback { leg, .. }
+            | Self::Beep { leg, .. }
+            | Self::Watch { leg, .. }
+            | Self::Move { leg, .. }
+            | Self::RemoveLeg(leg) => (Some(*leg), None),
+            Self::Route { from, to } => (Some(*from), *to),
+            // A leg that begins is nobody's yet.
+            Self::BindPorts { .. } | Self::AddLeg(_) | Self::Shutdown => (None, None),
+        }
+    }
+}
+
 /// The start state of a leg's media.
 #[derive(Debug, Clone)]
 pub struct NewLeg {

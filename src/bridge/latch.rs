@@ -98,6 +98,11 @@ impl Latch {
         self.current.is_some_and(|current| current.from == from)
     }
 
+    /// A packet of the authentic source was taken without being judged here.
+    pub fn heard(&mut self, at: Instant) {
+        self.current.iter_mut().for_each(|current| current.last = current.last.max(at));
+    }
+
     /// Judges a packet. `sequence` is `None` for RTCP; `negotiated`: its payload type is.
     pub fn judge(
         &mut self,

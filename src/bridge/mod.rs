@@ -12,6 +12,7 @@ mod press;
 mod recode;
 pub mod relay;
 mod route;
+pub mod shortcut;
 mod timers;
 mod tone;
 mod waiting;

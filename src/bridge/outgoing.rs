@@ -17,7 +17,7 @@ use crate::rtp::view;
 
 /// A timestamp this much farther ahead than the time that has passed is a jump of the source's clock. What a network
 /// delays comes with timestamps behind the clock, not ahead of it.
-const MAX_LEAP: Duration = Duration::from_secs(2);
+pub const MAX_LEAP: Duration = Duration::from_secs(2);
 
 /// Send state towards one peer.
 #[derive(Debug)]
@@ -58,6 +58,21 @@ struct Stream {
     sequence_offset: u16,
     /// A timestamp of the source, and the one that it became.
     anchor: (u32, u32),
+}
+
+/// What becomes of each packet of a run: the same for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steady {
+    /// The source.
+    pub ssrc: u32,
+    /// Its clock in Hz, and ours towards the peer.
+    pub clock_rate: u32,
+    /// Sequence and timestamp of its newest packet.
+    pub newest: (u16, u32),
+    /// Added to its sequence numbers.
+    pub sequence_offset: u16,
+    /// Added to its timestamps.
+    pub timestamp_offset: u32,
 }
 
 /// A packet to be sent on, as it came.
@@ -141,24 +156,37 @@ impl Outgoing {
         let sequence = header.sequence.wrapping_add(stream.sequence_offset);
         let timestamp = stream.timestamp(&packet);
         if begins || sequence_ahead(header.sequence, stream.newest) > 0 {
-            stream.newest = header.sequence;
-            // Kept near, so that the comparison below the wrap stays right in a long call.
-            if sequence_ahead(stream.newest, stream.first) > MAX_MISORDER {
-                stream.first = sequence_plus(stream.newest, -i32::from(MAX_MISORDER));
-            }
-            self.sequence = sequence;
-            self.sent_at = Some(now);
-            if !packet.event || begins {
-                stream.newest_timestamp = header.timestamp;
-                self.timestamp = timestamp;
-                self.clock_rate = packet.sent_rate;
-                stream.move_anchor(&packet);
-            }
+            self.go_on(&mut stream, &packet, begins, now);
         }
         self.stream = Some(stream);
         self.count(packet.sent_len);
         let marker = header.marker || begins;
         Some(view::Outgoing { payload_type, marker, sequence, timestamp, ssrc: self.ssrc })
+    }
+
+    /// The run of `from`, when its packets go on with constant offsets.
+    pub fn steady(&self, from: LegId) -> Option<Steady> {
+        let stream = self.stream.filter(|stream| stream.from == from && stream.clock_rate == stream.sent_rate)?;
+        let (theirs, ours) = stream.anchor;
+        Some(Steady {
+            ssrc: stream.ssrc,
+            clock_rate: stream.clock_rate,
+            newest: (stream.newest, stream.newest_timestamp),
+            sequence_offset: stream.sequence_offset,
+            timestamp_offset: ours.wrapping_sub(theirs),
+        })
+    }
+
+    /// A packet of the present run has gone on without us, as [`Outgoing::forward`] would have sent it. One of a run that
+    /// is over is counted and changes nothing else.
+    pub fn went_on(&mut self, packet: Incoming<'_>, at: Instant) {
+        self.count(packet.sent_len);
+        let header = packet.header;
+        let Some(mut stream) = self.stream.filter(|s| s.from == packet.from && s.ssrc == header.ssrc) else { return };
+        if sequence_ahead(header.sequence, stream.newest) > 0 {
+            self.go_on(&mut stream, &packet, false, at);
+            self.stream = Some(stream);
+        }
     }
 
     /// A packet of the present source was left out on purpose: the peer must not take it for lost.
@@ -225,6 +253,25 @@ impl Outgoing {
             packets: self.packets as u32,
             octets: self.octets as u32,
         })
+    }
+
+    /// The newest packet of a run.
+    fn go_on(&mut self, stream: &mut Stream, packet: &Incoming<'_>, begins: bool, now: Instant) {
+        let header = packet.header;
+        let timestamp = stream.timestamp(packet);
+        stream.newest = header.sequence;
+        // Kept near, so that the comparison below the wrap stays right in a long call.
+        if sequence_ahead(stream.newest, stream.first) > MAX_MISORDER {
+            stream.first = sequence_plus(stream.newest, -i32::from(MAX_MISORDER));
+        }
+        self.sequence = header.sequence.wrapping_add(stream.sequence_offset);
+        self.sent_at = Some(now);
+        if !packet.event || begins {
+            stream.newest_timestamp = header.timestamp;
+            self.timestamp = timestamp;
+            self.clock_rate = packet.sent_rate;
+            stream.move_anchor(packet);
+        }
     }
 
     fn continues(&self, stream: &Stream, packet: &Incoming<'_>, now: Instant) -> bool {

@@ -27,6 +27,7 @@ mod beeps;
 mod digits;
 mod mixed;
 mod packets;
+mod shortcuts;
 mod time;
 
 pub use mixed::{MixedPacket, ToMixer};

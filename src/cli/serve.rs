@@ -31,7 +31,10 @@ pub fn run(args: &Serve) -> ExitCode {
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(match error {
-                StartError::Recordings(_) | StartError::Bind(_) | StartError::EventLog { .. } => exit::UNAVAILABLE,
+                StartError::Recordings(_)
+                | StartError::Bind(_)
+                | StartError::EventLog { .. }
+                | StartError::Kernel(_) => exit::UNAVAILABLE,
                 StartError::Media(_) | StartError::Mixer(_) | StartError::Recorder(_) | StartError::Runtime(_) => {
                     exit::FAILED
                 }

@@ -93,6 +93,8 @@ pub struct Threads {
     pub batch_interval: Duration,
     /// `priority`.
     pub priority: Priority,
+    /// `kernel-forwarding`: the interfaces on which the kernel sends steady streams on; empty: on none.
+    pub kernel_forwarding: Vec<String>,
 }
 
 impl Threads {

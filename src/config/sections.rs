@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::raw::{Document, Problems, Section};
-use super::values::{boolean, choice, codec, duration, ip, listener, network, number, ports, size, some_text};
+use super::values::{
+    boolean, choice, codec, duration, interface, ip, listener, network, number, ports, size, some_text,
+};
 use super::{Api, Config, Events, Interaction, Ivr, MAX_WORKERS, MaxCalls, Sound, Sounds, Storage, Threads, plan};
 use crate::audio::signal::{self, Ringback};
 use crate::bridge::command::LatchMode;
@@ -154,6 +156,7 @@ fn read_media(section: &mut Section<'_, '_>, problems: &mut Problems) -> (MediaO
         workers: section.read_or("workers", 0, problems, number(0..=MAX_WORKERS as u64)) as usize,
         batch_interval: section.read_or("batch-interval", Duration::from_millis(1), problems, milliseconds(0..=20)),
         priority: section.read_or("priority", Priority::default(), problems, priority),
+        kernel_forwarding: section.read_list("kernel-forwarding", problems, interface).unwrap_or_default(),
     };
     (options, threads)
 }

@@ -10,6 +10,7 @@ use toml::de::DeValue;
 use super::raw::describe;
 use crate::call::options::{Host, Listener, Numbers, PeerAddress, Transport};
 use crate::codec::Codec;
+use crate::net::kernel;
 
 /// The default SIP port (RFC 3261 §19.1.2).
 const SIP_PORT: u16 = 5060;
@@ -27,6 +28,16 @@ fn as_text<'a>(value: &'a DeValue<'_>, expected: &str) -> Result<&'a str, String
 pub(super) fn some_text(value: &DeValue<'_>) -> Result<String, String> {
     let text = text(value)?;
     if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text) }
+}
+
+/// An interface that this machine has.
+pub(super) fn interface(value: &DeValue<'_>) -> Result<String, String> {
+    let name = some_text(value)?;
+    let here = kernel::interfaces();
+    match here.contains(&name) {
+        true => Ok(name),
+        false => Err(format!("no interface for it here is called {name:?}; there are {}", here.join(", "))),
+    }
 }
 
 /// `true` or `false`.

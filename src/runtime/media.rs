@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::bridge::command::{Command, Notice};
 use crate::bridge::relay::{Detached, Refusal};
 use crate::id::WorkerId;
+use crate::net::kernel::Kernel;
 use crate::net::udp::{Pair, Poller, Waker};
 use crate::runtime::ring;
 
@@ -56,6 +57,8 @@ pub struct Worker {
     pub taps: Vec<ring::Producer>,
     /// Rings to and from the mixers, those of `MixerId(i)` at index i.
     pub mixers: Vec<MixerEnds>,
+    /// Sends steady streams on in the thread's place.
+    pub kernel: Option<Kernel>,
 }
 
 /// A media thread's ends of the two rings between it and a mixer thread; see [`super::mixer::rings`].
@@ -166,6 +169,10 @@ pub struct Counters {
     pub untapped: AtomicU64,
     /// Packets for a mixer that found its ring full.
     pub unmixed: AtomicU64,
+    /// Datagrams that the kernel sent on; in `received` and `sent` too.
+    pub passed: AtomicU64,
+    /// Streams that the kernel sends on now.
+    pub shortcuts: AtomicU64,
     /// Times that the thread woke up.
     pub passes: AtomicU64,
     /// Legs that live on it now.

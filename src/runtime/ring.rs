@@ -27,6 +27,9 @@ const _: () = assert!(SEGMENT >= 2 * (TapHeader::LEN + MAX_PAYLOAD), "a frame an
 /// Empty segments kept ready for one pass of the media thread, which allocates none while it reads packets.
 const RESERVE: usize = 4;
 
+/// What may be pushed between two calls of [`Producer::publish`], with its headers, in bytes.
+pub const PASS: usize = (RESERVE - 1) * SEGMENT / 2;
+
 /// While so many segments wait for the consumer, or half of all, one is handed over only when it is full: the consumer
 /// has enough to do, and the capacity is not spent on air.
 const WAITING: usize = 64;

@@ -18,7 +18,7 @@ use crate::rtp::telephone_event::TelephoneEvent;
 use crate::rtp::view::is_rtcp;
 
 /// Audio packets are at most this long; a longer step between two of them is silence that was left out.
-const LONGEST_PACKET: Duration = Duration::from_millis(200);
+pub(super) const LONGEST_PACKET: Duration = Duration::from_millis(200);
 
 impl Relay {
     /// A datagram came on a leg's socket. The verdict's ranges are of `datagram`, whose header may have been replaced.

@@ -22,8 +22,10 @@ use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{self, Poller, Ready};
 use crate::record::tap::TapHeader;
 use crate::runtime::{realtime, ring};
+use shortcuts::{DRAIN_EVERY, Shortcuts};
 
 mod messages;
+mod shortcuts;
 
 /// Messages handled in one pass.
 const MESSAGES: usize = 256;
@@ -52,7 +54,7 @@ pub(super) struct Edges {
 
 /// Runs until [`Command::Shutdown`].
 pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
-    let Worker { options, taps, mixers } = worker;
+    let Worker { options, taps, mixers, kernel } = worker;
     if options.priority == Priority::Realtime {
         realtime::ask(&format!("media-{}", options.worker.0));
     }
@@ -71,6 +73,7 @@ pub(super) fn run(worker: Worker, edges: Edges, notices: impl Fn(Notice)) {
         relay,
         taps,
         mixers: Mixers::new(mixers),
+        shortcuts: Shortcuts::new(kernel),
         waiting: HashMap::new(),
         next_port: 0,
         to_bind: VecDeque::new(),
@@ -102,6 +105,7 @@ struct Loop<F> {
     relay: Relay,
     taps: Vec<ring::Producer>,
     mixers: Mixers,
+    shortcuts: Shortcuts,
     /// Bound and announced, not yet a leg's.
     waiting: HashMap<PortId, Bound>,
     next_port: u32,
@@ -123,6 +127,8 @@ struct Totals {
     unsent: u64,
     untapped: u64,
     unmixed: u64,
+    /// Sent on by the kernel; counted as received and sent too.
+    passed: u64,
 }
 
 impl<F: Fn(Notice)> Loop<F> {
@@ -147,6 +153,7 @@ impl<F: Fn(Notice)> Loop<F> {
             while let Some(slot) = self.sockets.overdue(begun) {
                 self.resume(slot);
             }
+            self.take_passed();
             let before = self.totals.received;
             self.read_all(&ready, pass, begun, &mut datagram);
             self.mixers.publish();
@@ -168,6 +175,7 @@ impl<F: Fn(Notice)> Loop<F> {
         let due = self.relay.poll_timeout().map(|(at, _)| at).into_iter().chain(self.sockets.next_overdue()).min();
         let gathering = self.taps.iter().any(ring::Producer::is_gathering);
         let longest = if gathering { Duration::from_nanos(ring::GATHER_NS) } else { HOUSEKEEPING };
+        let longest = if self.shortcuts.len() > 0 { longest.min(DRAIN_EVERY) } else { longest };
         due.map_or(longest, |at| at.saturating_duration_since(now)).min(longest)
     }
 
@@ -215,7 +223,10 @@ impl<F: Fn(Notice)> Loop<F> {
 
     /// `at`: when it arrived.
     fn relay_one(&mut self, slot: Slot, channel: Channel, from: SocketAddr, datagram: &mut [u8], at: Instant) {
+        // It may be replaced with the rest of the header.
+        let payload_type = datagram.get(1).map(|second| second & 0x7f);
         let verdict = self.relay.packet(slot, channel, from, datagram, at);
+        let forwarded = verdict.forward.is_some();
         if let Some(forward) = verdict.forward {
             let bytes = self.relay.sent(&forward, datagram);
             let sent = self.sockets.send(forward.slot, Channel::Rtp, forward.to, bytes);
@@ -229,6 +240,9 @@ impl<F: Fn(Notice)> Loop<F> {
         }
         if let Some(refusal) = verdict.refused {
             self.totals.refused[refusal.index()] += 1;
+        }
+        if let Some(payload_type) = payload_type.filter(|_| channel == Channel::Rtp && self.shortcuts.are_possible()) {
+            self.look_at(slot, payload_type, forwarded, at);
         }
     }
 
@@ -300,13 +314,15 @@ impl<F: Fn(Notice)> Loop<F> {
     }
 
     fn publish_totals(&self) {
-        let Totals { received, sent, refused, unsent, untapped, unmixed } = self.totals;
+        let Totals { received, sent, refused, unsent, untapped, unmixed, passed } = self.totals;
         self.counters.received.store(received, Relaxed);
         self.counters.sent.store(sent, Relaxed);
         self.counters.refused.iter().zip(refused).for_each(|(counter, total)| counter.store(total, Relaxed));
         self.counters.unsent.store(unsent, Relaxed);
         self.counters.untapped.store(untapped, Relaxed);
         self.counters.unmixed.store(unmixed, Relaxed);
+        self.counters.passed.store(passed, Relaxed);
+        self.counters.shortcuts.store(self.shortcuts.len() as u64, Relaxed);
         self.counters.passes.fetch_add(1, Relaxed);
         self.counters.legs.store(self.relay.len() as u64, Relaxed);
     }
@@ -318,6 +334,7 @@ impl<F: Fn(Notice)> Loop<F> {
         self.housekept = now;
         self.taps.iter_mut().for_each(ring::Producer::flush);
         self.mixers.flush();
+        self.look_at_ways();
         self.moved.retain(|_, (_, at)| now.saturating_duration_since(*at) < SEND_AFTER);
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Media {
     datagrams: Family<Direction, Counter>,
     dropped: Family<Reason, Counter>,
     passes: Counter,
+    passed: Counter,
+    shortcuts: Gauge,
     fill: Family<Ring, Gauge<f64, AtomicU64>>,
 }
 
@@ -40,6 +42,10 @@ impl Media {
         registry.register("media_datagrams", help, made.datagrams.clone());
         let help = "Datagrams, or copies of them, that were not taken, not sent or not handed on, by reason";
         registry.register("media_dropped", help, made.dropped.clone());
+        let help = "Datagrams that the kernel sent on in a media thread's place; counted as received and sent too";
+        registry.register("media_kernel_forwarded", help, made.passed.clone());
+        let help = "Streams that the kernel sends on now";
+        registry.register("media_kernel_streams", help, made.shortcuts.clone());
         registry.register("media_passes", "Times that a media thread has woken up", made.passes.clone());
         let help = "The fullest ring behind the media threads in the last second, by where it leads";
         registry.register_with_unit("ring_fill", help, Unit::Other("ratio".into()), made.fill.clone());
@@ -63,6 +69,8 @@ impl Media {
         dropped("recorder-ring-full", sum(&|counters| &counters.untapped));
         dropped("mixer-ring-full", sum(&|counters| &counters.unmixed));
         raise(&self.passes, sum(&|counters| &counters.passes));
+        raise(&self.passed, sum(&|counters| &counters.passed));
+        self.shortcuts.set(sum(&|counters| &counters.shortcuts) as i64);
     }
 
     /// In thousandths.

@@ -29,6 +29,7 @@ impl<F: Fn(Notice)> Loop<F> {
 
     fn command(&mut self, command: Command) {
         let Some(command) = self.send_after(command) else { return };
+        self.withdraw_for(&command);
         let now = clock::now();
         let done = match command {
             Command::BindPorts { address, count } => {
@@ -69,24 +70,7 @@ impl<F: Fn(Notice)> Loop<F> {
 
     /// Sends a command after its leg when that has moved away; gives it back when it is for this thread.
     fn send_after(&mut self, command: Command) -> Option<Command> {
-        let leg = match &command {
-            Command::SetRemote { leg, .. }
-            | Command::Await { leg }
-            | Command::Play { leg, .. }
-            | Command::Digits { leg, .. }
-            | Command::Collect { leg, .. }
-            | Command::Press { leg, .. }
-            | Command::Tap { leg, .. }
-            | Command::Mix { leg, .. }
-            | Command::TapAs { leg, .. }
-            | Command::TapPlayback { leg, .. }
-            | Command::Beep { leg, .. }
-            | Command::Watch { leg, .. }
-            | Command::Move { leg, .. }
-            | Command::Route { from: leg, .. }
-            | Command::RemoveLeg(leg) => *leg,
-            Command::BindPorts { .. } | Command::AddLeg(_) | Command::Shutdown => return Some(command),
-        };
+        let (Some(leg), _) = command.legs() else { return Some(command) };
         let Some((to, _)) = self.moved.get(&leg) else { return Some(command) };
         // The other thread exists, or the leg would not have gone there.
         if let Some(peer) = self.peers.get(usize::from(to.0)) {
