@@ -6,6 +6,7 @@ mod digits;
 mod inactivity;
 mod playback;
 mod rtcp;
+mod shortcuts;
 mod sources;
 mod tap;
 mod transcoding;

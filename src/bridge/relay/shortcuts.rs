@@ -25,7 +25,8 @@ impl Relay {
         let as_it_is = |onward: Onward| onward.recoding.is_none_or(|recoding| recoding.is_identity());
         let all = leg.receive_payloads.iter().all(|payload| leg.map.get(payload.payload_type).is_some_and(as_it_is));
         let apart = leg.mixing.is_none() && to.mixing.is_none();
-        let ours = to.beep.is_some() || to.player.is_some() || to.sounds(now);
+        let digit = to.presses.due(now).is_some() || to.sounds(now);
+        let ours = digit || to.beep.is_some() || to.player.is_some();
         if !audio || !all || !apart || ours || !leg.direction.receives() {
             return None;
         }
