@@ -11,8 +11,8 @@ use crate::rtp::seq::ticks;
 /// relay is told anything about one of the two legs, or takes a packet of one of them that was not sent on under it.
 ///
 /// Such a packet is one of this source, SSRC and payload type, without contributing sources, extension or padding, that
-/// follows those before without a jump: at most a thousand numbers and `longest_leap` ticks ahead of the newest, or fewer than a
-/// hundred numbers behind it once so many have been sent on.
+/// follows those before without a jump: at most fifty numbers and `longest_leap` ticks ahead of the newest, or fewer than a hundred
+/// numbers behind it once so many have been sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcut {
     /// Whose stream it is.

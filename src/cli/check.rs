@@ -135,6 +135,9 @@ fn media(config: &Config, page: &mut Page) {
         },
     );
     page.row("threads", &format!("{}, {:?} priority", threads.count(), threads.priority).to_lowercase());
+    if !threads.kernel_forwarding.is_empty() {
+        page.row("in kernel", &format!("steady streams that come by {}", join(&threads.kernel_forwarding)));
+    }
     page.row(
         "silence",
         &format!("a leg without media for {:?} is asked whether it lives", config.media.inactivity_timeout),

@@ -331,6 +331,17 @@ fn values_are_held_to_their_limits() {
 }
 
 #[test]
+fn interfaces_that_forward_are_those_that_there_are() {
+    let text = |list: &str| format!("[media]\nkernel-forwarding = {list}\n");
+    let read = |list: &str| Config::parse(&text(list)).unwrap().threads.kernel_forwarding;
+    assert_eq!(read("[]"), Vec::<String>::new());
+    assert_eq!(read("[\"lo\"]"), ["lo"]);
+    let problem = problems(&text("[\"lo\", \"loo\"]")).remove(0);
+    assert!(problem.contains("media.kernel-forwarding") && problem.contains("\"loo\"; there are "), "{problem}");
+    assert!(problem.ends_with("lo") || problem.contains("lo,"), "{problem}");
+}
+
+#[test]
 fn addresses_are_read_in_every_form() {
     let contact = |text: &str| values::sip_uri(text).unwrap();
     let plain = contact("sip:10.0.0.5");

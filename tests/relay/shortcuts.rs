@@ -39,7 +39,7 @@ impl Kernel {
         match ahead {
             ..=0 if ahead <= -100 || self.forwarded <= 100 => return None,
             ..=0 => {}
-            _ if ahead > 1_000 || leap > shortcut.longest_leap() => return None,
+            _ if ahead > 50 || leap > shortcut.longest_leap() => return None,
             _ => *newest = (packet.sequence, packet.timestamp),
         }
         self.forwarded += 1;
@@ -91,6 +91,7 @@ impl Kernel {
             let (shortcut, _) = self.entered?;
             return Some(Sent { leg: world.leg_of(shortcut.hearer), to: shortcut.to, packet });
         }
+        self.drain(world);
         let sent = world.say(A, packet);
         self.look_at(world, packet.payload_type, sent.is_some());
         sent
@@ -174,7 +175,6 @@ fn both_ways(seed: u64) -> u32 {
             carry_out(&mut short, command);
         }
         for packet in script.packets() {
-            // Copies are taken before sockets are read, but for those that came meanwhile.
             if script.rng.random() {
                 kernel.drain(&mut short);
             }

@@ -24,8 +24,9 @@
 #define RTP_HEADER 12
 #define TTL 64
 
-// A packet of the stream that is newer by more is no loss (RFC 3550 A.1 has 3000; the thread judges).
-#define MAX_DROPOUT 1000
+// A packet that is newer by more is for the thread to judge: far below the 3000 that are a restart (RFC 3550 A.1), and so few
+// that what is reordered around it is no restart either for a thread that has not read the copy yet.
+#define MAX_DROPOUT 50
 // A packet behind the newest by as much or more is a restart (RFC 3550 A.1).
 #define MAX_MISORDER 100
 // Bytes of RTP that a small and a large copy have room for: powers of two, as the verifier wants their lengths masked.

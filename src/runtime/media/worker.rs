@@ -217,6 +217,7 @@ impl<F: Fn(Notice)> Loop<F> {
             Err(error) => return error.kind() != ErrorKind::WouldBlock && error.kind() != ErrorKind::Interrupted,
         };
         self.totals.received += 1;
+        self.take_passed_before(slot);
         self.relay_one(slot, channel, from, &mut buffer[..len], now);
         true
     }

@@ -126,6 +126,13 @@ impl<F: Fn(Notice)> Loop<F> {
         self.shortcuts.kernel = Some(kernel);
     }
 
+    /// Before a packet that came to a leg's socket: those that the kernel has sent on came first.
+    pub(super) fn take_passed_before(&mut self, slot: Slot) {
+        if self.shortcuts.entered(slot).is_some() {
+            self.take_passed();
+        }
+    }
+
     /// After a packet that came to a leg's socket; `forwarded` when it was sent on.
     pub(super) fn look_at(&mut self, slot: Slot, payload_type: u8, forwarded: bool, now: Instant) {
         if let Some(other) = self.relay.heard_by(slot) {
