@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+import peers
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = "<!-- figures: written by benches/report.py, do not edit -->"
 END = "<!-- end of figures -->"
@@ -84,7 +86,10 @@ class Case:
         self.median = self.middle["cpuMsPerCallSecond"]
         self.ratio = self.median / reflector if reflector else None
         self.lost, self.sent = sum(row["lost"] for row in rows), sum(row["sent"] for row in rows)
+        self.lost_at_start = sum(row.get("lostAtStart", 0) for row in rows)
         self.threads = self.middle["cpuMsPerCallSecondByThread"]
+        # What a peer says of itself begins with its version.
+        self.versions = [row["subject"].split("; ")[0] for row in rows if "; " in row.get("subject", "")]
 
     def of_threads(self, begins):
         """CPU of the threads whose names begin so, in the round of the median."""
@@ -92,12 +97,18 @@ class Case:
 
     def cells(self):
         latency = [self.latency(part) for part in ("p50", "p99", "p999")]
-        lost = "0" if self.lost == 0 else f"{100 * self.lost / self.sent:.2g} %"
         figures = [self.cpu[0], self.median, self.cpu[-1], self.ratio]
         memory = round(self.best["residentKilobytesPerCall"])
         cells = [self.name, number(self.calls), *(f"{f:.3f}" if f else "–" for f in figures[:3])]
-        cells += [f"{self.ratio:.2f}" if self.ratio else "–", lost]
+        cells += [f"{self.ratio:.2f}" if self.ratio else "–", self.share_lost()]
         return [*cells, *latency, number(memory)]
+
+    def share_lost(self):
+        """Of the packets sent; what was lost in the first second, as some peers do, is told apart."""
+        later = self.lost - self.lost_at_start
+        shares = [f"{100 * later / self.sent:.2g} %"] if later else []
+        shares += [f"{100 * self.lost_at_start / self.sent:.2g} % at start"] if self.lost_at_start else []
+        return ", ".join(shares) or "0"
 
     def latency(self, part):
         """Added latency of the round with the least CPU; what a mixer sends is no packet that came."""
@@ -221,36 +232,19 @@ def goals(data):
 
 
 def anchored(document):
-    """The table of a run, what its threads took, and how it stands to rtpengine."""
+    """The table of a run, what its threads took, and how it stands to other programs."""
     found = cases(document)
     parts = [table(CASE_TITLES, [case.cells() for case in found])]
     threads = [
         f"- {case.name}, {number(case.calls)} calls: "
         + ", ".join(f"{name} {ms:.3f}" for name, ms in sorted(case.threads.items(), key=lambda item: -item[1]))
         for case in found
-        if len(case.threads) > 1 and not case.name.startswith("rtpengine")
+        if len(case.threads) > 1 and not case.name.startswith(tuple(peers.CASES))
     ]
     if threads:
         parts.append("By thread (the round of the median, CPU-ms per call-second):\n\n" + "\n".join(threads))
-    parts += peers(found)
+    parts += peers.beside(found)
     return parts
-
-
-def peers(found):
-    """rtpengine beside ours at the same number of calls."""
-    lines = []
-    for ours, theirs, what in (
-        ("relay", "rtpengine", "forwarding"),
-        ("recorded", "rtpengine-pcap", "recording: ours decoded, aligned and written as stereo WAV, theirs packets as they came"),
-    ):
-        for mine in (case for case in found if case.name == ours):
-            for peer in (case for case in found if case.name == theirs and case.calls == mine.calls):
-                share = mine.median / peer.median
-                lines.append(
-                    f"- {number(mine.calls)} calls, {what}: {mine.median:.3f} CPU-ms per call-second against rtpengine's "
-                    f"{peer.median:.3f}, that is {share:.2f} of it"
-                )
-    return ["Beside rtpengine (userspace, one thread, the same core and priority):\n\n" + "\n".join(lines)] if lines else []
 
 
 def flat(value):
@@ -384,14 +378,6 @@ def bigger(data):
     return parts
 
 
-PEERS = """## Asterisk and FreeSWITCH
-
-These are not run by the benches: they have to be installed and configured by whoever compares. `deploy/peers/asterisk` and
-`deploy/peers/freeswitch` have a dial-plan each that does what stickytape does here: take a call on port 5060, record it and
-bridge it to 127.0.0.1:5070. `deploy/peers/README.md` has the commands: SIPp as caller with media and as callee with an echo, and
-how to read the CPU time from `/proc`. The same commands drive `stickytape serve --to 127.0.0.1:5070`, so that all three stand
-beside each other on one machine. rtpengine is a case of `anchored_calls`, beside ours, where it is installed."""
-
 SOAK = """## Soak
 
 `cargo test --test soak` (in every run of `./test.sh`) puts half the load on a server that `tests/sipp_load.rs` carries, for 90 s:
@@ -433,7 +419,8 @@ def page(data):
     for bench in [*BENCHES, *dict.fromkeys(others)]:
         if data.of(bench):
             parts += section(data, bench)
-    parts += [PEERS, *limits(data), SOAK]
+    compared = [row for document in data.of("anchored_calls") for row in peers.compared(cases(document))]
+    parts += [peers.TEXT, *([peers.TABLE, table(peers.TITLES, compared)] if compared else []), *limits(data), SOAK]
     return "\n\n".join(parts) + "\n"
 
 
@@ -478,7 +465,8 @@ def collect(folder):
             sys.exit(f"{path}: not written by a bench of this repository")
         documents.append(document)
     # The run with rtpengine first: it is what the README shows.
-    documents.sort(key=lambda document: -len({row.get("case") for row in document.get("rows", [])}))
+    named = {id(document): {row.get("case") for row in document.get("rows", [])} for document in documents}
+    documents.sort(key=lambda document: ("rtpengine" not in named[id(document)], -len(named[id(document)])))
     profile = folder / "profile.txt"
     rows = read_profile(profile.read_text()) if profile.exists() else None
     return {"documents": documents, "profile": rows}
