@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use steps::pinning;
+use steps::{phone, pinning};
 use stickytape::clock;
 
 /// Between the answer and the BYE.
@@ -177,17 +177,6 @@ fn socket() -> UdpSocket {
     socket
 }
 
-/// A header of a message by its name, as written.
-fn header<'a>(message: &'a str, name: &str) -> Option<&'a str> {
-    message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-}
-
-/// The lines of a message that its answer has too.
-fn echoed(message: &str) -> String {
-    let wanted = |line: &&str| ["Via: ", "From: ", "Call-ID: ", "CSeq: "].iter().any(|name| line.starts_with(name));
-    message.lines().filter(wanted).map(|line| format!("{line}\r\n")).collect()
-}
-
 /// The reference on a port that it prints: what the server receives and sends for a call, without reading more of it than
 /// who is to get it. As the server it answers INVITE by 100, acknowledges to the callee, and answers BYE by itself.
 fn forward(callee: SocketAddr) {
@@ -223,13 +212,6 @@ fn forward(callee: SocketAddr) {
     }
 }
 
-const SDP: &str = "v=0\r\no=bench 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-    m=audio 9 RTP/AVP 0 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:101 telephone-event/8000\r\n";
-
-fn with_sdp(head: &str) -> String {
-    format!("{head}Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len())
-}
-
 /// Answers every INVITE and BYE at once.
 fn answer(socket: &UdpSocket, repeated: &AtomicU64, stop: &AtomicBool) {
     let port = socket.local_addr().expect("bound").port();
@@ -240,13 +222,9 @@ fn answer(socket: &UdpSocket, repeated: &AtomicU64, stop: &AtomicBool) {
         if text.starts_with("ACK ") {
             continue;
         }
-        let (to, branch) = (header(&text, "To").unwrap_or_default(), header(&text, "Via").unwrap_or_default());
+        let branch = phone::header(&text, "Via").unwrap_or_default();
         repeated.fetch_add(u64::from(!seen.insert(branch.to_owned())), Relaxed);
-        let tag = if to.contains(";tag=") { "" } else { ";tag=callee" };
-        let head =
-            format!("SIP/2.0 200 OK\r\n{}To: {to}{tag}\r\nContact: <sip:2001@127.0.0.1:{port}>\r\n", echoed(&text));
-        let whole =
-            if text.starts_with("INVITE ") { with_sdp(&head) } else { format!("{head}Content-Length: 0\r\n\r\n") };
+        let whole = phone::ok(&text, port, text.starts_with("INVITE ").then_some(phone::DISCARD));
         let _ = socket.send_to(whole.as_bytes(), from);
     }
 }
@@ -305,14 +283,9 @@ impl<'a> Caller<'a> {
         }
     }
 
-    fn request(&self, method: &str, number: u64, sequence: u64, to: &str) -> String {
+    fn request(&self, method: &str, number: u64, to: &str) -> String {
         let port = self.socket.local_addr().expect("bound").port();
-        format!(
-            "{method} sip:2001@{} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{method}{number}\r\n\
-             Max-Forwards: 70\r\nFrom: <sip:1001@127.0.0.1>;tag=c{number}\r\nTo: {to}\r\nCall-ID: {number}@bench\r\n\
-             CSeq: {sequence} {method}\r\nContact: <sip:1001@127.0.0.1:{port}>\r\n",
-            self.server
-        )
+        phone::request(method, &format!("sip:2001@{}", self.server), port, number, to)
     }
 
     fn send(&self, text: &str) {
@@ -322,7 +295,7 @@ impl<'a> Caller<'a> {
     fn invite(&mut self, now: Instant) {
         let number = self.begun;
         self.begun += 1;
-        self.send(&with_sdp(&self.request("INVITE", number, 1, "<sip:2001@127.0.0.1>")));
+        self.send(&phone::with_sdp(&self.request("INVITE", number, "<sip:2001@127.0.0.1>"), phone::DISCARD));
         self.lapses.push_back((now + PATIENCE + TALK, number));
         self.calls.insert(number, Call { began: now, answered: None });
     }
@@ -330,7 +303,7 @@ impl<'a> Caller<'a> {
     fn hang_up(&mut self, now: Instant) {
         while let Some(number) = due(&mut self.byes, now) {
             if let Some(to) = self.calls.get(&number).and_then(|call| call.answered.clone()) {
-                self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("BYE", number, 2, &to)));
+                self.send(&phone::bare(&self.request("BYE", number, &to)));
             }
         }
         let mut gone = 0;
@@ -344,17 +317,16 @@ impl<'a> Caller<'a> {
         if !text.starts_with("SIP/2.0 ") || text.starts_with("SIP/2.0 1") {
             return;
         }
-        let number = header(text, "Call-ID").and_then(|id| id.split('@').next()?.parse().ok());
-        let Some(number) = number else { return };
+        let Some(number) = phone::number(text) else { return };
         let Some(call) = self.calls.get_mut(&number) else { return };
         let ok = text.starts_with("SIP/2.0 200");
-        if !ok || header(text, "CSeq").is_some_and(|value| value.ends_with("BYE")) {
+        if !ok || phone::header(text, "CSeq").is_some_and(|value| value.ends_with("BYE")) {
             self.failed += u64::from(!ok);
             self.done += 1;
             self.calls.remove(&number);
             return;
         }
-        let to = header(text, "To").unwrap_or_default().to_owned();
+        let to = phone::header(text, "To").unwrap_or_default().to_owned();
         if call.answered.is_some() {
             repeated.fetch_add(1, Relaxed);
         } else {
@@ -362,7 +334,7 @@ impl<'a> Caller<'a> {
             call.answered = Some(to.clone());
             self.byes.push_back((now + TALK, number));
         }
-        self.send(&format!("{}Content-Length: 0\r\n\r\n", self.request("ACK", number, 1, &to)));
+        self.send(&phone::bare(&self.request("ACK", number, &to)));
     }
 }
 

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+import peers
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN = "<!-- figures: written by benches/report.py, do not edit -->"
 END = "<!-- end of figures -->"
@@ -31,7 +33,8 @@ NOTES = {
     "anchored_calls": "PCMU, 20 ms, over real sockets on loopback; the subject on one core at real-time priority, the phones on "
     "another. CPU-ms per call-second is what the scheduler charged to the subject's threads; least, median and most of the "
     "rounds; ratios are of the medians, to the bare reflector (epoll, receive, send) of the same run. Latency is from one "
-    "phone's send to the other's receive. kB a call is the growth of resident memory, socket buffers not included.",
+    "phone's send to the other's receive. `phones` is the CPU time of the phones' own process in the round with the least CPU: what "
+    "a case has done elsewhere would show there, because loopback charges the sender. kB a call is the growth of resident memory, socket buffers not included.",
     "call_setup": "INVITE, 200, ACK, BYE and 200 through the whole server, with descriptions and ports, without packets. "
     "`bare` is a loop that receives and sends as many datagrams and does nothing else; `repeated` counts what the server sent "
     "twice because an answer was late.",
@@ -84,7 +87,10 @@ class Case:
         self.median = self.middle["cpuMsPerCallSecond"]
         self.ratio = self.median / reflector if reflector else None
         self.lost, self.sent = sum(row["lost"] for row in rows), sum(row["sent"] for row in rows)
+        self.lost_at_start = sum(row.get("lostAtStart", 0) for row in rows)
         self.threads = self.middle["cpuMsPerCallSecondByThread"]
+        # What a peer says of itself begins with its version.
+        self.versions = [row["subject"].split("; ")[0] for row in rows if "; " in row.get("subject", "")]
 
     def of_threads(self, begins):
         """CPU of the threads whose names begin so, in the round of the median."""
@@ -92,19 +98,26 @@ class Case:
 
     def cells(self):
         latency = [self.latency(part) for part in ("p50", "p99", "p999")]
-        lost = "0" if self.lost == 0 else f"{100 * self.lost / self.sent:.2g} %"
         figures = [self.cpu[0], self.median, self.cpu[-1], self.ratio]
         memory = round(self.best["residentKilobytesPerCall"])
         cells = [self.name, number(self.calls), *(f"{f:.3f}" if f else "–" for f in figures[:3])]
-        cells += [f"{self.ratio:.2f}" if self.ratio else "–", lost]
+        phones = self.best.get("phonesCpuMsPerCallSecond")
+        cells += [f"{self.ratio:.2f}" if self.ratio else "–", f"{phones:.3f}" if phones else "–", self.share_lost()]
         return [*cells, *latency, number(memory)]
+
+    def share_lost(self):
+        """Of the packets sent; what was lost in the first second, as some peers do, is told apart."""
+        later = self.lost - self.lost_at_start
+        shares = [f"{100 * later / self.sent:.2g} %"] if later else []
+        shares += [f"{100 * self.lost_at_start / self.sent:.2g} % at start"] if self.lost_at_start else []
+        return ", ".join(shares) or "0"
 
     def latency(self, part):
         """Added latency of the round with the least CPU; what a mixer sends is no packet that came."""
         return "–" if self.name.startswith("conference") else f"{self.best['latencyMs'][part]:.2f}"
 
 
-CASE_TITLES = ["case", "calls", "least", "median", "most", "ratio", "lost", "p50 ms", "p99 ms", "p99.9 ms", "kB a call"]
+CASE_TITLES = ["case", "calls", "least", "median", "most", "ratio", "phones", "lost", "p50 ms", "p99 ms", "p99.9 ms", "kB a call"]
 
 
 def cases(document):
@@ -185,10 +198,17 @@ def goals(data):
         goal(f"hashing and publishing more, calls of {length}", 0.05, more, " CPU-ms")
     thousand = data.case("recorded", 1000, "reflector")
     goal("recorded to reflector, 1,000 calls", 0.85, thousand and thousand.ratio)
+    in_kernel = data.case("recorded-kernel", 1000, "reflector")
+    goal("the same, the kernel forwards", 0.85, in_kernel and in_kernel.ratio)
     goal("packets lost, 1,000 recorded calls", 0, thousand and thousand.lost)
+    goal("the same, the kernel forwards", 0, in_kernel and in_kernel.lost)
     naive = data.case("reflector", 1000)
     late = thousand.best["latencyMs"]["p999"] - naive.best["latencyMs"]["p999"] if thousand and naive else None
     goal("p99.9 above the reflector's, 1,000 recorded calls", 4, late, " ms")
+    late = in_kernel.best["latencyMs"]["p999"] - naive.best["latencyMs"]["p999"] if in_kernel and naive else None
+    goal("the same, the kernel forwards", 4, late, " ms")
+    many = data.case("recorded-kernel", 2000)
+    goal("packets lost, 2,000 recorded calls on one core, the kernel forwards", 0, many and many.lost)
     largest = [case for document in data.of("anchored_calls") for case in cases(document) if case.name == "recorded"]
     largest = max((case for case in largest if case.lost == 0), key=lambda case: (case.calls, len(case.cpu)), default=None)
     same_run = data.case("recorded", 200)
@@ -221,36 +241,19 @@ def goals(data):
 
 
 def anchored(document):
-    """The table of a run, what its threads took, and how it stands to rtpengine."""
+    """The table of a run, what its threads took, and how it stands to other programs."""
     found = cases(document)
     parts = [table(CASE_TITLES, [case.cells() for case in found])]
     threads = [
         f"- {case.name}, {number(case.calls)} calls: "
         + ", ".join(f"{name} {ms:.3f}" for name, ms in sorted(case.threads.items(), key=lambda item: -item[1]))
         for case in found
-        if len(case.threads) > 1 and not case.name.startswith("rtpengine")
+        if len(case.threads) > 1 and not case.name.startswith(tuple(peers.CASES))
     ]
     if threads:
         parts.append("By thread (the round of the median, CPU-ms per call-second):\n\n" + "\n".join(threads))
-    parts += peers(found)
+    parts += peers.beside(found)
     return parts
-
-
-def peers(found):
-    """rtpengine beside ours at the same number of calls."""
-    lines = []
-    for ours, theirs, what in (
-        ("relay", "rtpengine", "forwarding"),
-        ("recorded", "rtpengine-pcap", "recording: ours decoded, aligned and written as stereo WAV, theirs packets as they came"),
-    ):
-        for mine in (case for case in found if case.name == ours):
-            for peer in (case for case in found if case.name == theirs and case.calls == mine.calls):
-                share = mine.median / peer.median
-                lines.append(
-                    f"- {number(mine.calls)} calls, {what}: {mine.median:.3f} CPU-ms per call-second against rtpengine's "
-                    f"{peer.median:.3f}, that is {share:.2f} of it"
-                )
-    return ["Beside rtpengine (userspace, one thread, the same core and priority):\n\n" + "\n".join(lines)] if lines else []
 
 
 def flat(value):
@@ -384,14 +387,6 @@ def bigger(data):
     return parts
 
 
-PEERS = """## Asterisk and FreeSWITCH
-
-These are not run by the benches: they have to be installed and configured by whoever compares. `deploy/peers/asterisk` and
-`deploy/peers/freeswitch` have a dial-plan each that does what stickytape does here: take a call on port 5060, record it and
-bridge it to 127.0.0.1:5070. `deploy/peers/README.md` has the commands: SIPp as caller with media and as callee with an echo, and
-how to read the CPU time from `/proc`. The same commands drive `stickytape serve --to 127.0.0.1:5070`, so that all three stand
-beside each other on one machine. rtpengine is a case of `anchored_calls`, beside ours, where it is installed."""
-
 SOAK = """## Soak
 
 `cargo test --test soak` (in every run of `./test.sh`) puts half the load on a server that `tests/sipp_load.rs` carries, for 90 s:
@@ -433,7 +428,8 @@ def page(data):
     for bench in [*BENCHES, *dict.fromkeys(others)]:
         if data.of(bench):
             parts += section(data, bench)
-    parts += [PEERS, *limits(data), SOAK]
+    compared = [row for document in data.of("anchored_calls") for row in peers.compared(cases(document))]
+    parts += [peers.TEXT, *([peers.TABLE, table(peers.TITLES, compared)] if compared else []), *limits(data), SOAK]
     return "\n\n".join(parts) + "\n"
 
 
@@ -478,7 +474,8 @@ def collect(folder):
             sys.exit(f"{path}: not written by a bench of this repository")
         documents.append(document)
     # The run with rtpengine first: it is what the README shows.
-    documents.sort(key=lambda document: -len({row.get("case") for row in document.get("rows", [])}))
+    named = {id(document): {row.get("case") for row in document.get("rows", [])} for document in documents}
+    documents.sort(key=lambda document: ("rtpengine" not in named[id(document)], -len(named[id(document)])))
     profile = folder / "profile.txt"
     rows = read_profile(profile.read_text()) if profile.exists() else None
     return {"documents": documents, "profile": rows}

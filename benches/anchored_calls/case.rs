@@ -1,8 +1,11 @@
 //! What is measured.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use stickytape::net::kernel::Kernel;
+
+use crate::exchange::Kind;
 
 /// The interface that all traffic of the benches takes.
 pub const LOOPBACK: &str = "lo";
@@ -34,6 +37,14 @@ pub enum Case {
     Rtpengine,
     /// The same, and it writes each call's packets to a file as they are: nothing is decoded or mixed.
     RtpenginePcap,
+    /// Asterisk, which bridges two PJSIP channels.
+    Asterisk,
+    /// The same, and its MixMonitor writes both parties mixed.
+    AsteriskRecorded,
+    /// FreeSWITCH, which bridges two sofia channels.
+    Freeswitch,
+    /// The same, and its record_session writes stereo.
+    FreeswitchRecorded,
     /// The media thread and a mixer, three parties a call.
     Conference,
     /// These and a recorder that writes all three mixed.
@@ -41,7 +52,7 @@ pub enum Case {
 }
 
 impl Case {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::Reflector,
         Self::ReflectorShared,
         Self::Relay,
@@ -54,6 +65,10 @@ impl Case {
         Self::TwoWorkers,
         Self::Rtpengine,
         Self::RtpenginePcap,
+        Self::Asterisk,
+        Self::AsteriskRecorded,
+        Self::Freeswitch,
+        Self::FreeswitchRecorded,
         Self::Conference,
         Self::ConferenceRecorded,
     ];
@@ -72,6 +87,10 @@ impl Case {
             Self::TwoWorkers => "two-workers",
             Self::Rtpengine => "rtpengine",
             Self::RtpenginePcap => "rtpengine-pcap",
+            Self::Asterisk => "asterisk",
+            Self::AsteriskRecorded => "asterisk-recorded",
+            Self::Freeswitch => "freeswitch",
+            Self::FreeswitchRecorded => "freeswitch-recorded",
             Self::Conference => "conference",
             Self::ConferenceRecorded => "conference-recorded",
         }
@@ -97,6 +116,7 @@ impl Case {
             Self::Recorded | Self::RecordedMixed | Self::RecordedEnding | Self::RecordedMinute => true,
             Self::RecordedKernel | Self::ConferenceRecorded => true,
             Self::Reflector | Self::ReflectorShared | Self::Rtpengine | Self::RtpenginePcap => false,
+            Self::Asterisk | Self::AsteriskRecorded | Self::Freeswitch | Self::FreeswitchRecorded => false,
             Self::Relay | Self::RelayKernel | Self::TwoWorkers | Self::Conference => false,
         }
     }
@@ -144,11 +164,16 @@ impl Case {
         {
             return Some(error.to_string());
         }
-        let has = |program: &str| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-        };
-        (self.is_rtpengine() && !has("rtpengine"))
+        if let Some(kind) = Kind::of(self) {
+            return kind.obstacle();
+        }
+        (self.is_rtpengine() && on_path("rtpengine").is_none())
             .then(|| "rtpengine is not installed (Debian's package rtpengine-daemon)".to_owned())
     }
+}
+
+/// Where a program lies that PATH has.
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
 }

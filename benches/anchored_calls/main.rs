@@ -1,9 +1,11 @@
 //! What an anchored call costs: real sockets on loopback, N two-party PCMU calls of 50 packets a second and direction,
-//! the media thread (and the recorder) against a bare reflector in the same run, alternating; Debian's rtpengine under the
-//! same load from the same phones; and what a conference of three costs, all of whom speak, with the mixer thread besides.
+//! the media thread (and the recorder) against a bare reflector in the same run, alternating; Debian's rtpengine, Asterisk and
+//! FreeSWITCH, where they are installed, under the same load from the same phones; and what a conference of three costs, all
+//! of whom speak, with the mixer thread besides.
 //!
 //! `cargo bench --bench anchored_calls -- --calls 50,200 --seconds 10 --rounds 3 --json out.json`
 //! `cargo bench --bench anchored_calls -- --cases reflector,relay,recorded,rtpengine,rtpengine-pcap --calls 200 --rounds 3`
+//! `cargo bench --bench anchored_calls -- --cases reflector,relay,recorded,asterisk,asterisk-recorded --calls 100 --rounds 3`
 //! `cargo bench --bench anchored_calls -- --cases conference,conference-recorded --calls 30 --rounds 3`
 //!
 //! The subject is a process of its own, pinned to one core; the phones run on another. CPU is what the scheduler
@@ -14,12 +16,14 @@
 //! time, divided by the calls. What lies in socket buffers is the kernel's and not in it.
 
 mod case;
+mod exchange;
 mod phones;
 mod reflector;
 mod rtpengine;
 #[path = "../steps/mod.rs"]
 mod steps;
 mod subject;
+mod switchboard;
 mod table;
 mod tape;
 
@@ -119,6 +123,8 @@ pub struct Outcome {
     pub phones_ms: f64,
     /// Packets that no phone received.
     pub lost: u64,
+    /// Of these, packets of the first second.
+    pub lost_at_start: u64,
     /// Packets that the phones sent.
     pub sent: u64,
     /// Milliseconds at p50, p99, p99.9.
@@ -133,7 +139,7 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
     let mut subject = Subject::start(case, calls, arguments.batch_interval);
     let pid = subject.pid();
     let mut resident = [resident_kilobytes(pid); 2];
-    let phones = phones::Phones::bind(case.parties() * calls);
+    let phones = phones::Phones::bind(case.parties() * calls, !case.is_conference());
     phones.connect(&subject.anchor(&phones.ports()));
 
     let seconds = Duration::from_secs(arguments.seconds);
@@ -148,7 +154,11 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
     });
     let [from, until] = cpu;
     let scale = 1e6 * calls as f64 * report.measured.as_secs_f64();
-    let spent = |(name, end): (&String, &u64)| (name.clone(), (end - from.get(name).unwrap_or(&0)) as f64 / scale);
+    // Threads of one name are counted together, and a peer may end some of them.
+    let spent = |(name, end): (&String, &u64)| {
+        let ns = end.saturating_sub(*from.get(name).unwrap_or(&0));
+        (name.clone(), ns as f64 / scale)
+    };
     let threads: Vec<(String, f64)> = until.iter().map(spent).filter(|(_, ms)| *ms >= 0.0005).collect();
     let told = subject.stop();
     Outcome {
@@ -158,6 +168,7 @@ fn measure(case: Case, calls: usize, arguments: &Arguments) -> Outcome {
         threads,
         phones_ms: (phones_ns[1] - phones_ns[0]) as f64 / scale,
         lost: report.lost,
+        lost_at_start: report.lost_at_start,
         sent: report.sent,
         latency: report.latency,
         kilobytes: resident[1].saturating_sub(resident[0]) as f64 / calls as f64,
@@ -175,6 +186,7 @@ fn resident_kilobytes(pid: u32) -> u64 {
 enum Subject {
     Ours(Ours),
     Rtpengine(rtpengine::Rtpengine),
+    Exchange(exchange::Exchange),
 }
 
 impl Subject {
@@ -182,6 +194,11 @@ impl Subject {
         match case {
             Case::Rtpengine | Case::RtpenginePcap => {
                 Self::Rtpengine(rtpengine::Rtpengine::start(case == Case::RtpenginePcap))
+            }
+            Case::Asterisk | Case::Freeswitch | Case::AsteriskRecorded | Case::FreeswitchRecorded => {
+                let records = matches!(case, Case::AsteriskRecorded | Case::FreeswitchRecorded);
+                let kind = exchange::Kind::of(case).expect("it is one of these");
+                Self::Exchange(exchange::Exchange::start(kind, records))
             }
             _ => Self::Ours(Ours::start(case, calls, batch)),
         }
@@ -191,6 +208,7 @@ impl Subject {
         match self {
             Self::Ours(ours) => ours.process.id(),
             Self::Rtpengine(rtpengine) => rtpengine.pid(),
+            Self::Exchange(exchange) => exchange.pid(),
         }
     }
 
@@ -199,6 +217,7 @@ impl Subject {
         match self {
             Self::Ours(ours) => ours.anchor(phones),
             Self::Rtpengine(rtpengine) => rtpengine.anchor(phones),
+            Self::Exchange(exchange) => exchange.anchor(phones),
         }
     }
 
@@ -206,6 +225,7 @@ impl Subject {
         match self {
             Self::Ours(ours) => ours.stop(),
             Self::Rtpengine(rtpengine) => rtpengine.stop(),
+            Self::Exchange(exchange) => exchange.stop(),
         }
     }
 }

@@ -48,6 +48,10 @@ pub fn of_calls(all: &[Outcome], calls: usize, cases: &[Case]) {
             format!("{lost}/{}k", sent / 1_000),
             best.kilobytes,
         );
+        let at_start: u64 = of_case.iter().map(|outcome| outcome.lost_at_start).sum();
+        if at_start > 0 {
+            println!("{:>27} {at_start} of {lost} packets lost in the first second", "that is");
+        }
         if case.is_conference() {
             println!("{:>27} {:.3} per party-second (median)", "that is", middle / case.parties() as f64);
         }
@@ -78,6 +82,7 @@ pub fn to_json(all: &[Outcome], obstacles: &[(Case, String)]) -> Value {
             "phonesCpuMsPerCallSecond": outcome.phones_ms,
             "sent": outcome.sent,
             "lost": outcome.lost,
+            "lostAtStart": outcome.lost_at_start,
             "latencyMs": { "p50": outcome.latency[0], "p99": outcome.latency[1], "p999": outcome.latency[2] },
             "residentKilobytesPerCall": outcome.kilobytes,
             "subject": outcome.told.trim(),

@@ -2,6 +2,7 @@
 //! with the same input every time.
 #![allow(dead_code, reason = "each program uses its part")]
 
+pub mod phone;
 pub mod pinning;
 pub mod relay;
 pub mod sip;
