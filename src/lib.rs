@@ -63,6 +63,9 @@
 //!   [`sip`] → [`net`].
 //! - **An RTP packet:** [`net::udp`] → [`runtime::media`] → [`bridge`] (view → latch → source → route) → send → a copy to
 //!   [`runtime::ring`] → [`runtime::recorder`] → [`record`] (timeline → track → mixdown) → [`disk::wav`].
+//! - **An RTP packet that takes the short way** (`media.kernel-forwarding`): [`bridge::shortcut`] says what becomes of each packet
+//!   of a steady stream → [`net::kernel`] → a BPF program sends it on and copies it → [`runtime::media`] accounts for it with
+//!   [`bridge`], copies it to the recorders, and withdraws the shortcut before anything that could change it.
 //! - **A request:** [`api::requests`] → [`call::request`] → the inbox of [`runtime::signaling`] → [`call`], which answers
 //!   now; the outcome comes as facts → [`views`] → [`runtime::events`] → [`api`].
 //! - **A transfer:** REFER or a request → [`call`] dials the target as it dials for any caller → one state says who hears
@@ -86,7 +89,7 @@
 //! - A recording's files have exactly round((end − t0) · rate) frames, whatever arrived; gaps are silence and are listed.
 //! - Every file on disk is valid at any instant; a crash loses at most a second, and start-up repairs and publishes.
 //! - Every queue, table and list has a limit and a defined answer at the limit (503, a refusal, a counted drop).
-//! - A leg belongs to exactly one media thread; exactly one thread sends on it. A mixer makes packets and sends none: so
+//! - A leg belongs to exactly one media thread; exactly one thread sends on it, or the kernel what that thread would. A mixer makes packets and sends none: so
 //!   SSRC, sequence, timestamps, digits and RTCP stay in one place, and going to and from the mix hands over nothing.
 //! - Callers' numbers, names and digits reach logs only inside [`id::Redacted`].
 //!
