@@ -136,7 +136,8 @@ int forward(struct __sk_buff *skb)
 	struct udphdr *udp;
 	__u32 *rtp;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->gso_size)
+	// Of a VLAN only what comes by its own interface; of packets that the card has joined none.
+	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->gso_size)
 		return TC_ACT_UNSPEC;
 	if (data + RTP_AT + RTP_HEADER > end) {
 		if (bpf_skb_pull_data(skb, RTP_AT + RTP_HEADER))
