@@ -11,6 +11,7 @@
 
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/ip.h>
 #include <linux/pkt_cls.h>
 #include <linux/udp.h>
@@ -138,6 +139,9 @@ int forward(struct __sk_buff *skb)
 
 	// Of a VLAN only what comes by its own interface; of packets that the card has joined none.
 	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present || skb->gso_size)
+		return TC_ACT_UNSPEC;
+	// What an interface overhears of other hardware is not ours to send on, as the system would not take it.
+	if (skb->pkt_type != PACKET_HOST)
 		return TC_ACT_UNSPEC;
 	if (data + RTP_AT + RTP_HEADER > end) {
 		if (bpf_skb_pull_data(skb, RTP_AT + RTP_HEADER))
