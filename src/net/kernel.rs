@@ -32,6 +32,8 @@ const STREAM: usize = 64;
 const HEAD: usize = 24;
 /// Longest RTP packet that is copied whole; longer ones do not fit an Ethernet frame.
 const LONGEST: u16 = 1_472;
+/// The index of loopback in every network.
+const LOOPBACK: u32 = 1;
 /// Peers whose way out is remembered.
 const MAX_WAYS: usize = 4_096;
 
@@ -120,7 +122,8 @@ impl Kernel {
     }
 
     /// Enters a shortcut: packets that come to `ours` go on from `hearers`. `newest`: sequence number and timestamp of the
-    /// newest packet. `None`: not here, because it is not IPv4 or leaves by another interface, or the system refuses.
+    /// newest packet. `None`: not here, because it is not IPv4 or leaves by another interface, or goes from another machine to
+    /// this one, or the system refuses.
     pub fn enter(
         &mut self,
         shortcut: &Shortcut,
@@ -131,6 +134,10 @@ impl Kernel {
         let (from, ours) = (v4(shortcut.from)?, v4(ours)?);
         let (hearers, to) = (v4(hearers)?, v4(shortcut.to)?);
         let interface = self.way(*hearers.ip(), *to.ip())?;
+        // The system takes no packet from an address of this machine that came by a cable.
+        if interface == 0 && self.way(*ours.ip(), *from.ip()) != Some(0) {
+            return None;
+        }
         let key = key(from, ours);
         let stream = stream(shortcut, hearers, to, newest, interface);
         self.streams.insert(key, stream, 0).ok()?;
@@ -161,7 +168,7 @@ impl Kernel {
         self.ways.len() < before
     }
 
-    /// The interface that packets leave by: 0 to this machine itself.
+    /// The interface that packets leave by: 0 to this machine itself, by loopback.
     fn way(&mut self, from: Ipv4Addr, to: Ipv4Addr) -> Option<u32> {
         let egress = match self.ways.get(&(from, to)) {
             Some(egress) => *egress,
@@ -171,7 +178,7 @@ impl Kernel {
             }
         };
         match egress {
-            Egress::Local => Some(0),
+            Egress::Local => self.interfaces.contains(&LOOPBACK).then_some(0),
             Egress::Interface(index) => self.interfaces.contains(&index).then_some(index),
         }
     }
