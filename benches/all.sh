@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 25 minutes
+# Runs the benches one after the other, each on its own, and writes what they measured to target/bench/; about 35 minutes
 # when they are built. usage:
-# benches/all.sh [anchored|peers|ending|scale|thousand|conference|setup|parse|recording|mixing|lateness|profile …]
+# benches/all.sh [anchored|peers|ending|scale|thousand|kernel|conference|setup|parse|recording|mixing|lateness|profile …]
 #
 # Afterwards `python3 benches/report.py --from target/bench` writes docs/performance.{json,md} and the README's figures.
 # Nothing else should run on the machine. `rtpengine` (Debian: rtpengine-daemon), Asterisk and FreeSWITCH are measured beside
@@ -15,7 +15,7 @@ mkdir -p "$out"
 cargo bench --locked --no-run
 
 parts=("$@")
-[ "${#parts[@]}" -gt 0 ] || parts=(anchored peers ending scale thousand conference setup parse recording mixing lateness profile)
+[ "${#parts[@]}" -gt 0 ] || parts=(anchored peers ending scale thousand kernel conference setup parse recording mixing lateness profile)
 
 # bench NAME FILE ARGUMENTS…: a bench that writes FILE.
 bench() {
@@ -51,15 +51,17 @@ started=$SECONDS
 for part in "${parts[@]}"; do
     case $part in
         anchored) bench anchored_calls anchored --calls 200 --seconds 4 --rounds 3 \
-            --cases reflector,relay,recorded,recorded-mixed,relay-kernel,recorded-kernel,two-workers,rtpengine,rtpengine-pcap ;;
+            --cases reflector,relay,recorded,recorded-mixed,two-workers,rtpengine,rtpengine-pcap ;;
         peers) bench anchored_calls peers --calls 50,100 --seconds 4 --rounds 3 \
             --cases reflector,relay,recorded,recorded-mixed,asterisk,asterisk-recorded,freeswitch,freeswitch-recorded ;;
         ending) bench anchored_calls ending --calls 200 --seconds 8 --rounds 2 \
             --cases recorded,recorded-ending,recorded-minute ;;
         scale) bench anchored_calls scale --calls 50,500,2000 --seconds 4 --rounds 1 \
-            --cases reflector,relay,recorded,relay-kernel,recorded-kernel ;;
+            --cases reflector,reflector-shared,relay,recorded,recorded-mixed ;;
         thousand) bench anchored_calls thousand --calls 1000 --seconds 4 --rounds 3 \
-            --cases reflector,reflector-shared,relay,recorded,recorded-mixed,relay-kernel,recorded-kernel ;;
+            --cases reflector,reflector-shared,relay,recorded,recorded-mixed ;;
+        kernel) bench anchored_calls kernel --calls 200,1000 --seconds 4 --rounds 3 \
+            --cases reflector,relay-kernel,recorded-kernel ;;
         conference) bench anchored_calls conference --calls 66 --seconds 5 --rounds 3 \
             --cases conference,conference-recorded ;;
         setup) bench call_setup setup ;;

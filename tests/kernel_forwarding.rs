@@ -324,8 +324,10 @@ fn what_is_not_plainly_the_next_packet_takes_the_other_way() {
     assert_eq!(call.passed(), before + 3);
     // A jump of the clock is judged here: silence that was left out keeps its place.
     call.a.timestamp = call.a.timestamp.wrapping_add(24_000);
-    call.a.say(1);
-    call.b.hear().unwrap();
+    for _ in 0..3 {
+        call.a.say(1);
+        call.b.hear().unwrap();
+    }
     assert_eq!(call.passed(), before + 3);
     call.streams(1);
     assert_one_stream(&call.talk(20)[1]);

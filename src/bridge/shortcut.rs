@@ -8,10 +8,10 @@ use crate::id::LegId;
 use crate::rtp::seq::ticks;
 
 /// One leg's stream to the leg that hears it: the header that the relay would give each of its packets. It holds until the
-/// relay is told anything about one of the two legs, or takes a packet of one of them that was not sent on under it.
+/// relay is told anything about one of the two legs, or gives another answer after a packet of one of them.
 ///
-/// Such a packet is one of this source, SSRC and payload type, without contributing sources, extension or padding, that
-/// follows those before without a jump: at most fifty numbers and `longest_leap` ticks ahead of the newest, or fewer than a hundred
+/// Its packets are those of this source, SSRC and payload type, without contributing sources, extension or padding, that follow
+/// those before without a jump: at most fifty numbers and `longest_leap` ticks ahead of the newest, or fewer than a hundred
 /// numbers behind it once so many have been sent on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcut {

@@ -22,6 +22,7 @@ use crate::{A, B, C, Sent, World, address, remote, voice};
 struct Kernel {
     entered: Option<(Shortcut, (u16, u32))>,
     forwarded: u32,
+    missed: u32,
     copies: Vec<(Instant, Packet)>,
     /// Packets that went on without the relay, in all.
     passed: u32,
@@ -43,6 +44,7 @@ impl Kernel {
             _ => *newest = (packet.sequence, packet.timestamp),
         }
         self.forwarded += 1;
+        self.missed = 0;
         self.passed += 1;
         self.copies.push((now, packet.clone()));
         Some(Packet {
@@ -70,18 +72,22 @@ impl Kernel {
     }
 
     /// After a packet that came to the relay.
-    fn look_at(&mut self, world: &mut World, payload_type: u8, forwarded: bool) {
+    fn look_at(&mut self, world: &mut World, came: &Packet, forwarded: bool) {
+        let payload_type = came.payload_type;
         let slot = world.relay.slot(A).unwrap();
         let shortcut = |world: &World, payload_type| world.relay.shortcut(slot, payload_type, world.now());
         match self.entered {
-            Some((entered, _)) if forwarded && entered.payload_type.0 == payload_type => self.withdraw(world),
             Some((entered, _)) => {
                 let now = shortcut(world, entered.payload_type.0);
-                if now.is_none_or(|(now, _)| now != entered) {
+                let is_of_it = forwarded && entered.payload_type.0 == payload_type;
+                self.missed += u32::from(is_of_it && now.is_some_and(|(_, newest)| newest.0 == came.sequence));
+                if self.missed == 3 || now.is_none_or(|(now, _)| now != entered) {
                     self.withdraw(world);
                 }
             }
-            None if forwarded => (self.entered, self.forwarded) = (shortcut(world, payload_type), 0),
+            None if forwarded => {
+                (self.entered, self.forwarded, self.missed) = (shortcut(world, payload_type), 0, 0);
+            }
             None => {}
         }
     }
@@ -93,7 +99,7 @@ impl Kernel {
         }
         self.drain(world);
         let sent = world.say(A, packet);
-        self.look_at(world, packet.payload_type, sent.is_some());
+        self.look_at(world, packet, sent.is_some());
         sent
     }
 }
@@ -165,6 +171,7 @@ fn both_ways(seed: u64) -> u32 {
     let (mut plain, mut short, mut kernel) = (World::bridged(), World::bridged(), Kernel::default());
     let mut script =
         Script { rng: StdRng::seed_from_u64(seed), ssrc: 7, sequence: 65_000, timestamp: 9, held_back: None };
+    let mut stale = [0; 4];
     for step in 0..3_000 {
         let at = plain.now_ms() + 20;
         kernel.drain(&mut short);
@@ -179,16 +186,24 @@ fn both_ways(seed: u64) -> u32 {
                 kernel.drain(&mut short);
             }
             let wanted = plain.say(A, &packet);
+            let jumped = kernel.missed > 0;
             let sent = kernel.say(&mut short, &packet);
+            if jumped && wanted.is_none() && sent.is_some() {
+                // Between a jump and the withdrawal what came far too late still goes on.
+                stale[sent.map_or(0, |sent| sent.leg.0 as usize)] += 1;
+                continue;
+            }
             assert_eq!(sent, wanted, "step {step}, seed {seed}");
         }
     }
     kernel.drain(&mut short);
     for leg in [A, B, C] {
         let [plain, short] = [&mut plain, &mut short].map(|world| world.stats(leg));
-        assert_eq!((plain.received, plain.sent, plain.lost), (short.received, short.sent, short.lost), "seed {seed}");
+        let sent = plain.sent + stale[leg.0 as usize];
+        assert_eq!((plain.received, sent, plain.lost), (short.received, short.sent, short.lost), "seed {seed}");
         assert_eq!((plain.refused, plain.latched), (short.refused, short.latched), "seed {seed}");
     }
+    assert!(stale.iter().sum::<u64>() < 3, "seldom at all: {stale:?}, seed {seed}");
     kernel.passed
 }
 

@@ -22,7 +22,7 @@ use crate::id::{LegId, PortId, WorkerId};
 use crate::net::udp::{self, Poller, Ready};
 use crate::record::tap::TapHeader;
 use crate::runtime::{realtime, ring};
-use shortcuts::{DRAIN_EVERY, Shortcuts};
+use shortcuts::{Came, DRAIN_EVERY, Shortcuts};
 
 mod messages;
 mod shortcuts;
@@ -225,7 +225,7 @@ impl<F: Fn(Notice)> Loop<F> {
     /// `at`: when it arrived.
     fn relay_one(&mut self, slot: Slot, channel: Channel, from: SocketAddr, datagram: &mut [u8], at: Instant) {
         // It may be replaced with the rest of the header.
-        let payload_type = datagram.get(1).map(|second| second & 0x7f);
+        let came = Came::read(datagram);
         let verdict = self.relay.packet(slot, channel, from, datagram, at);
         let forwarded = verdict.forward.is_some();
         if let Some(forward) = verdict.forward {
@@ -242,8 +242,8 @@ impl<F: Fn(Notice)> Loop<F> {
         if let Some(refusal) = verdict.refused {
             self.totals.refused[refusal.index()] += 1;
         }
-        if let Some(payload_type) = payload_type.filter(|_| channel == Channel::Rtp && self.shortcuts.are_possible()) {
-            self.look_at(slot, payload_type, forwarded, at);
+        if let Some(came) = came.filter(|_| channel == Channel::Rtp && self.shortcuts.are_possible()) {
+            self.look_at(slot, came, forwarded, at);
         }
     }
 

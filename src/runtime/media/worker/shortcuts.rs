@@ -20,16 +20,34 @@ use crate::runtime::ring;
 /// Packets of a leg that are relayed here before its stream is entered: a stream that cannot stay is not entered and
 /// withdrawn with every packet.
 const STEADY: u8 = 10;
-/// What came to the socket before a stream was entered is read within this time.
-const UNDER_WAY: Duration = Duration::from_millis(100);
+/// A stream is withdrawn after so many packets in a row that the kernel did not send on although they are the newest: it has
+/// jumped. Fewer were under way when it was entered, or found no room for their copies.
+const MISSED: u8 = 3;
 /// Longest wait of the thread while streams are entered: their copies lie in a ring of 8 MiB, which half a second of two
 /// thousand streams fills.
 pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(5);
+
+/// What is read of an RTP packet before its header is replaced.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    payload_type: u8,
+    sequence: u16,
+}
+
+impl Came {
+    /// `None` where it is too short for one.
+    pub fn read(datagram: &[u8]) -> Option<Self> {
+        let [_, second, sequence @ ..] = datagram.first_chunk::<4>()?;
+        Some(Self { payload_type: second & 0x7f, sequence: u16::from_be_bytes(*sequence) })
+    }
+}
 
 /// The streams of one thread.
 pub(super) struct Shortcuts {
     kernel: Option<Kernel>,
     legs: Vec<Leg>,
+    /// By slot: packets of an entered stream that came here since the last one that did not.
+    missed: Vec<u8>,
     entered: usize,
 }
 
@@ -44,12 +62,11 @@ struct Leg {
 struct Entered {
     entry: Entry,
     shortcut: Shortcut,
-    at: Instant,
 }
 
 impl Shortcuts {
     pub fn new(kernel: Option<Kernel>) -> Self {
-        Self { kernel, legs: Vec::new(), entered: 0 }
+        Self { kernel, legs: Vec::new(), missed: Vec::new(), entered: 0 }
     }
 
     pub fn are_possible(&self) -> bool {
@@ -66,6 +83,7 @@ impl Shortcuts {
     fn is_due(&mut self, slot: Slot, forwarded: bool) -> bool {
         if self.legs.len() <= slot.0 {
             self.legs.resize_with(slot.0 + 1, Leg::default);
+            self.missed.resize(slot.0 + 1, 0);
         }
         let leg = &mut self.legs[slot.0];
         leg.steady = if forwarded { leg.steady.saturating_add(1) } else { 0 };
@@ -76,11 +94,12 @@ impl Shortcuts {
         self.legs.get(slot.0)?.entered.as_ref()
     }
 
-    fn enter(&mut self, shortcut: Shortcut, [ours, hearers]: [SocketAddr; 2], newest: (u16, u32), now: Instant) {
+    fn enter(&mut self, shortcut: Shortcut, [ours, hearers]: [SocketAddr; 2], newest: (u16, u32)) {
         let (Some(kernel), Some(leg)) = (&mut self.kernel, self.legs.get_mut(shortcut.slot.0)) else { return };
         leg.steady = 0;
         if let Some(entry) = kernel.enter(&shortcut, ours, hearers, newest) {
-            leg.entered = Some(Entered { entry, shortcut, at: now });
+            leg.entered = Some(Entered { entry, shortcut });
+            self.missed[shortcut.slot.0] = 0;
             self.entered += 1;
         }
     }
@@ -96,13 +115,6 @@ impl Shortcuts {
     }
 }
 
-impl Entered {
-    /// A packet of the stream itself came here, and not because it was under way when the stream was entered.
-    fn has_missed(&self, payload_type: u8, now: Instant) -> bool {
-        self.shortcut.payload_type.0 == payload_type && now.saturating_duration_since(self.at) > UNDER_WAY
-    }
-}
-
 impl<F: Fn(Notice)> Loop<F> {
     /// Accounts for what the kernel has sent on, and copies it to the recorders.
     pub(super) fn take_passed(&mut self) {
@@ -112,6 +124,7 @@ impl<F: Fn(Notice)> Loop<F> {
             self.totals.received += 1;
             self.totals.sent += 1;
             self.totals.passed += 1;
+            self.shortcuts.missed.get_mut(passed.slot.0).into_iter().for_each(|missed| *missed = 0);
             let Ok(header) = Header::parse(passed.rtp) else { return };
             let len = passed.len.saturating_sub(FIXED_LEN);
             if let Some(tap) = self.relay.went_on(passed.slot, passed.leg, &header, len, passed.at) {
@@ -134,7 +147,7 @@ impl<F: Fn(Notice)> Loop<F> {
     }
 
     /// After a packet that came to a leg's socket; `forwarded` when it was sent on.
-    pub(super) fn look_at(&mut self, slot: Slot, payload_type: u8, forwarded: bool, now: Instant) {
+    pub(super) fn look_at(&mut self, slot: Slot, came: Came, forwarded: bool, now: Instant) {
         if let Some(other) = self.relay.heard_by(slot) {
             self.renew(other, now);
         }
@@ -142,10 +155,25 @@ impl<F: Fn(Notice)> Loop<F> {
             return;
         }
         match self.shortcuts.entered(slot) {
-            // It was not plainly the next one. What is refused, a stranger's too, says nothing about the stream itself.
-            Some(entered) if forwarded && entered.has_missed(payload_type, now) => self.withdraw(slot),
+            // What is refused, a stranger's too, says nothing about the stream itself.
+            Some(entered) if forwarded && entered.shortcut.payload_type.0 == came.payload_type => {
+                self.missed(slot, came, now);
+            }
             Some(_) => self.renew(slot, now),
-            None => self.enter(slot, payload_type, now),
+            None => self.enter(slot, came.payload_type, now),
+        }
+    }
+
+    /// A packet of an entered stream was sent on here. What lay in the socket since before it was entered is behind what the
+    /// kernel has sent on since.
+    fn missed(&mut self, slot: Slot, came: Came, now: Instant) {
+        let newest = self.relay.shortcut(slot, came.payload_type, now).map(|(_, (newest, _))| newest);
+        if newest == Some(came.sequence) {
+            self.shortcuts.missed[slot.0] += 1;
+        }
+        match self.shortcuts.missed[slot.0] {
+            MISSED.. => self.withdraw(slot),
+            _ => self.renew(slot, now),
         }
     }
 
@@ -156,7 +184,7 @@ impl<F: Fn(Notice)> Loop<F> {
             return;
         };
         if let Some((ours, hearers)) = address(slot).zip(address(shortcut.hearer)) {
-            self.shortcuts.enter(shortcut, [ours, hearers], newest, now);
+            self.shortcuts.enter(shortcut, [ours, hearers], newest);
         }
     }
 
