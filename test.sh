@@ -3,13 +3,15 @@
 # usage: ./test.sh [arguments of `cargo test`]
 #
 # Tests talk to SIPp, baresip and sox, read WAV files with Python and count instructions with valgrind. As root (and with
-# apt) these are installed; else the line that installs what is missing is printed, with exit code 2. Traffic stays on
-# loopback. One profile (dev) builds program and tests; network is used for crates and packages only.
+# apt) these are installed; else the line that installs what is missing is printed, with exit code 2. What tests forwarding
+# in the kernel takes root and Linux 6.6. Traffic stays on loopback and in networks that tests make. One profile (dev) builds
+# program and tests; network is used for crates and packages only.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 missing=()
 need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
+need_header() { [ -e "/usr/include/$1" ] || missing+=("$2"); }
 need sipp sip-tester
 need baresip baresip-core
 need soxi sox
@@ -17,6 +19,14 @@ need python3 python3
 need cc gcc
 need make make
 need valgrind valgrind
+# What the kernel forwards: its program is built again, networks are made for its tests, capabilities are dropped.
+need clang clang
+need llvm-strip llvm
+need ip iproute2
+need ethtool ethtool
+need setpriv util-linux
+need_header linux/bpf.h linux-libc-dev
+need_header bpf/bpf_helpers.h libbpf-dev
 if [ "${#missing[@]}" -gt 0 ]; then
     install=(apt-get install -y --no-install-recommends "${missing[@]}")
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then

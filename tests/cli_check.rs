@@ -59,6 +59,21 @@ fn a_wrong_configuration_is_exit_64_with_file_line_key_and_suggestion_on_stderr(
 }
 
 #[test]
+fn an_interface_that_is_not_here_is_answered_with_those_that_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stickytape.toml");
+    std::fs::write(file, "[media]\npriority = \"normal\"\nkernel-forwarding = [\"etth0\"]\n").unwrap();
+    let output = stickytape(folder.path(), &["check"]);
+    assert_eq!(output.status.code(), Some(64));
+    let line = text(&output.stderr);
+    let said = "stickytape.toml:3: media.kernel-forwarding: no interface for it here is called \"etth0\"; there are ";
+    let here: Vec<&str> = line.trim_end().strip_prefix(said).unwrap_or_else(|| panic!("{line}")).split(", ").collect();
+    assert!(here.contains(&"lo"), "{line}");
+    assert!(here.iter().all(|name| Path::new("/sys/class/net").join(name).exists()), "{line}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
 fn without_a_file_the_defaults_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let output = stickytape(folder.path(), &["check"]);

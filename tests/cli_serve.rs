@@ -59,6 +59,27 @@ fn an_address_in_use_is_exit_69_and_is_named() {
 }
 
 #[test]
+fn forwarding_in_the_kernel_without_the_capabilities_for_it_is_exit_69_and_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[sip]\nlisten = [\"udp:{V4}:{}\"]\n[media]\nkernel-forwarding = [\"lo\"]\n[api]\nlisten = \"off\"\n",
+        free_ports(1)
+    );
+    fs::write(folder.path().join("stickytape.toml"), text).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--inh-caps=-all", "--bounding-set=-all", env!("CARGO_BIN_EXE_stickytape"), "serve"])
+        .current_dir(folder.path())
+        .output()
+        .expect("setpriv is installed (./test.sh)");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    let named = said.lines().any(|line| {
+        line.starts_with("media.kernel-forwarding: ") && line.contains("CAP_BPF") && line.contains("CAP_NET_ADMIN")
+    });
+    assert!(named, "{said}");
+}
+
+#[test]
 fn a_second_server_on_the_same_recordings_is_exit_69() {
     let mut server = Server::start(&Setup::default());
     let text = format!(

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod baresip;
+pub mod networks;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -147,14 +148,18 @@ impl Server {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Self { folder, sip, api, child: Some(child) };
+        Self { folder, sip, api, child: Some(child) }.ready()
+    }
+
+    /// Once it answers that it is.
+    fn ready(mut self) -> Self {
         let deadline = clock::now() + Duration::from_secs(20);
-        while !matches!(server.get("/readyz"), Some((200, _))) {
-            let ended = server.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none() && clock::now() < deadline, "it does not get ready:\n{}", server.log());
+        while !matches!(self.get("/readyz"), Some((200, _))) {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(ended.is_none() && clock::now() < deadline, "it does not get ready:\n{}", self.log());
             sleep(Duration::from_millis(20));
         }
-        server
+        self
     }
 
     pub fn pid(&self) -> u32 {
