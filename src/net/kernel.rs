@@ -6,6 +6,7 @@
 //! to this process: when that ends, however it ends, the kernel takes it out.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry::Occupied;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -34,8 +35,6 @@ const HEAD: usize = 24;
 const LONGEST: u16 = 1_472;
 /// The index of loopback in every network.
 const LOOPBACK: u32 = 1;
-/// Peers whose way out is remembered.
-const MAX_WAYS: usize = 4_096;
 
 /// Why forwarding in the kernel cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +74,11 @@ pub struct Passed<'a> {
 
 /// Names an entered shortcut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry([u8; KEY]);
+pub struct Entry {
+    key: [u8; KEY],
+    /// From our address to the peer's.
+    way: (Ipv4Addr, Ipv4Addr),
+}
 
 /// One program with its streams: one media thread's.
 pub struct Kernel {
@@ -85,7 +88,8 @@ pub struct Kernel {
     _program: Ebpf,
     interfaces: Vec<u32>,
     routes: Routes,
-    ways: HashMap<(Ipv4Addr, Ipv4Addr), Egress>,
+    /// By both ends, with the number of streams that go so.
+    ways: HashMap<(Ipv4Addr, Ipv4Addr), (Egress, usize)>,
     /// What the kernel's monotonic clock showed at an instant.
     epoch: (Instant, u64),
 }
@@ -133,22 +137,33 @@ impl Kernel {
     ) -> Option<Entry> {
         let (from, ours) = (v4(shortcut.from)?, v4(ours)?);
         let (hearers, to) = (v4(hearers)?, v4(shortcut.to)?);
-        let interface = self.way(*hearers.ip(), *to.ip())?;
-        // The system takes no packet from an address of this machine that came by a cable.
-        if interface == 0 && self.way(*ours.ip(), *from.ip()) != Some(0) {
+        // Its packets come by the interface that leads to their sender, or by one that we do not look at; and the system takes
+        // no packet from an address of this machine that came by a cable.
+        let came_by = self.interface(self.egress(*ours.ip(), *from.ip())?)?;
+        let way = (*hearers.ip(), *to.ip());
+        let egress = self.egress(way.0, way.1)?;
+        let interface = self.interface(egress)?;
+        if interface == 0 && came_by != 0 {
             return None;
         }
         let key = key(from, ours);
         let stream = stream(shortcut, hearers, to, newest, interface);
         self.streams.insert(key, stream, 0).ok()?;
-        Some(Entry(key))
+        self.ways.entry(way).or_insert((egress, 0)).1 += 1;
+        Some(Entry { key, way })
     }
 
     /// Takes a shortcut out: packets that come from now on take the usual way. One that is on its way through the program on
     /// another core may still go on and be copied.
     pub fn withdraw(&mut self, entry: Entry) {
         // It is there: nobody else takes it out.
-        let _ = self.streams.remove(&entry.0);
+        let _ = self.streams.remove(&entry.key);
+        if let Occupied(mut way) = self.ways.entry(entry.way) {
+            way.get_mut().1 -= 1;
+            if way.get().1 == 0 {
+                way.remove();
+            }
+        }
     }
 
     /// Takes the copies of all packets that went on since.
@@ -160,23 +175,18 @@ impl Kernel {
         }
     }
 
-    /// Looks at the routes again; true when packets leave by another way than some shortcut says.
-    pub fn have_ways_changed(&mut self) -> bool {
-        let routes = &mut self.routes;
-        let before = self.ways.len();
-        self.ways.retain(|(from, to), way| routes.egress(*from, *to).is_ok_and(|now| now == *way));
-        self.ways.len() < before
+    /// Looks at the routes again; true when packets leave by another way than some shortcut says. All are to be withdrawn then.
+    pub fn have_ways_changed(&self) -> bool {
+        self.ways.iter().any(|((from, to), (way, _))| self.routes.egress(*from, *to).ok() != Some(*way))
+    }
+
+    fn egress(&self, from: Ipv4Addr, to: Ipv4Addr) -> Option<Egress> {
+        let known = self.ways.get(&(from, to)).map(|(egress, _)| *egress);
+        known.or_else(|| self.routes.egress(from, to).ok())
     }
 
     /// The interface that packets leave by: 0 to this machine itself, by loopback.
-    fn way(&mut self, from: Ipv4Addr, to: Ipv4Addr) -> Option<u32> {
-        let egress = match self.ways.get(&(from, to)) {
-            Some(egress) => *egress,
-            None => {
-                let egress = self.routes.egress(from, to).ok().filter(|_| self.ways.len() < MAX_WAYS)?;
-                *self.ways.entry((from, to)).or_insert(egress)
-            }
-        };
+    fn interface(&self, egress: Egress) -> Option<u32> {
         match egress {
             Egress::Local => self.interfaces.contains(&LOOPBACK).then_some(0),
             Egress::Interface(index) => self.interfaces.contains(&index).then_some(index),

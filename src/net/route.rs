@@ -32,7 +32,7 @@ impl Routes {
     }
 
     /// How packets from one of our addresses reach `to`. Answered by the kernel at once, without a packet.
-    pub fn egress(&mut self, from: Ipv4Addr, to: Ipv4Addr) -> io::Result<Egress> {
+    pub fn egress(&self, from: Ipv4Addr, to: Ipv4Addr) -> io::Result<Egress> {
         let mut question = RouteMessage::default();
         question.header.address_family = AddressFamily::Inet;
         (question.header.destination_prefix_length, question.header.source_prefix_length) = (32, 32);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn loopback_is_here_and_what_has_no_route_is_an_error() {
-        let mut routes = Routes::new().unwrap();
+        let routes = Routes::new().unwrap();
         let here = Ipv4Addr::LOCALHOST;
         assert_eq!(routes.egress(here, Ipv4Addr::new(127, 9, 9, 9)).unwrap(), Egress::Local);
         assert!(routes.egress(here, Ipv4Addr::new(255, 255, 255, 255)).is_err());

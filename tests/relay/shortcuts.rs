@@ -215,9 +215,12 @@ fn a_stream_that_goes_on_without_us_is_the_one_that_we_would_have_sent() {
     assert!(passed > 10_000, "{passed}");
 }
 
+/// What happens to a call before it is asked.
+type Prepare<'a> = &'a dyn Fn(&mut World);
+
 #[test]
 fn only_what_is_sent_on_as_it_is_may_go_on_without_us() {
-    let world = |prepare: &dyn Fn(&mut World)| {
+    let world = |prepare: Prepare<'_>| {
         let mut world = World::bridged();
         for n in 0..5 {
             world.pass(20);
@@ -237,7 +240,7 @@ fn only_what_is_sent_on_as_it_is_may_go_on_without_us() {
     assert_eq!(shortcut(&steady, 101), None, "events are read");
     assert_eq!(shortcut(&steady, 5), None, "not negotiated");
     let second = Duration::from_secs(1);
-    let refusals: [(&str, &dyn Fn(&mut World)); 8] = [
+    let refusals: [(&str, Prepare<'_>); 8] = [
         ("no route", &|world| world.relay.route(A, None).unwrap()),
         ("held", &|world| {
             world.relay.set_remote(B, Remote { direction: Direction::Inactive, ..remote(B) }).unwrap();

@@ -191,6 +191,8 @@ int forward(struct __sk_buff *skb)
 	__u32 from = ip->saddr, to = ip->daddr;
 	__u32 ports = *(__u32 *)udp, new_ports = stream->from_port | (__u32)stream->to_port << 16;
 	__u32 new_from = stream->from_address, new_to = stream->to_address;
+	// Version, header length and service: no class, as our sockets send.
+	__u32 service = *(__u16 *)ip, new_service = bpf_htons(0x4500);
 	__u32 lifetime = *(__u32 *)&ip->ttl & 0xffff;
 	__u32 new_lifetime = (lifetime & bpf_htons(0x00ff)) | bpf_htons(TTL << 8);
 	__u16 has_checksum = udp->check;
@@ -212,6 +214,8 @@ int forward(struct __sk_buff *skb)
 	bpf_l3_csum_replace(skb, IP_AT + 10, from, new_from, 4);
 	bpf_l3_csum_replace(skb, IP_AT + 10, to, new_to, 4);
 	bpf_l3_csum_replace(skb, IP_AT + 10, lifetime, new_lifetime, 2);
+	bpf_l3_csum_replace(skb, IP_AT + 10, service, new_service, 2);
+	bpf_skb_store_bytes(skb, IP_AT, &new_service, 2, 0);
 	bpf_skb_store_bytes(skb, IP_AT + 8, &new_lifetime, 1, 0);
 	bpf_skb_store_bytes(skb, IP_AT + 12, &new_from, 4, 0);
 	bpf_skb_store_bytes(skb, IP_AT + 16, &new_to, 4, 0);

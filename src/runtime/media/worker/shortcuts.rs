@@ -224,7 +224,7 @@ impl<F: Fn(Notice)> Loop<F> {
 
     /// Once a second: packets may have to leave by another interface now.
     pub(super) fn look_at_ways(&mut self) {
-        if self.shortcuts.kernel.as_mut().is_some_and(Kernel::have_ways_changed) {
+        if self.shortcuts.kernel.as_ref().is_some_and(Kernel::have_ways_changed) {
             (0..self.shortcuts.legs.len()).for_each(|slot| self.withdraw(Slot(slot)));
         }
     }
