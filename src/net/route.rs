@@ -56,8 +56,11 @@ impl Routes {
 }
 
 fn egress(route: &RouteMessage) -> io::Result<Egress> {
-    if route.header.kind == RouteType::Local {
-        return Ok(Egress::Local);
+    match route.header.kind {
+        RouteType::Local => return Ok(Egress::Local),
+        RouteType::Unicast => {}
+        // To several, or to nobody.
+        _ => return Err(ErrorKind::HostUnreachable.into()),
     }
     let interface = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
@@ -75,7 +78,8 @@ mod tests {
         let routes = Routes::new().unwrap();
         let here = Ipv4Addr::LOCALHOST;
         assert_eq!(routes.egress(here, Ipv4Addr::new(127, 9, 9, 9)).unwrap(), Egress::Local);
-        assert!(routes.egress(here, Ipv4Addr::new(255, 255, 255, 255)).is_err());
+        assert!(routes.egress(here, Ipv4Addr::new(198, 51, 100, 1)).is_err(), "not from loopback");
+        assert!(routes.egress(here, Ipv4Addr::BROADCAST).is_err(), "to several");
         assert_eq!(routes.egress(here, here).unwrap(), Egress::Local, "the conversation goes on after a refusal");
     }
 }
