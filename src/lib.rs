@@ -85,7 +85,8 @@
 //!
 //! ## The invariants
 //!
-//! - The packet path takes no lock, allocates nothing and logs nothing; the recorder can never slow the media.
+//! - The packet path takes no lock, allocates nothing and logs nothing (giving a stream to the kernel, once a stream, asks for
+//!   a route and allocates); the recorder can never slow the media.
 //! - A recording's files have exactly round((end − t0) · rate) frames, whatever arrived; gaps are silence and are listed.
 //! - Every file on disk is valid at any instant; a crash loses at most a second, and start-up repairs and publishes.
 //! - Every queue, table and list has a limit and a defined answer at the limit (503, a refusal, a counted drop).

@@ -1,7 +1,8 @@
 //! Which streams of this thread's legs the kernel sends on (`media.kernel-forwarding`), and the account of what it sent.
 //!
 //! A stream whose packets were relayed for a while, each in the same way, is entered with the kernel. It is withdrawn before
-//! anything that could change that way is carried out, and after a packet that did not go on with the others.
+//! anything that could change that way is carried out, and after packets that did not go on with the others. Entering is no
+//! part of the packet path: once a stream, it asks for a route and allocates.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -19,12 +20,14 @@ use crate::runtime::ring;
 
 /// Packets of a leg that are relayed here before its stream is entered: a stream that cannot stay is not entered and
 /// withdrawn with every packet.
-const STEADY: u8 = 10;
+const STEADY: i16 = 10;
+/// Packets until a stream that the kernel did not take is offered again: each offer asks for routes.
+const REFUSED: i16 = 100;
 /// A stream is withdrawn after so many packets in a row that the kernel did not send on although they are the newest: it has
 /// jumped. Fewer were under way when it was entered, or found no room for their copies.
 const MISSED: u8 = 3;
-/// Longest wait of the thread while streams are entered: their copies lie in a ring of 8 MiB, which half a second of two
-/// thousand streams fills.
+/// Longest wait of the thread while streams are entered: their copies lie in a ring of 8 MiB, which a quarter of a second of
+/// two thousand streams fills.
 pub(super) const DRAIN_EVERY: Duration = Duration::from_millis(5);
 
 /// What is read of an RTP packet before its header is replaced.
@@ -55,8 +58,8 @@ pub(super) struct Shortcuts {
 #[derive(Default)]
 struct Leg {
     entered: Option<Entered>,
-    /// Packets since the last withdrawal.
-    steady: u8,
+    /// Packets since the last withdrawal; negative after a refusal.
+    steady: i16,
 }
 
 struct Entered {
@@ -86,7 +89,7 @@ impl Shortcuts {
             self.missed.resize(slot.0 + 1, 0);
         }
         let leg = &mut self.legs[slot.0];
-        leg.steady = if forwarded { leg.steady.saturating_add(1) } else { 0 };
+        leg.steady = if forwarded { leg.steady.saturating_add(1) } else { leg.steady.min(0) };
         leg.entered.is_some() || leg.steady >= STEADY
     }
 
@@ -96,8 +99,9 @@ impl Shortcuts {
 
     fn enter(&mut self, shortcut: Shortcut, [ours, hearers]: [SocketAddr; 2], newest: (u16, u32)) {
         let (Some(kernel), Some(leg)) = (&mut self.kernel, self.legs.get_mut(shortcut.slot.0)) else { return };
-        leg.steady = 0;
+        leg.steady = -REFUSED;
         if let Some(entry) = kernel.enter(&shortcut, ours, hearers, newest) {
+            leg.steady = 0;
             leg.entered = Some(Entered { entry, shortcut });
             self.missed[shortcut.slot.0] = 0;
             self.entered += 1;
